@@ -1,0 +1,1 @@
+"""Policies and critics, S agents side by side."""

@@ -1,0 +1,131 @@
+"""The value network V(s) or V(s, t): S critics side by side, fitted by minibatch Adam."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgcli.agents.network import Mlp
+from pgcli.config.schema import CriticConfig
+from pgcli.streams import Purpose, generator
+
+ROWS = 8192  # rows per forward pass
+
+
+class Critic:
+    """V(s) = mean + std · net(s), where mean and std follow the targets.
+
+    Returns can be far from unit scale; the network sees standardised targets, and when the scale
+    moves, the last layer is adjusted so that V does not (PopArt: van Hasselt et al. 2016).
+    """
+
+    def __init__(
+        self,
+        config: CriticConfig,
+        obs_dim: int,
+        horizon: int,
+        seeds: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        inputs = obs_dim + config.time_input
+        self.net = Mlp((inputs, *config.hidden, 1), config.activation.name)
+        rngs = [generator(seed, 0, Purpose.CRITIC_INIT) for seed in seeds]
+        self.theta = torch.nn.Parameter(self.net.init(rngs, 1.0).to(device))
+        self.optimizer = torch.optim.Adam([self.theta], lr=config.lr)
+        self.mean = torch.zeros(len(seeds), device=device)
+        self.std = torch.ones(len(seeds), device=device)
+        self._config, self._horizon, self._seeds = config, horizon, seeds
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that a fit changes, beside the optimiser's; live, not copies."""
+        return {"theta": self.theta, "mean": self.mean, "std": self.std}
+
+    def values(
+        self, obs: Tensor, mask: Tensor, final_obs: Tensor, length: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """V(s_t) [S, N, T], zero where padded, and V(final_obs) [S, N].
+
+        For obs [S, N, T, D], mask [S, N, T], final_obs [S, N, D], length [S, N].
+        """
+        rows, valid = _packed(mask)
+        value = torch.zeros_like(obs[..., 0])
+        value[mask] = self._evaluate(self._inputs(obs, rows))[valid]
+        return value, self._evaluate(self._with_time(final_obs, length))
+
+    def fit(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: int) -> None:
+        """Regress V on targets [S, N, T] at the real steps.
+
+        Minibatches are drawn per seed from its own stream and its own steps, so a seed fits as it
+        would alone.
+        """
+        rows, valid = _packed(mask)
+        x, y = self._inputs(obs, rows), target.flatten(1).gather(1, rows).to(obs.dtype)
+        self._rescale(y, valid.to(y.dtype))
+        y = (y - self.mean[:, None]) / self.std[:, None]
+        seed = torch.arange(len(y), device=y.device).unsqueeze(1)
+        for index, real in self._minibatches(valid.sum(1).tolist(), iteration):
+            prediction = self.net.forward(self.theta, x[seed, index]).squeeze(-1)
+            error = (prediction - y[seed, index]).square() * real
+            self.optimizer.zero_grad(set_to_none=True)
+            (error.sum(1) / real.sum(1).clamp(min=1)).sum().backward()
+            self.optimizer.step()
+
+    def _evaluate(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            out = torch.cat([self.net.forward(self.theta, c) for c in x.split(ROWS, 1)], 1)
+            return out.squeeze(-1) * self.std[:, None] + self.mean[:, None]
+
+    def _inputs(self, obs: Tensor, rows: Tensor) -> Tensor:
+        """Network inputs [S, M, ·] of the steps `rows` [S, M] of obs [S, N, T, D]."""
+        seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+        return self._with_time(obs.flatten(1, 2)[seed, rows], rows % obs.shape[2])
+
+    def _with_time(self, obs: Tensor, step: Tensor) -> Tensor:
+        if not self._config.time_input:
+            return obs
+        return torch.cat([obs, (step / self._horizon).unsqueeze(-1).to(obs.dtype)], -1)
+
+    def _rescale(self, y: Tensor, real: Tensor) -> None:
+        """Let mean and std [S] follow the targets y [S, M], leaving V as it is."""
+        count = real.sum(1).clamp(min=1)
+        mean = (y * real).sum(1) / count
+        centred = (y - mean[:, None]) * real
+        std = (centred.square().sum(1) / count).sqrt().clamp(min=1e-3)
+        with torch.no_grad():
+            weight, bias = self.net.unpack(self.theta)[-1]
+            weight *= (self.std / std)[:, None, None]
+            bias *= (self.std / std)[:, None, None]
+            bias += ((self.mean - mean) / std)[:, None, None]
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+
+    def _minibatches(self, counts: list[int], iteration: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """(index [S, B], real [S, B]): each seed's steps shuffled and cut into equal parts."""
+        rngs = [generator(seed, iteration, Purpose.CRITIC_FIT) for seed in self._seeds]
+        for _ in range(self._config.epochs):
+            parts = [
+                np.array_split(rng.permutation(count), self._config.minibatches)
+                for rng, count in zip(rngs, counts, strict=True)
+            ]
+            for part in zip(*parts, strict=True):
+                size = max(len(p) for p in part)
+                if size:
+                    index = np.stack([np.pad(p, (0, size - len(p))) for p in part])
+                    real = np.stack([np.arange(size) < len(p) for p in part])
+                    yield (
+                        torch.from_numpy(index).to(self.theta.device),
+                        torch.from_numpy(real).to(self.theta),
+                    )
+
+
+def _packed(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The real steps of each seed, first to last: rows [S, M] into N·T, and which are valid."""
+    flat = mask.flatten(1)
+    count = flat.sum(1)
+    valid = torch.arange(int(count.max()), device=mask.device) < count.unsqueeze(1)
+    rows = torch.zeros_like(valid, dtype=torch.int64)
+    rows[valid] = flat.nonzero()[:, 1]
+    return rows, valid

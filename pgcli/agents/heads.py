@@ -1,0 +1,221 @@
+"""Action distributions: what the outputs of a network mean, for each kind of action space.
+
+`out [S, M, O]` are network outputs, `extra [S, X]` parameters that depend on no state. Torch
+computes log-probabilities; the rollout samples with NumPy from noise drawn ahead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
+
+Array = np.ndarray
+
+
+class Head(Protocol):
+    """An action distribution."""
+
+    @property
+    def num_outputs(self) -> int:
+        """O."""
+        ...
+
+    @property
+    def num_extra(self) -> int:
+        """X."""
+        ...
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Shape of one action."""
+        ...
+
+    def log_prob(self, out: Tensor, extra: Tensor, act: Tensor) -> Tensor:
+        """log π(a|s), [S, M]; `extra` [S, M, X]."""
+        ...
+
+    def entropy(self, out: Tensor, extra: Tensor) -> Tensor:
+        """Entropy of each row's distribution in nats, [S, M]."""
+        ...
+
+    def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
+        """KL(p‖q) of each row in nats, [S, M]; p and q are (out, extra)."""
+        ...
+
+    def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
+        """All the randomness of `steps` steps, float32 [steps, slots, O]."""
+        ...
+
+    def sample(self, out: Array, extra: Array, noise: Array) -> Array:
+        """Actions [S, K, *action_shape] from outputs and noise [S, K, O]; `extra` [S, X]."""
+        ...
+
+
+def _gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    # Drawn in float64, so that −log of an exact zero is out of reach.
+    return -np.log(rng.standard_exponential(shape)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """One of n actions: out are logits; sampled by the Gumbel-max trick."""
+
+    n: int
+    num_extra: int = 0
+    action_shape: tuple[int, ...] = ()
+
+    @property
+    def num_outputs(self) -> int:
+        return self.n
+
+    def log_prob(self, out: Tensor, extra: Tensor, act: Tensor) -> Tensor:
+        return out.log_softmax(-1).gather(-1, act.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self, out: Tensor, extra: Tensor) -> Tensor:
+        logp = out.log_softmax(-1)
+        return -(logp.exp() * logp).sum(-1)
+
+    def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
+        logp, logq = p[0].log_softmax(-1), q[0].log_softmax(-1)
+        return (logp.exp() * (logp - logq)).sum(-1)
+
+    def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
+        return _gumbel(rng, (steps, slots, self.n))
+
+    def sample(self, out: Array, extra: Array, noise: Array) -> Array:
+        return (out + noise).argmax(-1)
+
+
+@dataclass(frozen=True)
+class MultiCategorical:
+    """Several independent categorical components, their logits side by side."""
+
+    sizes: tuple[int, ...]
+    num_extra: int = 0
+
+    @property
+    def num_outputs(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        return (len(self.sizes),)
+
+    def _components(self, out: Tensor) -> list[tuple[Categorical, Tensor]]:
+        return [
+            (Categorical(n), logits)
+            for n, logits in zip(self.sizes, out.split(self.sizes, -1), strict=True)
+        ]
+
+    def log_prob(self, out: Tensor, extra: Tensor, act: Tensor) -> Tensor:
+        parts = [
+            head.log_prob(logits, extra, act[..., i])
+            for i, (head, logits) in enumerate(self._components(out))
+        ]
+        return torch.stack(parts).sum(0)
+
+    def entropy(self, out: Tensor, extra: Tensor) -> Tensor:
+        return torch.stack([h.entropy(logits, extra) for h, logits in self._components(out)]).sum(0)
+
+    def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
+        pairs = zip(self._components(p[0]), self._components(q[0]), strict=True)
+        return torch.stack([h.kl((a, p[1]), (b, q[1])) for (h, a), (_, b) in pairs]).sum(0)
+
+    def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
+        return _gumbel(rng, (steps, slots, self.num_outputs))
+
+    def sample(self, out: Array, extra: Array, noise: Array) -> Array:
+        perturbed = np.split(out + noise, np.cumsum(self.sizes)[:-1], axis=-1)
+        return np.stack([part.argmax(-1) for part in perturbed], axis=-1)
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """n independent bits: out are the log-odds of a one."""
+
+    n: int
+    num_extra: int = 0
+
+    @property
+    def num_outputs(self) -> int:
+        return self.n
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        return (self.n,)
+
+    def log_prob(self, out: Tensor, extra: Tensor, act: Tensor) -> Tensor:
+        return (act * out - softplus(out)).sum(-1)
+
+    def entropy(self, out: Tensor, extra: Tensor) -> Tensor:
+        return (softplus(out) - out * out.sigmoid()).sum(-1)
+
+    def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
+        (a, _), (b, _) = p, q
+        one = a.sigmoid() * (logsigmoid(a) - logsigmoid(b))
+        zero = (-a).sigmoid() * (logsigmoid(-a) - logsigmoid(-b))
+        return (one + zero).sum(-1)
+
+    def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
+        return rng.logistic(size=(steps, slots, self.n)).astype(np.float32)
+
+    def sample(self, out: Array, extra: Array, noise: Array) -> Array:
+        return (out + noise > 0).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A diagonal Gaussian: out is the mean, extra the log standard deviation."""
+
+    n: int
+
+    @property
+    def num_outputs(self) -> int:
+        return self.n
+
+    @property
+    def num_extra(self) -> int:
+        return self.n
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        return (self.n,)
+
+    def log_prob(self, out: Tensor, extra: Tensor, act: Tensor) -> Tensor:
+        z = (act - out) * (-extra).exp()
+        return (-0.5 * z.square() - extra).sum(-1) - 0.5 * self.n * math.log(2 * math.pi)
+
+    def entropy(self, out: Tensor, extra: Tensor) -> Tensor:
+        constant = 0.5 * (1 + math.log(2 * math.pi))
+        return (extra + constant).sum(-1).expand(out.shape[:-1])
+
+    def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
+        (mean_p, log_p), (mean_q, log_q) = p, q
+        z = (mean_p - mean_q) * (-log_q).exp()
+        ratio = (2 * (log_p - log_q)).exp()
+        return (log_q - log_p + 0.5 * (ratio + z.square() - 1)).sum(-1)
+
+    def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
+        return rng.standard_normal((steps, slots, self.n), dtype=np.float32)
+
+    def sample(self, out: Array, extra: Array, noise: Array) -> Array:
+        return out + np.exp(extra)[:, None] * noise
+
+
+def make_head(kind: str, sizes: tuple[int, ...]) -> Head:
+    """The distribution for a kind of action (the names of `ActionKind`) and its sizes."""
+    if kind == "MULTI_CATEGORICAL":
+        return MultiCategorical(sizes)
+    heads: dict[str, Callable[[int], Head]] = {
+        "CATEGORICAL": Categorical,
+        "BERNOULLI": Bernoulli,
+        "GAUSSIAN": Gaussian,
+    }
+    return heads[kind](*sizes)

@@ -1,0 +1,127 @@
+"""Policies: a network and an action distribution, S agents side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgcli.agents.heads import Head
+from pgcli.agents.network import ACTIVATIONS, Mlp
+from pgcli.config.schema import Init, PolicyConfig
+from pgcli.streams import Purpose, generator
+
+
+class Factor(NamedTuple):
+    """One block of parameters of the score of every step, as an outer product.
+
+    ∂ log π(a|s) / ∂ theta[block] = input ⊗ delta, where `input` is None (a one) for biases.
+    A trajectory's weighted score is Σ_t w_t · input_t ⊗ delta_t: one matrix product, and the
+    factors serve every choice of weights.
+    """
+
+    block: slice  # of theta's last axis
+    input: Tensor | None  # [S, M, i]
+    delta: Tensor  # [S, M, o]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """π_θ: the outputs of `net` parametrise `head`; theta [S, P] holds the network, then extra."""
+
+    net: Mlp
+    head: Head
+
+    @property
+    def num_params(self) -> int:
+        """P."""
+        return self.net.num_params + self.head.num_extra
+
+    def init(self, config: PolicyConfig, seeds: Sequence[int]) -> Tensor:
+        """Fresh parameters theta [S, P], each row a function of its own seed."""
+        rngs = [generator(seed, 0, Purpose.POLICY_INIT) for seed in seeds]
+        net = self.net.init(rngs, config.output_gain)
+        if config.init is Init["zeros"]:
+            net = torch.zeros_like(net)
+        extra = torch.full((len(seeds), self.head.num_extra), config.log_std)
+        return torch.cat([net, extra], dim=1)
+
+    def distribution(self, theta: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """(out [S, M, O], extra [S, 1, X]) for obs [S, M, D]: what `head` takes."""
+        return self.net.forward(theta, obs), theta[:, None, self.net.num_params :]
+
+    def log_prob(self, theta: Tensor, obs: Tensor, act: Tensor) -> Tensor:
+        """log π_θ(a|s), [S, M]."""
+        return self.head.log_prob(*self.distribution(theta, obs), act)
+
+    def kl(self, theta_p: Tensor, theta_q: Tensor, obs: Tensor) -> Tensor:
+        """KL(π_p‖π_q) at each of the states obs [S, M, D] in nats, [S, M]."""
+        with torch.no_grad():
+            p, q = self.distribution(theta_p, obs), self.distribution(theta_q, obs)
+            return self.head.kl(p, q)
+
+    def score_factors(
+        self, theta: Tensor, obs: Tensor, act: Tensor
+    ) -> tuple[list[Factor], Tensor, Tensor]:
+        """The factors of ∇log π(a|s) for rows obs [S, M, D]; log-prob and entropy, [S, M] each.
+
+        One backward pass to the affine outputs; no gradient with respect to a weight is formed.
+        """
+        with torch.enable_grad():
+            trace = self.net.trace(theta.detach(), obs)
+            extra = theta.detach()[:, None, self.net.num_params :].expand(-1, obs.shape[1], -1)
+            extra = extra.clone().requires_grad_()
+            logp = self.head.log_prob(trace.output, extra, act)
+            wanted = [*trace.affine, extra] if self.head.num_extra else trace.affine
+            deltas = torch.autograd.grad(logp.sum(), wanted)
+            entropy = self.head.entropy(trace.output.detach(), extra.detach())
+        factors = []
+        for layer, x, delta in zip(self.net.layers, trace.inputs, deltas, strict=False):
+            factors.append(Factor(layer.weight, x.detach(), delta))
+            if layer.bias is not None:
+                factors.append(Factor(layer.bias, None, delta))
+        if self.head.num_extra:
+            factors.append(Factor(slice(self.net.num_params, self.num_params), None, deltas[-1]))
+        return factors, logp.detach(), entropy
+
+
+class Actor:
+    """Samples actions in the rollout with NumPy: for small networks half the time of torch.
+
+    All noise of one iteration comes from each seed's own ACTION stream, drawn in blocks; slot k
+    at step t always gets the same noise, whatever happens in the other slots.
+    """
+
+    BLOCK = 128  # steps of noise drawn at once
+
+    def __init__(
+        self, policy: Policy, theta: Tensor, seeds: Sequence[int], iteration: int, slots: int
+    ) -> None:
+        self._head, self._slots = policy.head, slots
+        theta = theta.detach().cpu()
+        self._layers = [(w.numpy(), b.numpy()) for w, b in policy.net.unpack(theta)]
+        self._extra = theta[:, policy.net.num_params :].numpy()
+        self._activation = ACTIVATIONS[policy.net.activation][1]
+        self._rngs = [generator(seed, iteration, Purpose.ACTION) for seed in seeds]
+        shape = (len(seeds), slots)
+        self._buffers = [np.empty((*shape, n), np.float32) for n in policy.net.sizes[1:]]
+        self._noise, self._step = np.empty(0), self.BLOCK
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """Actions [S, K, ...] for obs [S, K, D] float32; each call advances the noise by a step."""
+        if self._step == self.BLOCK:
+            blocks = [self._head.noise(rng, self.BLOCK, self._slots) for rng in self._rngs]
+            self._noise, self._step = np.stack(blocks, axis=1), 0  # [BLOCK, S, K, O]
+        x = obs
+        for i, ((weight, bias), out) in enumerate(zip(self._layers, self._buffers, strict=True)):
+            if i:
+                self._activation(x, out=x)
+            x = np.matmul(x, weight, out=out)
+            x += bias
+        act = self._head.sample(x, self._extra, self._noise[self._step])
+        self._step += 1
+        return act

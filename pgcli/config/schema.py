@@ -1,0 +1,182 @@
+"""The settings of `pg`: their names, types and bounds. Their values stand in `conf/`.
+
+Plain dataclasses that know neither Hydra nor OmegaConf, so every floor may read them.
+No field has a default: a default has one home, and that is the YAML.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from typing import Any, Optional
+
+from pgcli.errors import ConfigError
+
+
+# OmegaConf reads an Enum by the NAME of its member.
+Phi = Enum("Phi", "total_return reward_to_go gae")
+Baseline = Enum("Baseline", "none mean value")
+Importance = Enum("Importance", "none")
+Engine = Enum("Engine", "auto native sync async envpool")
+Activation = Enum("Activation", "tanh relu elu")
+Init = Enum("Init", "orthogonal zeros")
+Target = Enum("Target", "monte_carlo td_lambda")
+OptimizerName = Enum("OptimizerName", "adam adamw sgd rmsprop")
+Schedule = Enum("Schedule", "constant linear")
+Device = Enum("Device", "cpu cuda auto")
+
+
+def bounded(
+    *,
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+) -> Any:
+    """A dataclass field whose number (or each number of its list) must lie within these bounds."""
+    return field(metadata={"gt": gt, "ge": ge, "lt": lt, "le": le})
+
+
+@dataclass
+class EnvConfig:
+    id: str  # any Gymnasium id, `module:Id` and `namespace/Id` included
+    kwargs: dict[str, Any]  # handed to the environment's constructor
+    reward_shift: float  # added to every reward
+    max_episode_steps: Optional[int] = bounded(ge=1)  # null: the environment's own limit
+    engine: Engine
+    num_envs: Optional[int] = bounded(ge=1)  # side by side, per seed; null: chosen by the engine
+
+
+@dataclass
+class EstimatorConfig:
+    phi: Phi
+    baseline: Baseline
+    importance: Importance
+    gamma: float = bounded(ge=0, le=1)
+    lam: float = bounded(ge=0, le=1)  # λ of GAE and of the critic's TD(λ) targets
+    discount_state: bool  # weight step t by γ^t: the exact gradient of the discounted objective
+    normalize: bool  # standardise Φ over the batch (biased)
+    bootstrap: bool  # at a time limit, continue with V(final_obs) where Φ uses V
+
+
+@dataclass
+class PolicyConfig:
+    hidden: list[int] = bounded(ge=1)
+    activation: Activation
+    init: Init
+    output_gain: float = bounded(ge=0)  # of the last layer's orthogonal initialisation
+    bias: bool
+    log_std: float = bounded(ge=-20, le=2)  # where a Gaussian policy starts
+
+
+@dataclass
+class CriticConfig:
+    hidden: list[int] = bounded(ge=1)
+    activation: Activation
+    lr: float = bounded(gt=0)
+    epochs: int = bounded(ge=1)  # passes over the batch per fit
+    minibatches: int = bounded(ge=1)  # gradient steps per pass
+    target: Target
+    time_input: bool  # the value of a finite horizon depends on t: append t/T to the observation
+
+
+@dataclass
+class OptimizerConfig:
+    name: OptimizerName
+    lr: float = bounded(gt=0)
+    schedule: Schedule  # of lr, over the run's budget
+    clip_norm: Optional[float] = bounded(gt=0)  # applied after the measurement; null: off
+    momentum: Optional[float] = bounded(ge=0, lt=1)  # sgd, rmsprop
+    weight_decay: Optional[float] = bounded(ge=0)
+
+
+@dataclass
+class GradientConfig:
+    measure: bool  # the variance of every estimate
+    smoothing: float = bounded(ge=0, lt=1)  # of numerator and denominator of SNR and noise scale
+    memory_mb: int = bounded(ge=1)  # above N·P·itemsize, trajectories are grouped
+
+
+@dataclass
+class CheckpointConfig:
+    every: int = bounded(ge=1)  # iterations; the last one is always saved
+    keep: Optional[int] = bounded(ge=1)  # newest to keep; null: all
+
+
+@dataclass
+class LogConfig:
+    interval: float = bounded(gt=0)  # seconds between lines where there is no terminal
+
+
+@dataclass
+class TrainConfig:
+    iterations: Optional[int] = bounded(ge=1)
+    total_steps: Optional[int] = bounded(ge=1)  # environment steps per seed; whichever ends first
+    batch_size: int = bounded(ge=1)  # whole episodes per seed
+    batch_steps: Optional[int] = bounded(ge=1)  # instead: whole episodes until so many steps
+    seed: int = bounded(ge=0, lt=2**63)
+    seeds: int = bounded(ge=1)  # agents that train side by side: seed, seed + 1, ...
+    device: Device
+    resume: Optional[str]  # run directory to continue
+    env: EnvConfig
+    estimator: EstimatorConfig
+    policy: PolicyConfig
+    critic: CriticConfig
+    optimizer: OptimizerConfig
+    gradient: GradientConfig
+    checkpoint: CheckpointConfig
+    log: LogConfig
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Raise ConfigError for the first number that is not finite or out of its field's bounds."""
+    for f in fields(config):
+        key, value = prefix + f.name, getattr(config, f.name)
+        if is_dataclass(value):
+            check(value, key + ".")
+            continue
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, bool) or not isinstance(number, (int, float)):
+                continue
+            if not _within(number, f.metadata):
+                raise ConfigError(key, value, f"must be {_described(f.metadata)}")
+
+
+def _within(number: float, bound: Any) -> bool:
+    compare = {
+        "gt": lambda b: number > b,
+        "ge": lambda b: number >= b,
+        "lt": lambda b: number < b,
+        "le": lambda b: number <= b,
+    }
+    return math.isfinite(number) and all(
+        compare[name](b) for name, b in bound.items() if b is not None
+    )
+
+
+def _described(bound: Any) -> str:
+    sign = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    limits = [f"{sign[name]} {b}" for name, b in bound.items() if b is not None]
+    return " and ".join(limits) or "a finite number"
+
+
+def check_combination(config: TrainConfig) -> None:
+    """Raise ConfigError for settings that are fine alone and cannot work together."""
+    if config.iterations is None and config.total_steps is None:
+        raise ConfigError("iterations", None, "set iterations or total_steps (or both)")
+    est, opt = config.estimator, config.optimizer
+    if est.baseline is Baseline["mean"] and config.batch_steps is None and config.batch_size < 2:
+        raise ConfigError(
+            "batch_size", config.batch_size, "estimator.baseline=mean needs at least 2 episodes"
+        )
+    if est.phi is Phi["gae"] and est.baseline is not Baseline["none"]:
+        raise ConfigError(
+            "estimator.baseline",
+            est.baseline,
+            "estimator.phi=gae already subtracts V: only none is allowed",
+        )
+    if opt.momentum is not None and opt.name not in (OptimizerName["sgd"], OptimizerName["rmsprop"]):
+        raise ConfigError(
+            "optimizer.momentum", opt.momentum, "only sgd and rmsprop have a momentum: null"
+        )

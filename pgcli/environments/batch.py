@@ -1,0 +1,32 @@
+"""What one collection returns: whole episodes, nothing else."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Whole episodes of S seeds, padded to the longest of T steps.
+
+    Rows of a seed that drew fewer episodes than N (only with `batch_steps`) have length 0.
+    """
+
+    obs: Tensor  # [S, N, T, D] float32, encoded; zero where padded
+    act: Tensor  # [S, N, T] or [S, N, T, A] int64; [S, N, T, A] float32 for a Gaussian policy
+    rew: Tensor  # [S, N, T] float64, shifted; zero where padded
+    mask: Tensor  # [S, N, T] bool: True where the step is real
+    terminated: Tensor  # [S, N] bool: ended in a terminal state
+    truncated: Tensor  # [S, N] bool: cut by a time limit, and not terminated
+    final_obs: Tensor  # [S, N, D] float32: the observation after the last step
+    length: Tensor  # [S, N] int64
+
+    @property
+    def steps(self) -> Tensor:
+        """Environment steps per seed, [S]."""
+        return self.length.sum(-1)
+
+    @property
+    def episodes(self) -> Tensor:
+        """Episodes per seed, [S]."""
+        return (self.length > 0).sum(-1)

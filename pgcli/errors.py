@@ -1,0 +1,56 @@
+"""What can go wrong, each with the exit code it ends `pg` with and one line for the user."""
+
+from enum import Enum
+
+
+class PgError(Exception):
+    """A failure that is told in one line, without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(PgError):
+    """A setting that cannot be used: its key, its value and what is allowed."""
+
+    exit_code = 2
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        super().__init__(f"{key}={_shown(value)}: {allowed}")
+
+
+class RunDirectoryError(PgError):
+    """The run directory is in use, or holds a run that this one does not fit."""
+
+    exit_code = 3
+
+
+class NoCheckpoint(PgError):
+    """There is no usable checkpoint where one is needed."""
+
+    exit_code = 4
+
+
+class NonFinite(PgError):
+    """A number that training needs is NaN or infinite."""
+
+    exit_code = 5
+
+
+class EnvironmentFailed(PgError):
+    """The environment raised, died, or broke its contract."""
+
+    exit_code = 6
+
+
+class StorageFailed(PgError):
+    """A file of the run could not be written."""
+
+    exit_code = 7
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, Enum):
+        return value.name
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,1 @@
+"""The textbook: returns, baselines and the estimator composed of them, as pure functions."""

@@ -1,0 +1,52 @@
+"""Returns, TD residuals and advantages of whole episodes: the raw Φ_t.
+
+Time is the last axis. `rew` and every residual must be zero where an episode has ended, so that
+nothing crosses into another episode: each row of `[..., T]` is one episode.
+"""
+
+import torch
+from torch import Tensor
+
+
+def discounted_sum(x: Tensor, discount: float) -> Tensor:
+    """y_t = Σ_{k≥0} discount^k x_{t+k}, for x at times [0, T) in `[..., T]`.
+
+    By recursive doubling: after i rounds y_t sums the 2^i terms from t on, so log2(T) vector
+    operations replace the backward recursion y_t = x_t + discount · y_{t+1}.
+    """
+    y, reach, weight = x, 1, discount
+    while reach < x.shape[-1] and weight != 0.0:
+        y = torch.cat([y[..., :-reach] + weight * y[..., reach:], y[..., -reach:]], dim=-1)
+        reach, weight = 2 * reach, weight * weight
+    return y
+
+
+def total_return(rew: Tensor, gamma: float) -> Tensor:
+    """R = Σ_k γ^k r_k, the same at every t: `[..., T]` to `[..., T]` (Williams 1992)."""
+    steps = torch.arange(rew.shape[-1], dtype=rew.dtype, device=rew.device)
+    return (gamma**steps * rew).sum(-1, keepdim=True).expand_as(rew)
+
+
+def reward_to_go(rew: Tensor, gamma: float) -> Tensor:
+    """G_t = Σ_{k≥t} γ^{k−t} r_k, `[..., T]` (Sutton & Barto 2018, eq. 3.8)."""
+    return discounted_sum(rew, gamma)
+
+
+def next_values(value: Tensor, last: Tensor, mask: Tensor) -> Tensor:
+    """V(s_{t+1}) at times [0, T), given V(s_t) at times [0, T) and what follows the last step.
+
+    `last [...]` is V(final_obs) where an episode was cut and is to be continued, else 0.
+    """
+    is_last = mask & ~torch.nn.functional.pad(mask[..., 1:], (0, 1))  # [..., T]
+    shifted = torch.nn.functional.pad(value[..., 1:], (0, 1))
+    return torch.where(is_last, last.unsqueeze(-1), shifted) * mask
+
+
+def td_residual(rew: Tensor, value: Tensor, next_value: Tensor, gamma: float) -> Tensor:
+    """δ_t = r_t + γ V(s_{t+1}) − V(s_t), `[..., T]` (Sutton & Barto 2018, eq. 6.5)."""
+    return rew + gamma * next_value - value
+
+
+def gae(delta: Tensor, gamma: float, lam: float) -> Tensor:
+    """A_t = Σ_{l≥0} (γλ)^l δ_{t+l}, `[..., T]` (Schulman et al. 2016, eq. 16)."""
+    return discounted_sum(delta, gamma * lam)

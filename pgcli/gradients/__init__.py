@@ -1,0 +1,1 @@
+"""Per-trajectory gradients and how noisy they are."""

@@ -1,0 +1,133 @@
+"""Per-trajectory gradients against autograd, one trajectory at a time."""
+
+import pytest
+import torch
+
+from pgcli.agents.heads import Bernoulli, Categorical, Gaussian, MultiCategorical
+from pgcli.agents.network import Mlp
+from pgcli.agents.policy import Policy
+from pgcli.environments.batch import Batch
+from pgcli.gradients import trajectory
+from pgcli.gradients.statistics import measure
+
+HEADS = {
+    "categorical": Categorical(3),
+    "multi_categorical": MultiCategorical((2, 3)),
+    "bernoulli": Bernoulli(2),
+    "gaussian": Gaussian(2),
+}
+
+
+def random_batch(head, seeds=2, episodes=7, steps=11, dim=4, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    length = torch.randint(1, steps + 1, (seeds, episodes), generator=rng)
+    length[-1, -1] = 0  # a seed that drew fewer episodes
+    mask = torch.arange(steps) < length.unsqueeze(-1)
+    shape = (seeds, episodes, steps)
+    if isinstance(head, Gaussian):
+        act = torch.randn(*shape, head.n, generator=rng, dtype=torch.float64)
+    else:
+        act = torch.randint(0, 2, (*shape, *head.action_shape), generator=rng)
+    obs = torch.randn(*shape, dim, generator=rng, dtype=torch.float64)
+    final = torch.randn(seeds, episodes, dim, generator=rng, dtype=torch.float64)
+    ended = torch.ones(seeds, episodes, dtype=torch.bool)
+    rew = torch.randn(shape, generator=rng, dtype=torch.float64) * mask
+    return Batch(obs, act, rew, mask, ended, ~ended, final, length)
+
+
+def problem(kind, bias=True, **kwargs):
+    head = HEADS[kind]
+    batch = random_batch(head, **kwargs)
+    net = Mlp((batch.obs.shape[-1], 5, 6, head.num_outputs), "elu", bias)
+    policy = Policy(net, head)
+    rng = torch.Generator().manual_seed(1)
+    theta = torch.randn(len(batch.length), policy.num_params, generator=rng, dtype=torch.float64)
+    weights = torch.randn(batch.mask.shape, generator=rng, dtype=torch.float64) * batch.mask
+    return policy, 0.5 * theta, batch, weights
+
+
+def slow_trajectory_gradients(policy, theta, batch, weights):
+    """g_n = ∇ Σ_t w_t log π(a_t|s_t), by autograd for each seed and trajectory: [S, N, P]."""
+    s, n, _ = weights.shape
+    g = torch.zeros(s, n, policy.num_params, dtype=torch.float64)
+    for i in range(s):
+        for j in range(n):
+            k = int(batch.length[i, j])
+            row = theta[i : i + 1].clone().requires_grad_()
+            logp = policy.log_prob(row, batch.obs[i, j, None, :k], batch.act[i, j, None, :k])
+            g[i, j] = torch.autograd.grad((logp * weights[i, j, :k]).sum(), row)[0]
+    return g
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("chunk", [1, 40, 10_000])
+def test_sums_agree_with_autograd(kind, bias, chunk, monkeypatch):
+    monkeypatch.setattr(trajectory, "CHUNK_STEPS", chunk)
+    policy, theta, batch, weights = problem(kind, bias)
+    g = slow_trajectory_gradients(policy, theta, batch, weights)
+    sums = trajectory.gradient_sums(policy, theta, batch, weights)
+    torch.testing.assert_close(sums.gradient, g.sum(1), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(sums.square, g.square().sum((1, 2)), rtol=1e-10, atol=1e-10)
+    assert sums.episodes.tolist() == sums.groups.tolist() == [7, 6]
+    found = measure(sums)
+    for i, n in enumerate([7, 6]):
+        spread = (g[i, :n] - g[i, :n].mean(0)).square().sum() / (n - 1)
+        torch.testing.assert_close(found.trace_cov[i], spread, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(found.gradient[i], g[i, :n].mean(0), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("group", [2, 3, 7])
+def test_groups_give_the_same_gradient(group):
+    policy, theta, batch, weights = problem("categorical")
+    alone = trajectory.gradient_sums(policy, theta, batch, weights)
+    grouped = trajectory.gradient_sums(policy, theta, batch, weights, group)
+    torch.testing.assert_close(grouped.gradient, alone.gradient, rtol=1e-10, atol=1e-10)
+    assert grouped.groups.tolist() == [-(-7 // group), -(-6 // group)]
+
+
+@pytest.mark.parametrize("group", [1, 2, 3])
+def test_trace_is_unbiased_for_every_grouping(group):
+    """Random trajectories, many batches: the mean of tr Σ̂ is tr Σ, uneven last group included."""
+    rng = torch.Generator().manual_seed(3)
+    batches, n, p = 4000, 7, 3
+    scale = torch.tensor([1.0, 2.0, 0.5]).double()
+    g = scale * torch.randn(batches, n, p, generator=rng, dtype=torch.float64) + 1.0
+    parts = g.split(group, dim=1)
+    sums = trajectory.Sums(
+        gradient=g.sum(1),
+        square=sum(part.sum(1).square().sum(-1) / part.shape[1] for part in parts),
+        entropy=torch.zeros(batches).double(),
+        groups=torch.full((batches,), len(parts)),
+        episodes=torch.full((batches,), n),
+    )
+    found = measure(sums)
+    for estimate, truth in ((found.trace_cov, scale.square().sum()), (found.norm_sq, 3.0)):
+        error = (estimate.mean() - truth) / (estimate.std() / batches**0.5)
+        assert abs(float(error)) < 4
+
+
+def test_one_group_has_no_variance():
+    policy, theta, batch, weights = problem("categorical")
+    found = measure(trajectory.gradient_sums(policy, theta, batch, weights, group=7))
+    assert found.trace_cov.isnan().all()
+    assert found.gradient.isfinite().all()
+
+
+def test_seeds_do_not_touch_each_other():
+    policy, theta, batch, weights = problem("gaussian")
+    both = trajectory.gradient_sums(policy, theta, batch, weights).gradient
+    other = theta.clone()
+    other[1] += 1.0
+    changed = trajectory.gradient_sums(policy, other, batch, weights).gradient
+    torch.testing.assert_close(changed[0], both[0], rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(changed[1], both[1])
+
+
+def test_scale_does_not_depend_on_episode_length():
+    """The mean is over trajectories: an episode twice as long weighs as its sum, not its average."""
+    policy, theta, batch, _ = problem("categorical", seeds=1, episodes=2)
+    g = slow_trajectory_gradients(policy, theta, batch, batch.mask.double())
+    found = measure(trajectory.gradient_sums(policy, theta, batch, batch.mask.double()))
+    n = int(batch.episodes[0])
+    torch.testing.assert_close(found.gradient, g.sum(1) / n, rtol=1e-10, atol=1e-10)
