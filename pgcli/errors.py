@@ -48,6 +48,14 @@ class StorageFailed(PgError):
     exit_code = 7
 
 
+class Stopped(PgError):
+    """A signal ended the run; everything up to the last whole iteration is kept."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signum
+
+
 def _shown(value: object) -> str:
     if value is None:
         return "null"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,13 @@ from pgcli.config.schema import CriticConfig
 from pgcli.streams import Purpose, generator
 
 ROWS = 8192  # rows per forward pass
+
+
+class Values(NamedTuple):
+    """V along whole episodes."""
+
+    value: Tensor  # [S, N, T]: V(s_t) at times [0, T), zero where padded
+    final: Tensor  # [S, N]: V(final_obs)
 
 
 class Critic:
@@ -43,17 +51,12 @@ class Critic:
         """The tensors that a fit changes, beside the optimiser's; live, not copies."""
         return {"theta": self.theta, "mean": self.mean, "std": self.std}
 
-    def values(
-        self, obs: Tensor, mask: Tensor, final_obs: Tensor, length: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """V(s_t) [S, N, T], zero where padded, and V(final_obs) [S, N].
-
-        For obs [S, N, T, D], mask [S, N, T], final_obs [S, N, D], length [S, N].
-        """
+    def values(self, obs: Tensor, mask: Tensor, final_obs: Tensor, length: Tensor) -> Values:
+        """V of obs [S, N, T, D] where the mask is set, and of final_obs [S, N, D] at its length."""
         rows, valid = _packed(mask)
         value = torch.zeros_like(obs[..., 0])
         value[mask] = self._evaluate(self._inputs(obs, rows))[valid]
-        return value, self._evaluate(self._with_time(final_obs, length))
+        return Values(value, self._evaluate(self._with_time(final_obs, length)))
 
     def fit(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: int) -> None:
         """Regress V on targets [S, N, T] at the real steps.

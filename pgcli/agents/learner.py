@@ -68,7 +68,7 @@ class Learner:
         return {key: value.detach().cpu().numpy().copy() for key, value in found.items()}
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
-        """Take over what `arrays()` gave, bit for bit; a KeyError or ValueError where it differs."""
+        """Take over what `arrays()` gave, bit for bit; KeyError or ValueError where it differs."""
         with torch.no_grad():
             self.theta.copy_(_like(self.theta, arrays["theta"]))
             _load_optimizer("optimizer", self.optimizer, arrays)

@@ -71,19 +71,24 @@ class Mlp:
 
     def forward(self, theta: Tensor, x: Tensor) -> Tensor:
         """Outputs [S, M, outputs] for x [S, M, inputs]."""
-        return self.trace(theta, x).output
+        activation = ACTIVATIONS[self.activation][0]
+        (weight, bias), *rest = self.unpack(theta)
+        x = torch.baddbmm(bias, x, weight)
+        for weight, bias in rest:
+            x = torch.baddbmm(bias, activation(x), weight)
+        return x
 
     def trace(self, theta: Tensor, x: Tensor) -> Trace:
-        """Forward, keeping what a per-sample gradient needs."""
+        """Forward at a fixed theta, ready to differentiate with respect to each affine output."""
         activation = ACTIVATIONS[self.activation][0]
         inputs: list[Tensor] = []
         affine: list[Tensor] = []
-        for weight, bias in self.unpack(theta):
-            x = activation(affine[-1]) if affine else x
-            inputs.append(x)
-            z = torch.baddbmm(bias, x, weight)
-            affine.append(z if z.requires_grad else z.requires_grad_(torch.is_grad_enabled()))
-        return Trace(affine[-1], inputs, affine)
+        for weight, bias in self.unpack(theta.detach()):
+            inputs.append(activation(affine[-1]) if affine else x)
+            affine.append(torch.baddbmm(bias, inputs[-1], weight))
+            if len(affine) == 1:
+                affine[0].requires_grad_()
+        return Trace(inputs, affine)
 
     def init(self, generators: Sequence[np.random.Generator], output_gain: float) -> Tensor:
         """theta [S, P] float32: orthogonal weights (Saxe et al. 2014), zero biases.
@@ -100,9 +105,8 @@ class Mlp:
 
 
 class Trace(NamedTuple):
-    """One forward pass: per affine layer its input [S, M, i] and its result [S, M, o]."""
+    """One forward pass: per layer its input [S, M, i] and its affine output [S, M, o]."""
 
-    output: Tensor
     inputs: list[Tensor]
     affine: list[Tensor]
 

@@ -72,13 +72,13 @@ class Policy:
         One backward pass to the affine outputs; no gradient with respect to a weight is formed.
         """
         with torch.enable_grad():
-            trace = self.net.trace(theta.detach(), obs)
+            trace = self.net.trace(theta, obs)
             extra = theta.detach()[:, None, self.net.num_params :].expand(-1, obs.shape[1], -1)
             extra = extra.clone().requires_grad_()
-            logp = self.head.log_prob(trace.output, extra, act)
+            logp = self.head.log_prob(trace.affine[-1], extra, act)
             wanted = [*trace.affine, extra] if self.head.num_extra else trace.affine
             deltas = torch.autograd.grad(logp.sum(), wanted)
-            entropy = self.head.entropy(trace.output.detach(), extra.detach())
+            entropy = self.head.entropy(trace.affine[-1].detach(), extra.detach())
         factors = []
         for layer, x, delta in zip(self.net.layers, trace.inputs, deltas, strict=False):
             factors.append(Factor(layer.weight, x.detach(), delta))

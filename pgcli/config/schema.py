@@ -129,6 +129,18 @@ class TrainConfig:
     log: LogConfig
 
 
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every setting by its dotted key; an Enum by its name."""
+    found: dict[str, Any] = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            found |= flat(value, f"{prefix}{f.name}.")
+        else:
+            found[prefix + f.name] = value.name if isinstance(value, Enum) else value
+    return found
+
+
 def check(config: Any, prefix: str = "") -> None:
     """Raise ConfigError for the first number that is not finite or out of its field's bounds."""
     for f in fields(config):
@@ -176,7 +188,10 @@ def check_combination(config: TrainConfig) -> None:
             est.baseline,
             "estimator.phi=gae already subtracts V: only none is allowed",
         )
-    if opt.momentum is not None and opt.name not in (OptimizerName["sgd"], OptimizerName["rmsprop"]):
+    if opt.momentum is not None and opt.name not in (
+        OptimizerName["sgd"],
+        OptimizerName["rmsprop"],
+    ):
         raise ConfigError(
             "optimizer.momentum", opt.momentum, "only sgd and rmsprop have a momentum: null"
         )

@@ -1,7 +1,10 @@
 """What one collection returns: whole episodes, nothing else."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
+import torch
 from torch import Tensor
 
 
@@ -30,3 +33,7 @@ class Batch:
     def episodes(self) -> Tensor:
         """Episodes per seed, [S]."""
         return (self.length > 0).sum(-1)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})

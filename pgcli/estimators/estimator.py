@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pgcli.config.schema import Baseline, EstimatorConfig, Phi
+from pgcli.config.schema import Baseline, EstimatorConfig, Phi, Target
 from pgcli.estimators import baselines, returns
 
 
@@ -52,6 +52,13 @@ def advantages(config: EstimatorConfig, episodes: Episodes) -> Tensor:
         episodes.rew, value, returns.next_values(value, last, mask), config.gamma
     )
     return returns.gae(delta, config.gamma, config.lam)
+
+
+def value_target(config: EstimatorConfig, target: Target, episodes: Episodes) -> Tensor:
+    """What V(s_t) is regressed on, `[..., N, T]`: G_t, or the λ-return A_t + V(s_t) of TD(λ)."""
+    if target is Target["td_lambda"]:
+        return (advantages(config, episodes) + _value(episodes)) * episodes.mask
+    return returns.reward_to_go(episodes.rew, config.gamma)
 
 
 def standardized(phi: Tensor, mask: Tensor) -> Tensor:

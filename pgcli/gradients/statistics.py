@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,6 +70,19 @@ class NoiseScale:
             (self.weight, torch.ones_like(self.weight)),
         ):
             mean.copy_(torch.where(seen.cpu(), torch.lerp(new, mean, self.smoothing), mean))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Copies of the state, by name."""
+        return {f"noise/{key}": value.numpy().copy() for key, value in self._state.items()}
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take over what `arrays()` gave."""
+        for key, value in self._state.items():
+            value.copy_(torch.from_numpy(arrays[f"noise/{key}"]))
+
+    @property
+    def _state(self) -> dict[str, Tensor]:
+        return {"trace_cov": self.trace_cov, "norm_sq": self.norm_sq, "weight": self.weight}
 
     @property
     def noise_scale(self) -> Tensor:

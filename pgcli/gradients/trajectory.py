@@ -6,6 +6,7 @@ taken in chunks of similar length, so that padding wastes little and a chunk sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pgcli.agents.policy import Factor, Policy
+from pgcli.config.schema import GradientConfig
 from pgcli.environments.batch import Batch
 
 CHUNK_STEPS = 8192  # steps (rows) at once: their activations fill a few MB of cache
@@ -110,3 +112,15 @@ def _chunk(
     factors, _, entropy = policy.score_factors(theta, obs, act)
     real = take(batch.mask).flatten(1)
     return factors, (entropy * real).sum(1, dtype=torch.float64), take(weights).to(obs.dtype)
+
+
+def group_size(seeds: int, episodes: int, num_params: int, config: GradientConfig) -> int:
+    """How many trajectories share one sum, for S seeds with N episodes of P parameters each.
+
+    1 where the S · N · P numbers of all trajectory gradients fit the memory, else as few as do;
+    N where nothing is to be measured.
+    """
+    if not config.measure:
+        return episodes
+    needed = seeds * episodes * num_params * 4 / 2**20  # MB of float32
+    return min(episodes, max(1, math.ceil(needed / config.memory_mb)))

@@ -125,7 +125,7 @@ def test_seeds_do_not_touch_each_other():
 
 
 def test_scale_does_not_depend_on_episode_length():
-    """The mean is over trajectories: an episode twice as long weighs as its sum, not its average."""
+    """The mean is over trajectories: a long episode weighs by its sum, not its average."""
     policy, theta, batch, _ = problem("categorical", seeds=1, episodes=2)
     g = slow_trajectory_gradients(policy, theta, batch, batch.mask.double())
     found = measure(trajectory.gradient_sums(policy, theta, batch, batch.mask.double()))

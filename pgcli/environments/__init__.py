@@ -1,0 +1,1 @@
+"""Vector environments and the collection of whole episodes."""

@@ -1,0 +1,1 @@
+"""Run directories: logs, checkpoints, progress, summary."""

@@ -1,0 +1,233 @@
+"""A run from the outside: its lock, its records, its checkpoints, its signals and its end."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from pgcli.config.schema import TrainConfig, flat
+from pgcli.errors import PgError, RunDirectoryError, Stopped
+from pgcli.runs import checkpoint, summary
+from pgcli.runs.directory import lock
+from pgcli.runs.logbook import Logbook
+from pgcli.runs.progress import Progress, table
+from pgcli.runs.tally import Tally
+
+Closing = TypeVar("Closing", bound="Closeable")
+
+BUDGET = ("iterations", "total_steps", "resume", "checkpoint.", "log.")  # may change on resume
+
+
+class Closeable(Protocol):
+    """Anything to be closed when the run ends."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+
+class Stateful(Protocol):
+    """A part of the training state."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Copies of everything, by a name that no other part uses."""
+        ...
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take over what `arrays()` gave."""
+        ...
+
+
+class Session:
+    """Holds the run directory while training; leaves a checkpoint and a summary however it ends."""
+
+    def __init__(self, config: TrainConfig, directory: Path, seeds: Sequence[int]) -> None:
+        self._config, self._directory, self._seeds = config, directory, list(seeds)
+        self._stack = ExitStack()
+        self._parts: list[Stateful] = []
+        self._signum: int | None = None
+        self._shielded = False  # while records are written, a signal waits
+        self._begun = False
+
+    def __enter__(self) -> Session:
+        self._stack.enter_context(lock(self._directory))
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._stack.callback(signal.signal, signum, signal.signal(signum, self._on_signal))
+        return self
+
+    def enter(self, resource: Closing) -> Closing:
+        """Close `resource` when the run ends."""
+        self._stack.callback(resource.close)
+        return resource
+
+    def begin(self, tally: Tally, parts: Sequence[Stateful], facts: dict[str, Any]) -> None:
+        """Restore the state where the run resumes, open the records, say what is to be known.
+
+        `facts` go into the summary; its lists "bias" and "notices" are told to the user now.
+        """
+        self._tally, self._parts, self._facts = tally, [tally, *parts], facts
+        self._progress = Progress(
+            self._config.iterations, self._config.total_steps, self._config.log.interval
+        )
+        if self._config.resume is not None:
+            self._restore()
+        self._saved = tally.iteration
+        self._snapshot = self._arrays()
+        self._last: dict[str, np.ndarray] = {}
+        self._logbook = Logbook(
+            self._directory,
+            self._seeds,
+            config_text=_config_text(self._directory),
+            hparams=_hparams(self._config),
+            resume_from=tally.iteration if self._config.resume is not None else None,
+        )
+        self._start = time.perf_counter()
+        self._begun = True
+        for note in facts["bias"]:
+            self._progress.say(f"biased: {note}")
+        for notice in facts["notices"]:
+            self._progress.say(f"note: {notice}")
+
+    def record(self, metrics: dict[str, np.ndarray]) -> None:
+        """Write one finished iteration: metrics by tag, [S] each."""
+        self._shielded = True
+        iteration, self._last = self._tally.iteration, metrics
+        self._snapshot = self._arrays()
+        self._logbook.write(iteration, self._tally.env_steps, metrics)
+        self._progress.update(iteration, self._tally.env_steps, metrics)
+        if iteration % self._config.checkpoint.every == 0:
+            self._save()
+        self._shielded = False
+        if self._signum is not None:
+            self._stop()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._shielded = True
+        with self._stack:
+            if self._begun:
+                self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Keep what there is: the last whole iteration, the records and a summary."""
+        try:
+            self._save()
+            self._logbook.close({"rollout/return_100": self._tally.mean_return})
+            summary.write(self._directory, self._summary(error))
+        except PgError as failure:  # a full disk must not hide why the run failed
+            if error is None:
+                raise
+            self._progress.say(str(failure))
+        finally:
+            self._progress.close()
+        if error is not None:
+            self._progress.say(
+                f"{self._directory} keeps {self._saved} iterations; "
+                f"continue with: pg train resume={self._directory}"
+            )
+        else:
+            self._progress.say(self._table())
+            self._progress.say(f"tensorboard --logdir {self._directory}")
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        self._signum = signum
+        if not self._shielded:
+            self._stop()
+
+    def _stop(self) -> None:
+        signum = signal.Signals(self._signum or 0)
+        raise Stopped(signum, f"stopped by {signum.name}")
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {key: value for part in self._parts for key, value in part.arrays().items()}
+
+    def _save(self) -> None:
+        """Save the last whole iteration, unless it is saved already."""
+        iteration = int(self._snapshot["tally/iteration"])
+        if iteration > self._saved:
+            checkpoint.save(
+                self._directory,
+                iteration,
+                self._snapshot,
+                {"settings": _fingerprints(self._config)},
+                self._config.checkpoint.keep,
+            )
+            self._saved = iteration
+
+    def _restore(self) -> None:
+        """Load the newest checkpoint of the run directory, if it fits this configuration."""
+        found = checkpoint.load(self._directory)
+        old, new = found.meta["settings"], _fingerprints(self._config)
+        differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+        if differ:
+            raise RunDirectoryError(
+                f"resume={self._directory}: the run there was started with another "
+                f"{', '.join(differ)}; only the budget, checkpoint.* and log.* may change"
+            )
+        try:
+            for part in self._parts:
+                part.load(found.arrays)
+        except (KeyError, ValueError) as error:
+            raise RunDirectoryError(f"resume={self._directory}: {error}") from error
+
+    def _summary(self, error: BaseException | None) -> dict[str, Any]:
+        tally, seconds = self._tally, time.perf_counter() - self._start
+        return {
+            "status": "finished" if error is None else type(error).__name__,
+            "reason": None if error is None else str(error),
+            "iterations": tally.iteration,
+            "seeds": self._seeds,
+            "env_steps": tally.env_steps.tolist(),
+            "return_100": tally.mean_return.tolist(),
+            "seconds": seconds,
+            "last": {tag: value.tolist() for tag, value in self._last.items()},
+            **self._facts,
+        }
+
+    def _table(self) -> str:
+        tags = ("gradient/norm", "gradient/variance", "gradient/snr", "policy/entropy")
+        rows = [
+            [str(seed), str(steps), f"{ret:.1f}", *(f"{self._last[t][i]:.4g}" for t in tags)]
+            for i, (seed, steps, ret) in enumerate(
+                zip(self._seeds, self._tally.env_steps, self._tally.mean_return, strict=True)
+            )
+        ]
+        return table(rows, ["seed", "env_steps", "return (last 100)", *tags])
+
+
+def _config_text(directory: Path) -> str:
+    """The configuration as Hydra saved it: interpolations, and so secrets, unresolved."""
+    path = directory / ".hydra" / "config.yaml"
+    return path.read_text() if path.exists() else ""
+
+
+def _hparams(config: TrainConfig) -> dict[str, bool | int | float | str]:
+    """The settings that a table of runs is sorted by."""
+    return {
+        key: value
+        for key, value in flat(config).items()
+        if isinstance(value, (bool, int, float, str)) and not key.startswith(BUDGET)
+    }
+
+
+def _fingerprints(config: TrainConfig) -> dict[str, str]:
+    """A digest of each setting that a resumed run must share: comparable, yet no secret leaks."""
+    return {
+        key: hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+        for key, value in flat(config).items()
+        if not key.startswith(BUDGET)
+    }

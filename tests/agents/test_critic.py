@@ -1,0 +1,81 @@
+"""The value network: independence of seeds, standardised targets, learning."""
+
+import numpy as np
+import pytest
+import torch
+
+from pgcli.agents.critic import Critic
+from pgcli.config.schema import Activation, CriticConfig, Target
+
+
+def settings(**changes):
+    given = {"hidden": [16], "activation": Activation["tanh"], "lr": 0.01, "epochs": 1,
+             "minibatches": 4, "target": Target["monte_carlo"], "time_input": True}  # fmt: skip
+    return CriticConfig(**{**given, **changes})
+
+
+def data(seeds=2, episodes=3, steps=6):
+    rng = torch.Generator().manual_seed(0)
+    length = torch.tensor([[6, 3, 1], [2, 0, 5]])[:seeds]
+    mask = torch.arange(steps) < length.unsqueeze(-1)
+    obs = torch.randn(seeds, episodes, steps, 4, generator=rng)
+    final = torch.randn(seeds, episodes, 4, generator=rng)
+    target = (100 + 30 * torch.randn(seeds, episodes, steps, generator=rng).double()) * mask
+    return obs, mask, final, length, target
+
+
+def make(seeds, **changes):
+    return Critic(settings(**changes), 4, 6, seeds, torch.device("cpu"))
+
+
+def test_values_are_zero_where_padded_and_right_elsewhere():
+    critic = make([0, 1])
+    obs, mask, final, length, target = data()
+    critic.fit(obs, mask, target, 0)
+    found = critic.values(obs, mask, final, length)
+    assert not found.value[~mask].any()
+    time = torch.arange(6).expand(2, 3, 6) / 6
+    x = torch.cat([obs, time.unsqueeze(-1)], -1).flatten(1, 2)
+    direct = critic.net.forward(critic.theta, x).reshape(2, 3, 6)
+    direct = direct * critic.std[:, None, None] + critic.mean[:, None, None]
+    torch.testing.assert_close(found.value[mask], direct[mask].detach(), rtol=1e-4, atol=1e-3)
+
+
+def test_a_seed_fits_alone_as_beside_others():
+    both, one = make([0, 1]), make([1])
+    obs, mask, final, length, target = data()
+    for iteration in range(3):
+        both.fit(obs, mask, target, iteration)
+        one.fit(obs[1:], mask[1:], target[1:], iteration)
+    torch.testing.assert_close(both.theta[1:], one.theta, rtol=1e-4, atol=1e-5)
+    a = both.values(obs, mask, final, length).value[1:]
+    b = one.values(obs[1:], mask[1:], final[1:], length[1:]).value
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+
+
+def test_a_new_scale_of_the_targets_leaves_v_unchanged():
+    """PopArt: mean and std move, the last layer is adjusted, V stays."""
+    critic = make([0, 1])
+    obs, mask, final, length, target = data()
+    before = critic.values(obs, mask, final, length).value
+    rows = target.flatten(1).float()
+    critic._rescale(rows, mask.flatten(1).float())
+    assert critic.mean[0] > 50
+    torch.testing.assert_close(critic.values(obs, mask, final, length).value, before,
+                               rtol=1e-4, atol=1e-4)  # fmt: skip
+
+
+@pytest.mark.parametrize("time_input", [False, True])
+def test_fitting_reduces_the_error(time_input):
+    critic = make([0], time_input=time_input)
+    obs, mask, final, length, target = (x[:1] for x in data())
+
+    def error():
+        v = critic.values(obs, mask, final, length).value
+        return float(((v - target) * mask).square().sum())
+
+    first = error()
+    for iteration in range(300):
+        critic.fit(obs, mask, target, iteration)
+    assert error() < 0.05 * first
+    assert np.isfinite(critic.theta.detach().numpy()).all()

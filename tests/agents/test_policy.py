@@ -1,0 +1,127 @@
+"""Heads, networks and the NumPy actor."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pgcli.agents.heads import Bernoulli, Categorical, Gaussian, MultiCategorical, make_head
+from pgcli.agents.network import ACTIVATIONS, Mlp
+from pgcli.agents.policy import Actor, Policy
+from pgcli.config.schema import Activation, Init, PolicyConfig
+
+HEADS = [Categorical(3), MultiCategorical((2, 3)), Bernoulli(2), Gaussian(2)]
+DISCRETE = HEADS[:3]
+
+
+def settings(**changes):
+    given = {"hidden": [8], "activation": Activation["tanh"], "init": Init["orthogonal"],
+             "output_gain": 1.0, "bias": True, "log_std": -0.5}  # fmt: skip
+    return PolicyConfig(**{**given, **changes})
+
+
+def all_actions(head):
+    if isinstance(head, Categorical):
+        return torch.arange(head.n)
+    ranges = (
+        [range(n) for n in head.sizes] if isinstance(head, MultiCategorical) else [range(2)] * 2
+    )
+    return torch.tensor([[a, b] for a in ranges[0] for b in ranges[1]])
+
+
+def outputs(head, rows=1, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    out = torch.randn(1, rows, head.num_outputs, generator=rng, dtype=torch.float64)
+    return out, torch.full((1, 1, head.num_extra), -0.3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("head", DISCRETE, ids=repr)
+def test_probabilities_sum_to_one_and_give_entropy_and_kl(head):
+    act = all_actions(head)
+    (p, extra), (q, _) = outputs(head), outputs(head, seed=1)
+    rows = (1, len(act), head.num_outputs)
+    logp = head.log_prob(p.expand(rows), extra, act.unsqueeze(0))
+    logq = head.log_prob(q.expand(rows), extra, act.unsqueeze(0))
+    assert logp.exp().sum().item() == pytest.approx(1, abs=1e-12)
+    assert head.entropy(p, extra).item() == pytest.approx(-(logp.exp() * logp).sum().item())
+    kl = head.kl((p, extra), (q, extra)).item()
+    assert kl == pytest.approx((logp.exp() * (logp - logq)).sum().item())
+
+
+def test_gaussian_agrees_with_torch_distributions():
+    head = Gaussian(2)
+    (p, extra), (q, _) = outputs(head, 5), outputs(head, 5, seed=1)
+    act = torch.randn(1, 5, 2, dtype=torch.float64)
+    a, b = (torch.distributions.Normal(m, extra.exp()) for m in (p, q))
+    torch.testing.assert_close(head.log_prob(p, extra, act), a.log_prob(act).sum(-1))
+    torch.testing.assert_close(head.entropy(p, extra), a.entropy().sum(-1).expand(1, 5))
+    kl = torch.distributions.kl_divergence(a, b).sum(-1)
+    torch.testing.assert_close(head.kl((p, extra), (q, extra)), kl)
+
+
+@pytest.mark.parametrize("head", HEADS, ids=repr)
+def test_samples_follow_the_log_probabilities(head):
+    """The NumPy sampler draws from the distribution whose log-prob torch computes."""
+    draws = 40_000
+    out, extra = outputs(head)
+    noise = head.noise(np.random.default_rng(0), draws, 1)  # [draws, 1, O]
+    tiled = np.repeat(out.numpy().astype(np.float32), draws, axis=1)
+    act = head.sample(tiled, extra[:, 0].numpy(), noise.transpose(1, 0, 2))
+    assert act.shape == (1, draws, *head.action_shape)
+    if isinstance(head, Gaussian):
+        error = np.abs(act[0].mean(0) - out[0, 0].numpy()) * math.sqrt(draws)
+        assert (error < 4 * math.exp(-0.3)).all()
+        assert act[0].std(0) == pytest.approx(math.exp(-0.3), rel=0.02)
+        return
+    for action in all_actions(head):
+        expected = head.log_prob(out, extra, action[None, None]).exp().item()
+        hits = (act[0] == action.numpy()).reshape(draws, -1).all(1).mean()
+        assert abs(hits - expected) < 4 * math.sqrt(expected * (1 - expected) / draws)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("head", HEADS, ids=repr)
+def test_actor_computes_the_same_outputs_as_torch(head, activation):
+    policy = Policy(Mlp((4, 8, 8, head.num_outputs), activation), head)
+    theta = policy.init(settings(), seeds=[3, 4])
+    actor = Actor(policy, theta, [3, 4], iteration=0, slots=5)
+    obs = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+    out, extra = policy.distribution(theta, torch.from_numpy(obs))
+    noise = np.stack([head.noise(rng, actor.BLOCK, 5)[0] for rng in _action_streams([3, 4])])
+    expected = head.sample(out.numpy(), extra[:, 0].numpy(), noise)
+    np.testing.assert_allclose(actor(obs), expected, rtol=1e-5, atol=1e-5)
+
+
+def _action_streams(seeds):
+    from pgcli.streams import Purpose, generator
+
+    return [generator(seed, 0, Purpose.ACTION) for seed in seeds]
+
+
+def test_a_seed_starts_and_acts_alone_as_beside_others():
+    policy = Policy(Mlp((4, 8, 2)), Categorical(2))
+    both, one = policy.init(settings(), [0, 1]), policy.init(settings(), [1])
+    torch.testing.assert_close(both[1:], one, rtol=0, atol=0)
+    obs = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)
+    actors = Actor(policy, both, [0, 1], 2, 6), Actor(policy, one, [1], 2, 6)
+    for _ in range(200):  # past a block of noise
+        np.testing.assert_array_equal(actors[0](obs)[1:], actors[1](obs[1:]))
+
+
+def test_orthogonal_init_is_orthogonal_and_zeros_is_zero():
+    net = Mlp((4, 8, 2))
+    weight, bias = net.unpack(Policy(net, Categorical(2)).init(settings(), [0]))[0]
+    torch.testing.assert_close(weight[0] @ weight[0].T, 2 * torch.eye(4), rtol=1e-5, atol=1e-5)
+    assert not bias.any()
+    table = Policy(Mlp((5, 3), bias=False), Categorical(3))
+    theta = table.init(settings(hidden=[], init=Init["zeros"], bias=False), [0])
+    assert theta.shape == (1, 15)
+    assert not theta.any()
+
+
+def test_make_head_knows_every_kind():
+    assert make_head("CATEGORICAL", (3,)) == Categorical(3)
+    assert make_head("MULTI_CATEGORICAL", (2, 3)) == MultiCategorical((2, 3))
+    assert make_head("BERNOULLI", (4,)) == Bernoulli(4)
+    assert make_head("GAUSSIAN", (2,)) == Gaussian(2)
