@@ -6,7 +6,6 @@ from torch import Tensor
 
 from pgcli.agents.policy import Policy
 from pgcli.environments.batch import Batch
-from pgcli.estimators.estimator import Episodes
 from pgcli.gradients.statistics import Measurement, NoiseScale
 
 KL_STEPS = 2048  # steps over which the divergence of an update is averaged
@@ -33,9 +32,9 @@ def gradient(found: Measurement, noise: NoiseScale, episodes: Tensor) -> dict[st
     }
 
 
-def critic(episodes: Episodes, target: Tensor) -> dict[str, Tensor]:
-    """How well V, as it was BEFORE this batch's fit, predicts the targets [S, N, T]."""
-    error, mask = target - episodes.value, episodes.mask
+def critic(value: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """How well V, as it was BEFORE this batch's fit, predicts the targets; all [S, N, T]."""
+    error = target - value
     return {
         "critic/loss": _mean(error.square(), mask),
         "critic/explained_variance": 1 - _variance(error, mask) / _variance(target, mask),

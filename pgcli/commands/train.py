@@ -35,7 +35,7 @@ def run(config: TrainConfig, directory: Path) -> None:
     quota = Quota(None if config.batch_steps else config.batch_size, config.batch_steps)
     device = choose_device(config.device)
     with Session(config, directory, seeds) as session:
-        slots = slots_per_seed(config.env, quota)
+        slots = slots_per_seed(config.env, quota.episodes)
         engine = session.enter(open_engine(config.env, len(seeds) * slots))
         learner = build_learner(config, engine, seeds, device)
         policy, critic = learner.policy, learner.critic
@@ -58,7 +58,7 @@ def run(config: TrainConfig, directory: Path) -> None:
                 episodes = replace(episodes, value=v.value, final_value=v.final)
             weights = estimator.weights(config.estimator, episodes)
 
-            group = group_size(*batch.length.shape, policy.num_params, config.gradient)
+            group = group_size(batch.length.numel(), policy.num_params, config.gradient)
             sums = gradient_sums(policy, learner.theta, batch, weights, group)
             measured = measure(sums)
             check_finite(measured.gradient, "the gradient", tally, seeds)
@@ -77,7 +77,7 @@ def run(config: TrainConfig, directory: Path) -> None:
             }
             if critic:  # only now: a baseline must not have seen the batch that it serves
                 target = estimator.value_target(config.estimator, config.critic.target, episodes)
-                record |= metrics.critic(episodes, target)
+                record |= metrics.critic(v.value, target, batch.mask)
                 critic.fit(batch.obs, batch.mask, target, tally.iteration)
             record["time/fps"] = batch.steps / (time.perf_counter() - clock)
             session.record({tag: x.double().cpu().numpy() for tag, x in record.items()})
@@ -103,7 +103,9 @@ def facts(config: TrainConfig, engine: Engine, policy: Policy) -> dict[str, Any]
     if not engine.exact_resume:
         notices.append(f"{engine.name} cannot be seeded at reset: a resumed run is not bit-exact")
     if not config.batch_steps:
-        group = group_size(config.seeds, config.batch_size, policy.num_params, config.gradient)
+        group = group_size(
+            config.seeds * config.batch_size, policy.num_params, config.gradient
+        )
         if group > 1 and config.gradient.measure:
             notices.append(
                 f"variance from groups of {group} episodes: "

@@ -13,7 +13,6 @@ from typing import Any, Optional
 
 from pgcli.errors import ConfigError
 
-
 # OmegaConf reads an Enum by the NAME of its member.
 Phi = Enum("Phi", "total_return reward_to_go gae")
 Baseline = Enum("Baseline", "none mean value")
@@ -27,34 +26,42 @@ Schedule = Enum("Schedule", "constant linear")
 Device = Enum("Device", "cpu cuda auto")
 
 
-def bounded(
+def within(
     *,
     gt: float | None = None,
     ge: float | None = None,
     lt: float | None = None,
     le: float | None = None,
-) -> Any:
-    """A dataclass field whose number (or each number of its list) must lie within these bounds."""
-    return field(metadata={"gt": gt, "ge": ge, "lt": lt, "le": le})
+) -> dict[str, float | None]:
+    """Metadata of a field: its number, or each number of its list, must lie within these bounds."""
+    return {"gt": gt, "ge": ge, "lt": lt, "le": le}
 
 
 @dataclass
 class EnvConfig:
+    """The environment and how it is stepped."""
+
     id: str  # any Gymnasium id, `module:Id` and `namespace/Id` included
     kwargs: dict[str, Any]  # handed to the environment's constructor
     reward_shift: float  # added to every reward
-    max_episode_steps: Optional[int] = bounded(ge=1)  # null: the environment's own limit
+    max_episode_steps: Optional[int] = field(
+        metadata=within(ge=1)
+    )  # null: the environment's own limit
     engine: Engine
-    num_envs: Optional[int] = bounded(ge=1)  # side by side, per seed; null: chosen by the engine
+    num_envs: Optional[int] = field(
+        metadata=within(ge=1)
+    )  # side by side, per seed; null: chosen by the engine
 
 
 @dataclass
 class EstimatorConfig:
+    """The orthogonal switches of the gradient estimator."""
+
     phi: Phi
     baseline: Baseline
     importance: Importance
-    gamma: float = bounded(ge=0, le=1)
-    lam: float = bounded(ge=0, le=1)  # λ of GAE and of the critic's TD(λ) targets
+    gamma: float = field(metadata=within(ge=0, le=1))
+    lam: float = field(metadata=within(ge=0, le=1))  # λ of GAE and of the critic's TD(λ) targets
     discount_state: bool  # weight step t by γ^t: the exact gradient of the discounted objective
     normalize: bool  # standardise Φ over the batch (biased)
     bootstrap: bool  # at a time limit, continue with V(final_obs) where Φ uses V
@@ -62,61 +69,87 @@ class EstimatorConfig:
 
 @dataclass
 class PolicyConfig:
-    hidden: list[int] = bounded(ge=1)
+    """The policy network; no hidden layer makes it linear."""
+
+    hidden: list[int] = field(metadata=within(ge=1))
     activation: Activation
     init: Init
-    output_gain: float = bounded(ge=0)  # of the last layer's orthogonal initialisation
+    output_gain: float = field(
+        metadata=within(ge=0)
+    )  # of the last layer's orthogonal initialisation
     bias: bool
-    log_std: float = bounded(ge=-20, le=2)  # where a Gaussian policy starts
+    log_std: float = field(metadata=within(ge=-20, le=2))  # where a Gaussian policy starts
 
 
 @dataclass
 class CriticConfig:
-    hidden: list[int] = bounded(ge=1)
+    """The value network and its regression."""
+
+    hidden: list[int] = field(metadata=within(ge=1))
     activation: Activation
-    lr: float = bounded(gt=0)
-    epochs: int = bounded(ge=1)  # passes over the batch per fit
-    minibatches: int = bounded(ge=1)  # gradient steps per pass
+    lr: float = field(metadata=within(gt=0))
+    epochs: int = field(metadata=within(ge=1))  # passes over the batch per fit
+    minibatches: int = field(metadata=within(ge=1))  # gradient steps per pass
     target: Target
     time_input: bool  # the value of a finite horizon depends on t: append t/T to the observation
 
 
 @dataclass
 class OptimizerConfig:
+    """What is done with the gradient."""
+
     name: OptimizerName
-    lr: float = bounded(gt=0)
+    lr: float = field(metadata=within(gt=0))
     schedule: Schedule  # of lr, over the run's budget
-    clip_norm: Optional[float] = bounded(gt=0)  # applied after the measurement; null: off
-    momentum: Optional[float] = bounded(ge=0, lt=1)  # sgd, rmsprop
-    weight_decay: Optional[float] = bounded(ge=0)
+    clip_norm: Optional[float] = field(
+        metadata=within(gt=0)
+    )  # applied after the measurement; null: off
+    momentum: Optional[float] = field(metadata=within(ge=0, lt=1))  # sgd, rmsprop
+    weight_decay: Optional[float] = field(metadata=within(ge=0))
 
 
 @dataclass
 class GradientConfig:
+    """How the gradient's noise is measured."""
+
     measure: bool  # the variance of every estimate
-    smoothing: float = bounded(ge=0, lt=1)  # of numerator and denominator of SNR and noise scale
-    memory_mb: int = bounded(ge=1)  # above N·P·itemsize, trajectories are grouped
+    smoothing: float = field(
+        metadata=within(ge=0, lt=1)
+    )  # of numerator and denominator of SNR and noise scale
+    memory_mb: int = field(metadata=within(ge=1))  # above N·P·itemsize, trajectories are grouped
 
 
 @dataclass
 class CheckpointConfig:
-    every: int = bounded(ge=1)  # iterations; the last one is always saved
-    keep: Optional[int] = bounded(ge=1)  # newest to keep; null: all
+    """When to save."""
+
+    every: int = field(metadata=within(ge=1))  # iterations; the last one is always saved
+    keep: Optional[int] = field(metadata=within(ge=1))  # newest to keep; null: all
 
 
 @dataclass
 class LogConfig:
-    interval: float = bounded(gt=0)  # seconds between lines where there is no terminal
+    """What the terminal shows."""
+
+    interval: float = field(
+        metadata=within(gt=0)
+    )  # seconds between lines where there is no terminal
 
 
 @dataclass
 class TrainConfig:
-    iterations: Optional[int] = bounded(ge=1)
-    total_steps: Optional[int] = bounded(ge=1)  # environment steps per seed; whichever ends first
-    batch_size: int = bounded(ge=1)  # whole episodes per seed
-    batch_steps: Optional[int] = bounded(ge=1)  # instead: whole episodes until so many steps
-    seed: int = bounded(ge=0, lt=2**63)
-    seeds: int = bounded(ge=1)  # agents that train side by side: seed, seed + 1, ...
+    """Everything that `pg train` is told."""
+
+    iterations: Optional[int] = field(metadata=within(ge=1))
+    total_steps: Optional[int] = field(
+        metadata=within(ge=1)
+    )  # environment steps per seed; whichever ends first
+    batch_size: int = field(metadata=within(ge=1))  # whole episodes per seed
+    batch_steps: Optional[int] = field(
+        metadata=within(ge=1)
+    )  # instead: whole episodes until so many steps
+    seed: int = field(metadata=within(ge=0, lt=2**63))
+    seeds: int = field(metadata=within(ge=1))  # agents that train side by side: seed, seed + 1, ...
     device: Device
     resume: Optional[str]  # run directory to continue
     env: EnvConfig

@@ -114,13 +114,13 @@ def _chunk(
     return factors, (entropy * real).sum(1, dtype=torch.float64), take(weights).to(obs.dtype)
 
 
-def group_size(seeds: int, episodes: int, num_params: int, config: GradientConfig) -> int:
-    """How many trajectories share one sum, for S seeds with N episodes of P parameters each.
+def group_size(episodes: int, num_params: int, config: GradientConfig) -> int:
+    """How many trajectories share one sum, for so many `episodes` of all seeds together.
 
-    1 where the S · N · P numbers of all trajectory gradients fit the memory, else as few as do;
-    N where nothing is to be measured.
+    1 where the gradients of all trajectories fit the memory, else as few as do; all where nothing
+    is to be measured.
     """
     if not config.measure:
         return episodes
-    needed = seeds * episodes * num_params * 4 / 2**20  # MB of float32
-    return min(episodes, max(1, math.ceil(needed / config.memory_mb)))
+    needed = episodes * num_params * 4 / 2**20  # MB of float32
+    return max(1, math.ceil(needed / config.memory_mb))

@@ -76,9 +76,7 @@ class Session:
         `facts` go into the summary; its lists "bias" and "notices" are told to the user now.
         """
         self._tally, self._parts, self._facts = tally, [tally, *parts], facts
-        self._progress = Progress(
-            self._config.iterations, self._config.total_steps, self._config.log.interval
-        )
+        self._progress = Progress(self._config.log.interval)
         if self._config.resume is not None:
             self._restore()
         self._saved = tally.iteration
@@ -88,7 +86,7 @@ class Session:
             self._directory,
             self._seeds,
             config_text=_config_text(self._directory),
-            hparams=_hparams(self._config),
+            settings=_hparams(self._config),
             resume_from=tally.iteration if self._config.resume is not None else None,
         )
         self._start = time.perf_counter()
@@ -104,7 +102,9 @@ class Session:
         iteration, self._last = self._tally.iteration, metrics
         self._snapshot = self._arrays()
         self._logbook.write(iteration, self._tally.env_steps, metrics)
-        self._progress.update(iteration, self._tally.env_steps, metrics)
+        self._progress.update(
+            self._tally.spent(self._config), iteration, self._tally.env_steps, metrics
+        )
         if iteration % self._config.checkpoint.every == 0:
             self._save()
         self._shielded = False

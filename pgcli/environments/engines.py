@@ -1,0 +1,369 @@
+"""Engines: ways to step many copies of one environment. Imports no torch.
+
+Every engine keeps Gymnasium's NEXT_STEP autoreset: the step after an episode's end ignores the
+action and returns the reset observation with reward 0; that row is no transition.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+
+from pgcli.config.schema import Engine as EngineName
+from pgcli.config.schema import EnvConfig
+from pgcli.environments.spaces import (
+    ActionAdapter,
+    ObsAdapter,
+    action_adapter,
+    is_composite,
+    obs_adapter,
+)
+from pgcli.errors import ConfigError, EnvironmentFailed
+
+Array = np.ndarray
+Step = tuple[Array, Array, Array, Array]
+
+SLOTS = 16  # of Sync and Async, per seed: more copies no longer make a step of one cheaper
+NATIVE_SLOTS = 256  # a native engine steps hundreds for the price of one
+SLOW_STEP = 1e-3  # seconds: from here on a process per environment pays for its pipes
+STEP_TIMEOUT = 300.0  # seconds without an answer after which a worker counts as dead
+
+
+class Engine(Protocol):
+    """E = `num_envs` copies of an environment, stepped together."""
+
+    id: str
+    name: str
+    num_envs: int
+    obs: ObsAdapter
+    action: ActionAdapter
+    max_episode_steps: int
+    exact_resume: bool  # whether reset(seeds) makes everything that follows repeatable
+
+    @property
+    def obs_dim(self) -> int:
+        """D, the length of an encoded observation."""
+        ...
+
+    def reset(self, seeds: Sequence[int]) -> Array:
+        """Start anew in every slot, seeded: obs [E, D]."""
+        ...
+
+    def step(self, act: Array, active: Array) -> Step:
+        """obs [E, D], rew [E], terminated [E], truncated [E] for the policy's actions [E, ...].
+
+        The rows of slots that are not active [E] mean nothing. Buffers may be reused: copy.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release processes and windows."""
+        ...
+
+
+class _Base:
+    """What all engines share: the adapters, and errors that name the environment."""
+
+    name: str
+    exact_resume = True
+
+    def __init__(self, config: EnvConfig, num_envs: int, obs: Any, act: Any) -> None:
+        self.id, self.num_envs = config.id, num_envs
+        self.obs, self.action = obs_adapter(obs, config.id), action_adapter(act, config.id)
+        self.max_episode_steps = time_limit(config)
+
+    @property
+    def obs_dim(self) -> int:
+        return self.obs.dim
+
+
+class SyncEngine(_Base):
+    """A plain loop over environments in this process; idle slots cost nothing."""
+
+    name = "sync"
+
+    def __init__(self, config: EnvConfig, num_envs: int) -> None:
+        make = _maker(config)
+        with _failing(config.id, "make"):
+            self._envs = [make() for _ in range(num_envs)]
+        env = self._envs[0]
+        super().__init__(config, num_envs, env.observation_space, env.action_space)
+        self._ended = np.zeros(num_envs, bool)
+        self._obs: list[Any] = [None] * num_envs
+        self._rew = np.zeros(num_envs)
+        self._terminated, self._truncated = np.zeros((2, num_envs), bool)
+
+    def reset(self, seeds: Sequence[int]) -> Array:
+        self._ended[:] = False
+        for i, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
+            with _failing(self.id, "reset", i):
+                self._obs[i], _ = env.reset(seed=seed)
+        return self.obs.encode(np.array(self._obs))
+
+    def step(self, act: Array, active: Array) -> Step:
+        given = self.action.to_env(act)
+        obs, rew, ended = self._obs, self._rew, self._ended
+        terminated, truncated = self._terminated, self._truncated
+        terminated[:], truncated[:] = False, False
+        i = 0
+        try:
+            for i in active.nonzero()[0].tolist():
+                if ended[i]:
+                    obs[i], _ = self._envs[i].reset()  # goes on with the slot's own generator
+                    rew[i], ended[i] = 0.0, False
+                else:
+                    obs[i], rew[i], terminated[i], truncated[i], _ = self._envs[i].step(given[i])
+                    ended[i] = terminated[i] or truncated[i]
+        except Exception as error:
+            raise _failure(self.id, "step", error, i) from error
+        return self.obs.encode(np.array(obs)), rew, terminated, truncated
+
+    def close(self) -> None:
+        for env in self._envs:
+            env.close()
+
+
+class _VectorEngine(_Base):
+    """Any vector environment of Gymnasium's interface."""
+
+    def __init__(self, config: EnvConfig, envs: Any) -> None:
+        self._envs = envs
+        super().__init__(
+            config, envs.num_envs, envs.single_observation_space, envs.single_action_space
+        )
+
+    def reset(self, seeds: Sequence[int]) -> Array:
+        with _failing(self.id, "reset"):
+            obs, _ = self._envs.reset(seed=self._seed(seeds))
+        return self.obs.encode(obs)
+
+    def step(self, act: Array, active: Array) -> Step:
+        try:
+            obs, rew, terminated, truncated, _ = self._step(self.action.to_env(act))
+        except Exception as error:
+            raise _failure(self.id, "step", error) from error
+        return self.obs.encode(obs), rew, terminated, truncated
+
+    def close(self) -> None:
+        self._envs.close()
+
+    def _seed(self, seeds: Sequence[int]) -> Any:
+        return list(seeds)
+
+    def _step(self, act: Array) -> Any:
+        return self._envs.step(act)
+
+
+class NativeEngine(_VectorEngine):
+    """The environment's own vector entry point: one generator, seeded by all slots' seeds."""
+
+    name = "native"
+
+    def __init__(self, config: EnvConfig, num_envs: int) -> None:
+        kwargs = dict(config.kwargs)
+        if config.max_episode_steps is not None:
+            kwargs["max_episode_steps"] = config.max_episode_steps
+        with _failing(config.id, "make"):
+            envs = gym.make_vec(
+                config.id, num_envs, vectorization_mode="vector_entry_point", **kwargs
+            )
+        if envs.metadata.get("autoreset_mode") is not AutoresetMode.NEXT_STEP:
+            raise ConfigError(
+                "env.engine", "native", f"{config.id} resets in another way than NEXT_STEP: sync"
+            )
+        super().__init__(config, envs)
+
+    def _seed(self, seeds: Sequence[int]) -> int:
+        return int(np.random.SeedSequence(list(seeds)).generate_state(1)[0])
+
+
+class AsyncEngine(_VectorEngine):
+    """A process per environment, for those whose step takes milliseconds."""
+
+    name = "async"
+
+    def __init__(self, config: EnvConfig, num_envs: int) -> None:
+        with _failing(config.id, "make"), _quiet():
+            envs = AsyncVectorEnv([_maker(config)] * num_envs, copy=False)
+        super().__init__(config, envs)
+
+    def _step(self, act: Array) -> Any:
+        self._envs.step_async(act)
+        return self._envs.step_wait(timeout=STEP_TIMEOUT)
+
+    def close(self) -> None:
+        # After a worker's death an orderly close() would wait for it for ever.
+        self._envs.close(terminate=True)
+
+
+class EnvpoolEngine(_VectorEngine):
+    """envpool's C++ threads. It can be seeded only when made, so a resume is not bit-exact."""
+
+    name = "envpool"
+    exact_resume = False
+
+    def __init__(self, config: EnvConfig, num_envs: int) -> None:
+        envpool = importlib.import_module("envpool")
+        kwargs = dict(config.kwargs)
+        if config.max_episode_steps is not None:
+            kwargs["max_episode_steps"] = config.max_episode_steps
+        with _failing(config.id, "make"):
+            self._make = partial(envpool.make_gymnasium, config.id, num_envs=num_envs, **kwargs)
+            self._envs = self._make(seed=0)
+        self._seeded = False
+        spaces = self._envs.observation_space, self._envs.action_space
+        _Base.__init__(self, config, num_envs, *spaces)
+
+    def reset(self, seeds: Sequence[int]) -> Array:
+        with _failing(self.id, "reset"):
+            if not self._seeded:
+                self._envs.close()
+                seed = int(np.random.SeedSequence(list(seeds)).generate_state(1)[0])
+                self._envs, self._seeded = self._make(seed=seed % 2**31), True
+            obs, _ = self._envs.reset()
+        return self.obs.encode(obs)
+
+
+def open_engine(config: EnvConfig, num_envs: int) -> Engine:
+    """The engine that `config.engine` names, or the fastest that keeps the semantics."""
+    name = choose_engine(config)
+    if name == "sync" and config.engine is EngineName["auto"] and _is_slow(config, num_envs):
+        name = "async"
+    engines: dict[str, Callable[[EnvConfig, int], Engine]] = {
+        "native": NativeEngine,
+        "sync": SyncEngine,
+        "async": AsyncEngine,
+        "envpool": EnvpoolEngine,
+    }
+    return engines[name](config, num_envs)
+
+
+def choose_engine(config: EnvConfig) -> str:
+    """The engine's name; `sync` stands for async too where `auto` may still find it slow."""
+    if config.engine is not EngineName["auto"]:
+        return config.engine.name
+    try:
+        NativeEngine(config, 1).close()
+    except (ConfigError, EnvironmentFailed):
+        return "sync"  # no native engine, or not for these arguments
+    return "native"
+
+
+def slots_per_seed(config: EnvConfig, episodes: int | None) -> int:
+    """K: copies of the environment side by side for one seed that collects so many episodes.
+
+    Sync and async share one number, so that the choice between them never changes a result.
+    """
+    if config.num_envs is not None:
+        return config.num_envs
+    most = NATIVE_SLOTS if choose_engine(config) in ("native", "envpool") else SLOTS
+    return min(episodes, most) if episodes is not None else min(SLOTS, most)
+
+
+def time_limit(config: EnvConfig) -> int:
+    """Steps after which an episode is cut; ConfigError where the environment has no limit."""
+    limit = config.max_episode_steps or gym.spec(config.id).max_episode_steps
+    if limit is None:
+        raise ConfigError(
+            "env.max_episode_steps", None,
+            f"{config.id} has no time limit of its own: set one, e.g. env.max_episode_steps=1000",
+        )  # fmt: skip
+    return int(limit)
+
+
+def check_environment(config: EnvConfig) -> None:
+    """Raise ConfigError for an environment that cannot be made, before anything is written."""
+    _check_registered(config.id)
+    time_limit(config)
+    if config.engine is EngineName["envpool"] and importlib.util.find_spec("envpool") is None:
+        raise ConfigError("env.engine", config.engine, "envpool is not installed: extra `envpool`")
+    if config.engine is EngineName["native"] and gym.spec(config.id).vector_entry_point is None:
+        raise ConfigError(
+            "env.engine", config.engine, f"{config.id} has no vector entry point: auto, sync, async"
+        )
+
+
+def _check_registered(env_id: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gym.spec(env_id)
+    except ImportError as error:  # module:Id
+        raise ConfigError("env", env_id, f"the module does not import: {error}") from error
+    except gym.error.Error as error:
+        near = difflib.get_close_matches(env_id, gym.registry, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "pg train --help says how to name one"
+        raise ConfigError("env", env_id, f"no such Gymnasium environment; {hint}") from error
+
+
+def _maker(config: EnvConfig) -> Callable[[], gym.Env[Any, Any]]:
+    def make() -> gym.Env[Any, Any]:
+        with _quiet():
+            env = gym.make(
+                config.id,
+                max_episode_steps=config.max_episode_steps,
+                disable_env_checker=True,
+                **config.kwargs,
+            )
+        if is_composite(env.observation_space):
+            return gym.wrappers.FlattenObservation(env)
+        return env
+
+    return make
+
+
+def _is_slow(config: EnvConfig, num_envs: int) -> bool:
+    """Whether a step takes so long that processes pay: judged on a few random steps."""
+    if num_envs == 1 or (os.cpu_count() or 1) == 1:
+        return False
+    with _failing(config.id, "step"):
+        env = _maker(config)()
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        times = []
+        for _ in range(20):
+            act, start = env.action_space.sample(), time.perf_counter()
+            *_, terminated, truncated, _ = env.step(act)
+            times.append(time.perf_counter() - start)
+            if terminated or truncated:
+                env.reset()
+        env.close()
+    return float(np.median(times)) > SLOW_STEP
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of environments and of what they import."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _failing(env_id: str, what: str, slot: int | None = None) -> Iterator[None]:
+    try:
+        yield
+    except (ConfigError, EnvironmentFailed):
+        raise
+    except Exception as error:
+        raise _failure(env_id, what, error, slot) from error
+
+
+def _failure(
+    env_id: str, what: str, error: Exception, slot: int | None = None
+) -> EnvironmentFailed:
+    where = "" if slot is None else f" (environment {slot})"
+    text = " ".join(str(error).split())
+    return EnvironmentFailed(f"{env_id}: {what} failed{where}: {type(error).__name__}: {text}")

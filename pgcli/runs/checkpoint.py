@@ -1,0 +1,79 @@
+"""Checkpoints: named arrays and a little JSON in one `.npz`, without pickle."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pgcli.errors import NoCheckpoint
+from pgcli.runs.directory import write_atomically
+
+META = "meta.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after `iteration` iterations."""
+
+    iteration: int
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any]
+
+
+def save(
+    run: Path, iteration: int, arrays: dict[str, np.ndarray], meta: dict[str, Any], keep: int | None
+) -> None:
+    """Write `<run>/checkpoint/<iteration>.npz` in one piece; drop all but the newest `keep`."""
+    buffer = io.BytesIO()
+    # Names go in as they are: as keyword arguments, "file" would clash.
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(META, json.dumps(meta))
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
+    write_atomically(_path(run, iteration), buffer.getvalue())
+    if keep is not None:
+        for old in iterations(run)[:-keep]:
+            _path(run, old).unlink(missing_ok=True)
+
+
+def load(run: Path, iteration: int | None = None) -> Checkpoint:
+    """The checkpoint of that iteration, or the newest that can be read; else NoCheckpoint."""
+    wanted = iterations(run)[::-1] if iteration is None else [iteration]
+    damage = ""
+    for number in wanted:
+        try:
+            return _read(_path(run, number), number)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            damage = f"; {_path(run, number)}: {error}"
+    raise NoCheckpoint(f"{run} has no usable checkpoint{damage}")
+
+
+def iterations(run: Path) -> list[int]:
+    """The iterations that are saved, in order."""
+    found = (run / "checkpoint").glob("*.npz")
+    return sorted(int(path.stem) for path in found if path.stem.isdigit())
+
+
+def _path(run: Path, iteration: int) -> Path:
+    return run / "checkpoint" / f"{iteration:08d}.npz"
+
+
+def _read(path: Path, iteration: int) -> Checkpoint:
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        meta = json.loads(archive.read(META))
+        for name in archive.namelist():
+            if name != META:
+                entry = io.BytesIO(archive.read(name))  # verifies the entry's checksum
+                arrays[name.removesuffix(".npy")] = np.lib.format.read_array(
+                    entry, allow_pickle=False
+                )
+    return Checkpoint(iteration, arrays, meta)

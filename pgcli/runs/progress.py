@@ -1,0 +1,105 @@
+"""What the terminal shows: one live line where there is a terminal, else a line per interval."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+BAR = 20  # characters
+REDRAW = 0.1  # seconds
+
+
+class Progress:
+    """Shows how far a run is; `spent` is the fraction of its budget in [0, 1]."""
+
+    def __init__(self, interval: float) -> None:
+        self._out = sys.stdout
+        self._live = self._out.isatty()
+        self._interval = REDRAW if self._live else interval
+        self._start = self._shown = time.perf_counter()
+        self._start_spent: float | None = None
+        self._line = ""
+
+    def say(self, message: str) -> None:
+        """Print a message of its own."""
+        self._erase()
+        print(message, file=self._out, flush=True)
+
+    def update(
+        self,
+        spent: float,
+        iteration: int,
+        env_steps: np.ndarray,
+        metrics: Mapping[str, np.ndarray],
+    ) -> None:
+        """Take note of an iteration; env_steps and metrics are [S], shown as means over seeds."""
+        now = time.perf_counter()
+        if self._start_spent is None:
+            self._start_spent = spent
+        mean = {tag: float(np.mean(x)) for tag, x in metrics.items()}
+        done = spent - self._start_spent
+        left = (1 - spent) * (now - self._start) / done if done > 0 else None
+        words = [
+            f"{spent:4.0%}",
+            f"iteration {iteration}",
+            f"steps {_short(float(env_steps.sum()))}",
+            f"return {mean['rollout/ep_rew_mean']:.1f}",
+            f"variance {mean['gradient/variance']:.3g}",
+            f"SNR {mean['gradient/snr']:.3g}",
+            f"{_short(float(np.sum(metrics['time/fps'])))} steps/s",
+            "" if left is None else f"{_clock(left)} left",
+        ]
+        self._line = "  ".join(filter(None, words))
+        self._spent = spent
+        if now - self._shown >= self._interval:
+            self._shown = now
+            self._show()
+
+    def close(self) -> None:
+        """Show the last state for good."""
+        if self._line:
+            self._show()
+            if self._live:
+                print(file=self._out, flush=True)
+            self._line = ""
+
+    def _show(self) -> None:
+        if not self._live:
+            print(self._line, file=self._out, flush=True)
+            return
+        full = round(BAR * self._spent)
+        line = f"{'━' * full}{'─' * (BAR - full)} {self._line}"
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r\x1b[K{line[:width]}", end="", file=self._out, flush=True)
+
+    def _erase(self) -> None:
+        if self._live and self._line:
+            print("\r\x1b[K", end="", file=self._out)
+
+
+def table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
+    """Rows of text under their headers, numbers to the right."""
+    columns = list(zip(headers, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    lines = [headers, ["─" * width for width in widths], *rows]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    )
+
+
+def _short(x: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if x >= size:
+            return f"{x / size:.3g}{unit}"
+    return f"{x:.0f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

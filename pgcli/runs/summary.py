@@ -1,0 +1,47 @@
+"""summary.json: the final figures, what biases them, and what they were made with."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pgcli.runs.directory import write_atomically
+
+PACKAGES = ("policygrad", "torch", "numpy", "gymnasium", "hydra-core", "tensorboard")
+
+
+def write(directory: Path, figures: dict[str, Any]) -> None:
+    """Write `figures` with the versions to `<directory>/summary.json`; NaN becomes null."""
+    content = {
+        **figures,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "platform": platform.platform(),
+        "command": sys.argv,
+    }
+    text = json.dumps(_finite(content), indent=2, allow_nan=False, ensure_ascii=False)
+    write_atomically(directory / "summary.json", (text + "\n").encode())
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
