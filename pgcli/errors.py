@@ -1,6 +1,7 @@
 """What can go wrong, each with the exit code it ends `pg` with and one line for the user."""
 
 from enum import Enum
+from typing import Self
 
 
 class PgError(Exception):
@@ -16,6 +17,10 @@ class ConfigError(PgError):
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
         super().__init__(f"{key}={_shown(value)}: {allowed}")
+        self._given = key, value, allowed
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        return type(self), self._given  # from a launcher's process back to its parent
 
 
 class RunDirectoryError(PgError):
@@ -53,7 +58,11 @@ class Stopped(PgError):
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
+        self._given = signum, message
         self.exit_code = 128 + signum
+
+    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
+        return type(self), self._given
 
 
 def _shown(value: object) -> str:

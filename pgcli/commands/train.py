@@ -103,9 +103,7 @@ def facts(config: TrainConfig, engine: Engine, policy: Policy) -> dict[str, Any]
     if not engine.exact_resume:
         notices.append(f"{engine.name} cannot be seeded at reset: a resumed run is not bit-exact")
     if not config.batch_steps:
-        group = group_size(
-            config.seeds * config.batch_size, policy.num_params, config.gradient
-        )
+        group = group_size(config.seeds * config.batch_size, policy.num_params, config.gradient)
         if group > 1 and config.gradient.measure:
             notices.append(
                 f"variance from groups of {group} episodes: "

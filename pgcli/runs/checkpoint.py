@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -12,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from pgcli.errors import NoCheckpoint
+from pgcli.config.schema import TrainConfig, flat
+from pgcli.errors import NoCheckpoint, RunDirectoryError
 from pgcli.runs.directory import write_atomically
 
 META = "meta.json"
+BUDGET = ("iterations", "total_steps", "resume", "checkpoint.", "log.")  # may change on resume
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,28 @@ def load(run: Path, iteration: int | None = None) -> Checkpoint:
         except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             damage = f"; {_path(run, number)}: {error}"
     raise NoCheckpoint(f"{run} has no usable checkpoint{damage}")
+
+
+def load_for(run: Path, config: TrainConfig) -> Checkpoint:
+    """The newest usable checkpoint, if `config` may continue it; else RunDirectoryError."""
+    found = load(run)
+    old, new = found.meta["settings"], fingerprints(config)
+    differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if differ:
+        raise RunDirectoryError(
+            f"resume={run}: the run there was started with another {', '.join(differ)}; "
+            "only iterations, total_steps, checkpoint.* and log.* may change"
+        )
+    return found
+
+
+def fingerprints(config: TrainConfig) -> dict[str, str]:
+    """A digest of each setting that a resumed run must share: comparable, yet no secret leaks."""
+    return {
+        key: hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+        for key, value in flat(config).items()
+        if not key.startswith(BUDGET)
+    }
 
 
 def iterations(run: Path) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import threading
 import time
@@ -23,8 +22,6 @@ from pgcli.runs.progress import Progress, table
 from pgcli.runs.tally import Tally
 
 Closing = TypeVar("Closing", bound="Closeable")
-
-BUDGET = ("iterations", "total_steps", "resume", "checkpoint.", "log.")  # may change on resume
 
 
 class Closeable(Protocol):
@@ -163,21 +160,14 @@ class Session:
                 self._directory,
                 iteration,
                 self._snapshot,
-                {"settings": _fingerprints(self._config)},
+                {"settings": checkpoint.fingerprints(self._config)},
                 self._config.checkpoint.keep,
             )
             self._saved = iteration
 
     def _restore(self) -> None:
         """Load the newest checkpoint of the run directory, if it fits this configuration."""
-        found = checkpoint.load(self._directory)
-        old, new = found.meta["settings"], _fingerprints(self._config)
-        differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-        if differ:
-            raise RunDirectoryError(
-                f"resume={self._directory}: the run there was started with another "
-                f"{', '.join(differ)}; only the budget, checkpoint.* and log.* may change"
-            )
+        found = checkpoint.load_for(self._directory, self._config)
         try:
             for part in self._parts:
                 part.load(found.arrays)
@@ -220,14 +210,5 @@ def _hparams(config: TrainConfig) -> dict[str, bool | int | float | str]:
     return {
         key: value
         for key, value in flat(config).items()
-        if isinstance(value, (bool, int, float, str)) and not key.startswith(BUDGET)
-    }
-
-
-def _fingerprints(config: TrainConfig) -> dict[str, str]:
-    """A digest of each setting that a resumed run must share: comparable, yet no secret leaks."""
-    return {
-        key: hashlib.sha256(repr(value).encode()).hexdigest()[:12]
-        for key, value in flat(config).items()
-        if not key.startswith(BUDGET)
+        if isinstance(value, (bool, int, float, str)) and not key.startswith(checkpoint.BUDGET)
     }

@@ -1,0 +1,92 @@
+"""`pg`: choose the command, and turn its failures into a line and an exit code.
+
+Imports nothing heavy, so that `pg --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from pgcli import __version__
+from pgcli.errors import PgError
+
+COMMANDS = {"train": "train agents and measure the gradient estimator"}
+
+USAGE = 2
+
+
+def usage() -> str:
+    """What `pg --help` prints."""
+    lines = "\n".join(f"  pg {name:<9}{does}" for name, does in COMMANDS.items())
+    return f"""pg {__version__}: policy gradients from the command line, their estimators measured
+
+{lines}
+
+  pg <command> --help    its settings
+  pg --version
+
+For example:
+  pg train estimator=rtg env=CartPole-v1
+  pg train -m estimator=total,rtg,gae seed=0,1
+  tensorboard --logdir outputs
+
+Exit codes: 0 ok, 1 failure, 2 usage or configuration, 3 run directory in use or incompatible,
+4 no usable checkpoint, 5 non-finite numbers, 6 environment failed, 7 storage failed,
+130/143 stopped by a signal."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of `pg`; always ends in SystemExit."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        sys.exit(_dispatch(args))
+    except PgError as error:
+        print(f"pg: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("pg: stopped by SIGINT", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # the reader of a pipe left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _dispatch(args: list[str]) -> int:
+    if args and args[0] in ("-sc", "--shell-completion"):
+        return _complete(args)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if args else USAGE
+    if args[0] in ("-V", "--version"):
+        print(f"pg {__version__}")
+        return 0
+    command = args[0]
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean pg {near[0]}?" if near else f"commands: {', '.join(COMMANDS)}"
+        print(f"pg: {command}: no such command; {hint}", file=sys.stderr)
+        return USAGE
+    return _run(command, args[1:])
+
+
+def _run(command: str, args: list[str]) -> int:
+    sys.path.insert(0, os.getcwd())  # env=my_module:MyEnv-v0 finds a module of the user's folder
+    from pgcli.commands.launch import launch
+
+    launch(command, args)
+    return 0
+
+
+def _complete(args: list[str]) -> int:
+    """Answer the shell: Hydra knows one application, so the command's word is taken out."""
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    command = words[1] if len(words) > 1 else ""
+    if not args[1:] or not args[1].startswith("query=") or (command in COMMANDS and len(words) > 2):
+        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+        return _run(command if command in COMMANDS else "train", args)
+    print(" ".join(name for name in COMMANDS if name.startswith(command)))
+    return 0

@@ -1,0 +1,145 @@
+"""The way from a command line to a Hydra run, the same for every command.
+
+Hydra makes a run's directory before it calls the run; so all that can be refused is refused first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from pgcli.config.compose import Composed, compose_all, to_config
+from pgcli.config.sources import conf_dir, register
+from pgcli.environments.engines import check_environment
+from pgcli.errors import ConfigError, NoCheckpoint, PgError, RunDirectoryError, Stopped
+from pgcli.runs import checkpoint
+from pgcli.runs.directory import holds_run, lock
+
+
+def launch(command: str, argv: Sequence[str]) -> None:
+    """Run `pg <command> <argv>` through Hydra; PgError where it cannot be."""
+    register()
+    args = get_args_parser().parse_intermixed_args(list(argv))
+    overrides = args.overrides
+    asks_only = args.help or args.hydra_help or args.shell_completion or args.info is not None
+    if not asks_only:
+        resumed = _resume_dir(overrides)
+        if resumed is not None:
+            overrides = _resumed_overrides(resumed, overrides)
+        composed = compose_all(command, overrides, args.config_dir, args.multirun)
+        if args.cfg is None:
+            for config in {c.config.env.id: c.config for c in composed}.values():
+                check_environment(config.env)
+            overrides = [*overrides, _directory_override(composed[0], overrides, args, resumed)]
+            if resumed is not None:
+                _check_resumable(composed[0], resumed)
+    # Failures come back as they are raised, to end with their own line and exit code.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [f"pg {command}", *_flags(argv, args.overrides), *overrides]
+    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
+    main(_Job(command))()
+
+
+class _Job:
+    """What Hydra calls for each run; a class, so that launchers can send it to other processes."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self.__module__ = f"pgcli.commands.{command}"
+
+    def __call__(self, node: DictConfig) -> None:
+        directory = Path(HydraConfig.get().runtime.output_dir)
+        sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+        try:
+            run = importlib.import_module(f"pgcli.commands.{self._command}").run
+            run(to_config(node), directory)
+        except PgError as error:
+            if isinstance(error, ConfigError) and not holds_run(directory):
+                _remove(directory)
+            if sweep:
+                print(f"pg: {directory}: {error}", file=sys.stderr)
+                if isinstance(error, Stopped):
+                    raise SystemExit(error.exit_code) from error  # ends the sweep, not the job
+            raise
+
+
+def _flags(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The arguments that are not overrides: Hydra 1.3 wants its flags before them."""
+    rest = list(argv)
+    for override in overrides:
+        rest.remove(override)
+    return rest
+
+
+def _directory_override(
+    composed: Composed, overrides: list[str], args: argparse.Namespace, resumed: Path | None
+) -> str:
+    """hydra.run.dir (or hydra.sweep.dir) for a directory that is this process's alone."""
+    key = "hydra.sweep.dir" if args.multirun else "hydra.run.dir"
+    if resumed is not None:
+        return f"{key}='{resumed}'"
+    wanted = composed.sweep_dir if args.multirun else composed.run_dir
+    if any(o.startswith(f"{key}=") for o in overrides):
+        if holds_run(wanted):
+            raise RunDirectoryError(f"{wanted} holds a run: resume={wanted} continues it")
+        return f"{key}='{wanted}'"
+    return f"{key}='{_reserve(wanted)}'"
+
+
+def _reserve(wanted: Path) -> Path:
+    """Make `wanted`, or `wanted-1`, `wanted-2`, ... where another run was faster."""
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    number, candidate = 0, wanted
+    while True:
+        try:
+            candidate.mkdir()
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = wanted.with_name(f"{wanted.name}-{number}")
+
+
+def _remove(directory: Path) -> None:
+    """Undo a reservation, and the date's folder if nothing else is in it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    for parent in directory.parents[:2]:
+        try:
+            parent.rmdir()
+        except OSError:
+            return
+
+
+def _resume_dir(overrides: Sequence[str]) -> Path | None:
+    given = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
+    if not given or given[-1] in ("", "null"):
+        return None
+    directory = Path(given[-1])
+    if not checkpoint.iterations(directory):
+        raise NoCheckpoint(f"resume={directory}: no checkpoint there")
+    return directory
+
+
+def _resumed_overrides(directory: Path, overrides: Sequence[str]) -> list[str]:
+    """What the run was started with, then what the command line adds."""
+    saved = directory / ".hydra" / "overrides.yaml"
+    if not saved.exists():
+        raise NoCheckpoint(f"resume={directory}: {saved} is missing")
+    new = {o.partition("=")[0] for o in overrides}
+    old = [str(o) for o in OmegaConf.load(saved)]
+    return [*(o for o in old if o.partition("=")[0] not in new), *overrides]
+
+
+def _check_resumable(composed: Composed, directory: Path) -> None:
+    with lock(directory):
+        checkpoint.load_for(directory, composed.config)
