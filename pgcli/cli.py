@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from pgcli import __version__
-from pgcli.errors import PgError
+from pgcli.errors import PgError, Stopped
 
 COMMANDS = {"train": "train agents and measure the gradient estimator"}
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         sys.exit(_dispatch(args))
-    except PgError as error:
+    except (PgError, Stopped) as error:
         print(f"pg: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

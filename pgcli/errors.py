@@ -1,6 +1,7 @@
 """What can go wrong, each with the exit code it ends `pg` with and one line for the user."""
 
 from enum import Enum
+from signal import Signals
 from typing import Self
 
 
@@ -53,16 +54,15 @@ class StorageFailed(PgError):
     exit_code = 7
 
 
-class Stopped(PgError):
-    """A signal ended the run; everything up to the last whole iteration is kept."""
+class Stopped(BaseException):
+    """A signal ended the run; everything up to the last whole iteration is kept.
 
-    def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
-        self._given = signum, message
+    Not an Exception, so that no `except Exception` on the way takes it for a failure.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by {Signals(signum).name}")
         self.exit_code = 128 + signum
-
-    def __reduce__(self) -> tuple[type[Self], tuple[object, ...]]:
-        return type(self), self._given
 
 
 def _shown(value: object) -> str:

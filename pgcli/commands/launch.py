@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from pgcli.config.compose import Composed, compose_all, to_config
 from pgcli.config.sources import conf_dir, register
 from pgcli.environments.engines import check_environment
-from pgcli.errors import ConfigError, NoCheckpoint, PgError, RunDirectoryError, Stopped
+from pgcli.errors import ConfigError, NoCheckpoint, PgError, RunDirectoryError
 from pgcli.runs import checkpoint
 from pgcli.runs.directory import holds_run, lock
 
@@ -30,7 +30,7 @@ from pgcli.runs.directory import holds_run, lock
 def launch(command: str, argv: Sequence[str]) -> None:
     """Run `pg <command> <argv>` through Hydra; PgError where it cannot be."""
     register()
-    args = get_args_parser().parse_intermixed_args(list(argv))
+    args = _arguments(argv)
     overrides = args.overrides
     asks_only = args.help or args.hydra_help or args.shell_completion or args.info is not None
     if not asks_only:
@@ -46,9 +46,14 @@ def launch(command: str, argv: Sequence[str]) -> None:
                 _check_resumable(composed[0], resumed)
     # Failures come back as they are raised, to end with their own line and exit code.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = [f"pg {command}", *_flags(argv, args.overrides), *overrides]
-    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)
-    main(_Job(command))()
+    name = "pg" if args.shell_completion else f"pg {command}"
+    sys.argv = [name, *_flags(argv, args.overrides), *overrides]
+    job = _Job(command)
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+    if job.error is not None:
+        raise job.error
+    if args.multirun:
+        print(f"tensorboard --logdir {HydraConfig.get().sweep.dir}")
 
 
 class _Job:
@@ -56,7 +61,8 @@ class _Job:
 
     def __init__(self, command: str) -> None:
         self._command = command
-        self.__module__ = f"pgcli.commands.{command}"
+        self.__module__ = f"pgcli.commands.{command}"  # names Hydra's job
+        self.error: PgError | None = None
 
     def __call__(self, node: DictConfig) -> None:
         directory = Path(HydraConfig.get().runtime.output_dir)
@@ -67,11 +73,23 @@ class _Job:
         except PgError as error:
             if isinstance(error, ConfigError) and not holds_run(directory):
                 _remove(directory)
-            if sweep:
-                print(f"pg: {directory}: {error}", file=sys.stderr)
-                if isinstance(error, Stopped):
-                    raise SystemExit(error.exit_code) from error  # ends the sweep, not the job
+            if not sweep:
+                self.error = error  # raised after Hydra, which would print more than a line
+                return
+            print(f"pg: {directory}: {error}", file=sys.stderr)
             raise
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        args, unknown = parser.parse_known_intermixed_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise ConfigError(error.argument_name or "flag", "", error.message) from error
+    if unknown:
+        raise ConfigError(unknown[0], "", "no such flag; pg train --hydra-help lists them")
+    return args
 
 
 def _flags(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:

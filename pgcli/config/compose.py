@@ -84,16 +84,15 @@ def explained(error: Exception, overrides: Sequence[Override]) -> ConfigError:
         key = str(cause.full_key)
         value = next((_text(o) for o in overrides if o.key_or_group == key), "")
         if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-            return ConfigError(key, value, f"no such setting{_hint(key, settings(TrainConfig))}")
+            return ConfigError(key, value, f"no such setting{_hint(key, known_keys())}")
         kind = settings(TrainConfig).get(key)
         if kind is not None:
             return ConfigError(key, value, _allowed(value, kind))
         return ConfigError(key, value, str(cause).splitlines()[0])
     for override in overrides:
         if override.input_line and override.input_line in str(error):
-            known = [*settings(TrainConfig), *groups()]
             key = override.key_or_group
-            hint = "" if key in known else f"no such setting{_hint(key, known)}"
+            hint = "" if key in known_keys() else f"no such setting{_hint(key, known_keys())}"
             text = " ".join(str(error).split("\n")[0].split())
             return ConfigError(key, _text(override), hint or text)
     return ConfigError("command line", "", " ".join(str(error).split("\nSee")[0].split()))
@@ -112,9 +111,11 @@ def settings(schema: type, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def groups() -> list[str]:
-    """The config groups of `conf/`."""
-    return sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
+def known_keys() -> list[str]:
+    """What may stand before the `=`: every setting, every section and every config group."""
+    leaves = list(settings(TrainConfig))
+    sections = {key.partition(".")[0] for key in leaves if "." in key}
+    return [*leaves, *sections, *(path.name for path in conf_dir().iterdir() if path.is_dir())]
 
 
 def _parse(lines: Sequence[str]) -> list[Override]:
@@ -161,8 +162,7 @@ def _refuse_unknown(node: DictConfig, schema: type, prefix: str = "") -> None:
     for key in map(str, node):
         name = prefix + key
         if key not in hints:
-            known = settings(TrainConfig)
-            raise ConfigError(name, node[key], f"no such setting{_hint(name, known)}")
+            raise ConfigError(name, node[key], f"no such setting{_hint(name, known_keys())}")
         if is_dataclass(hints[key]):
             _refuse_unknown(node[key], hints[key], f"{name}.")
 

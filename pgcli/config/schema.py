@@ -87,7 +87,7 @@ class CriticConfig:
 
     hidden: list[int] = field(metadata=within(ge=1))
     activation: Activation
-    lr: float = field(metadata=within(gt=0))
+    lr: float = field(metadata=within(gt=0, le=1e6))
     epochs: int = field(metadata=within(ge=1))  # passes over the batch per fit
     minibatches: int = field(metadata=within(ge=1))  # gradient steps per pass
     target: Target
@@ -99,7 +99,7 @@ class OptimizerConfig:
     """What is done with the gradient."""
 
     name: OptimizerName
-    lr: float = field(metadata=within(gt=0))
+    lr: float = field(metadata=within(gt=0, le=1e6))
     schedule: Schedule  # of lr, over the run's budget
     clip_norm: Optional[float] = field(
         metadata=within(gt=0)
@@ -203,7 +203,7 @@ def _within(number: float, bound: Any) -> bool:
 def _described(bound: Any) -> str:
     sign = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     limits = [f"{sign[name]} {b}" for name, b in bound.items() if b is not None]
-    return " and ".join(limits) or "a finite number"
+    return " and ".join(["finite", *limits])
 
 
 def check_combination(config: TrainConfig) -> None:

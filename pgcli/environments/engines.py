@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from pgcli.config.schema import Engine as EngineName
@@ -274,7 +275,7 @@ def slots_per_seed(config: EnvConfig, episodes: int | None) -> int:
 
 def time_limit(config: EnvConfig) -> int:
     """Steps after which an episode is cut; ConfigError where the environment has no limit."""
-    limit = config.max_episode_steps or gym.spec(config.id).max_episode_steps
+    limit = config.max_episode_steps or _spec(config.id).max_episode_steps
     if limit is None:
         raise ConfigError(
             "env.max_episode_steps", None,
@@ -285,25 +286,27 @@ def time_limit(config: EnvConfig) -> int:
 
 def check_environment(config: EnvConfig) -> None:
     """Raise ConfigError for an environment that cannot be made, before anything is written."""
-    _check_registered(config.id)
     time_limit(config)
     if config.engine is EngineName["envpool"] and importlib.util.find_spec("envpool") is None:
         raise ConfigError("env.engine", config.engine, "envpool is not installed: extra `envpool`")
-    if config.engine is EngineName["native"] and gym.spec(config.id).vector_entry_point is None:
+    if config.engine is EngineName["native"] and _spec(config.id).vector_entry_point is None:
         raise ConfigError(
             "env.engine", config.engine, f"{config.id} has no vector entry point: auto, sync, async"
         )
 
 
-def _check_registered(env_id: str) -> None:
+def _spec(env_id: str) -> EnvSpec:
+    """The registry's entry for `Id`, `namespace/Id` or `module:Id`; ConfigError where none is."""
+    module, _, name = env_id.rpartition(":")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            gym.spec(env_id)
-    except ImportError as error:  # module:Id
+        with _quiet():
+            if module:
+                importlib.import_module(module)
+            return gym.spec(name)
+    except ImportError as error:
         raise ConfigError("env", env_id, f"the module does not import: {error}") from error
     except gym.error.Error as error:
-        near = difflib.get_close_matches(env_id, gym.registry, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, gym.registry, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else "pg train --help says how to name one"
         raise ConfigError("env", env_id, f"no such Gymnasium environment; {hint}") from error
 
@@ -357,6 +360,9 @@ def _failing(env_id: str, what: str, slot: int | None = None) -> Iterator[None]:
         yield
     except (ConfigError, EnvironmentFailed):
         raise
+    except gym.error.DependencyNotInstalled as error:
+        text = " ".join(str(error).split())
+        raise ConfigError("env", env_id, f"a package is missing: {text}") from error
     except Exception as error:
         raise _failure(env_id, what, error, slot) from error
 

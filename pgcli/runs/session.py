@@ -106,7 +106,7 @@ class Session:
             self._save()
         self._shielded = False
         if self._signum is not None:
-            self._stop()
+            raise Stopped(self._signum)
 
     def __exit__(
         self,
@@ -121,6 +121,7 @@ class Session:
 
     def _end(self, error: BaseException | None) -> None:
         """Keep what there is: the last whole iteration, the records and a summary."""
+        self._tally.load(self._snapshot)
         try:
             self._save()
             self._logbook.close({"rollout/return_100": self._tally.mean_return})
@@ -137,17 +138,13 @@ class Session:
                 f"continue with: pg train resume={self._directory}"
             )
         else:
-            self._progress.say(self._table())
+            self._progress.say(self._table() if self._last else "the budget is spent already")
             self._progress.say(f"tensorboard --logdir {self._directory}")
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._signum = signum
         if not self._shielded:
-            self._stop()
-
-    def _stop(self) -> None:
-        signum = signal.Signals(self._signum or 0)
-        raise Stopped(signum, f"stopped by {signum.name}")
+            raise Stopped(signum)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {key: value for part in self._parts for key, value in part.arrays().items()}
