@@ -31,7 +31,8 @@ def launch(command: str, argv: Sequence[str]) -> None:
     """Run `pg <command> <argv>` through Hydra; PgError where it cannot be."""
     register()
     args = _arguments(argv)
-    overrides = args.overrides
+    # A constructor's arguments are the user's own: none needs a `+` to be new.
+    overrides = [f"++{o}" if o.startswith("env.kwargs") else o for o in args.overrides]
     asks_only = args.help or args.hydra_help or args.shell_completion or args.info is not None
     if not asks_only:
         resumed = _resume_dir(overrides)
@@ -41,9 +42,12 @@ def launch(command: str, argv: Sequence[str]) -> None:
         if args.cfg is None:
             for config in {c.config.env.id: c.config for c in composed}.values():
                 check_environment(config.env)
-            overrides = [*overrides, _directory_override(composed[0], overrides, args, resumed)]
             if resumed is not None:
-                _check_resumable(composed[0], resumed)
+                with lock(resumed):
+                    checkpoint.load_for(resumed, composed[0].config)
+            directory = resumed or _directory(composed[0], overrides, args.multirun)
+            key = "hydra.sweep.dir" if args.multirun else "hydra.run.dir"
+            overrides = [*overrides, f"{key}='{directory}'"]
     # Failures come back as they are raised, to end with their own line and exit code.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     name = "pg" if args.shell_completion else f"pg {command}"
@@ -53,7 +57,7 @@ def launch(command: str, argv: Sequence[str]) -> None:
     if job.error is not None:
         raise job.error
     if args.multirun:
-        print(f"tensorboard --logdir {HydraConfig.get().sweep.dir}")
+        print(f"tensorboard --logdir {directory}")
 
 
 class _Job:
@@ -100,19 +104,16 @@ def _flags(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
     return rest
 
 
-def _directory_override(
-    composed: Composed, overrides: list[str], args: argparse.Namespace, resumed: Path | None
-) -> str:
-    """hydra.run.dir (or hydra.sweep.dir) for a directory that is this process's alone."""
-    key = "hydra.sweep.dir" if args.multirun else "hydra.run.dir"
-    if resumed is not None:
-        return f"{key}='{resumed}'"
-    wanted = composed.sweep_dir if args.multirun else composed.run_dir
-    if any(o.startswith(f"{key}=") for o in overrides):
-        if holds_run(wanted):
-            raise RunDirectoryError(f"{wanted} holds a run: resume={wanted} continues it")
-        return f"{key}='{wanted}'"
-    return f"{key}='{_reserve(wanted)}'"
+def _directory(composed: Composed, overrides: Sequence[str], multirun: bool) -> Path:
+    """A directory that is this process's alone, or the one that the user names."""
+    key, wanted = "hydra.run.dir=", composed.run_dir
+    if multirun:
+        key, wanted = "hydra.sweep.dir=", composed.sweep_dir
+    if not any(o.startswith(key) for o in overrides):
+        return _reserve(wanted)
+    if holds_run(wanted):
+        raise RunDirectoryError(f"{wanted} holds a run: resume={wanted} continues it")
+    return wanted
 
 
 def _reserve(wanted: Path) -> Path:
@@ -156,8 +157,3 @@ def _resumed_overrides(directory: Path, overrides: Sequence[str]) -> list[str]:
     new = {o.partition("=")[0] for o in overrides}
     old = [str(o) for o in OmegaConf.load(saved)]
     return [*(o for o in old if o.partition("=")[0] not in new), *overrides]
-
-
-def _check_resumable(composed: Composed, directory: Path) -> None:
-    with lock(directory):
-        checkpoint.load_for(directory, composed.config)

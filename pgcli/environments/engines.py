@@ -10,6 +10,7 @@ import difflib
 import importlib
 import importlib.util
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -197,16 +198,23 @@ class AsyncEngine(_VectorEngine):
 
     def __init__(self, config: EnvConfig, num_envs: int) -> None:
         with _failing(config.id, "make"), _quiet():
-            envs = AsyncVectorEnv([_maker(config)] * num_envs, copy=False)
+            envs = AsyncVectorEnv([partial(_in_worker, _maker(config))] * num_envs, copy=False)
         super().__init__(config, envs)
 
     def _step(self, act: Array) -> Any:
         self._envs.step_async(act)
-        return self._envs.step_wait(timeout=STEP_TIMEOUT)
+        with _quiet():  # a worker's error is raised as well
+            return self._envs.step_wait(timeout=STEP_TIMEOUT)
 
     def close(self) -> None:
-        # After a worker's death an orderly close() would wait for it for ever.
-        self._envs.close(terminate=True)
+        if self._envs.closed:
+            return
+        # After a worker's death an orderly close() would raise, or wait for it for ever.
+        self._envs.closed = True
+        for process in self._envs.processes:
+            process.terminate()
+        for process in self._envs.processes:
+            process.join()
 
 
 class EnvpoolEngine(_VectorEngine):
@@ -285,14 +293,24 @@ def time_limit(config: EnvConfig) -> int:
 
 
 def check_environment(config: EnvConfig) -> None:
-    """Raise ConfigError for an environment that cannot be made, before anything is written."""
+    """Make the environment once; ConfigError where it cannot be, before anything is written."""
+    spec = _spec(config.id)
     time_limit(config)
     if config.engine is EngineName["envpool"] and importlib.util.find_spec("envpool") is None:
         raise ConfigError("env.engine", config.engine, "envpool is not installed: extra `envpool`")
-    if config.engine is EngineName["native"] and _spec(config.id).vector_entry_point is None:
+    if config.engine is EngineName["native"] and spec.vector_entry_point is None:
         raise ConfigError(
             "env.engine", config.engine, f"{config.id} has no vector entry point: auto, sync, async"
         )
+    try:
+        env = _maker(config)()
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        given = f" with env.kwargs={config.kwargs}" if config.kwargs else ""
+        raise ConfigError("env", config.id, f"cannot be made{given}: {text}") from error
+    obs_adapter(env.observation_space, config.id)
+    action_adapter(env.action_space, config.id)
+    env.close()
 
 
 def _spec(env_id: str) -> EnvSpec:
@@ -312,8 +330,10 @@ def _spec(env_id: str) -> EnvSpec:
 
 
 def _maker(config: EnvConfig) -> Callable[[], gym.Env[Any, Any]]:
+    mujoco = "mujoco" in str(_spec(config.id).entry_point)
+
     def make() -> gym.Env[Any, Any]:
-        with _quiet():
+        with _quiet(mujoco):
             env = gym.make(
                 config.id,
                 max_episode_steps=config.max_episode_steps,
@@ -325,6 +345,13 @@ def _maker(config: EnvConfig) -> Callable[[], gym.Env[Any, Any]]:
         return env
 
     return make
+
+
+def _in_worker(make: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
+    """Make the environment in a process of its own, where the run's signals are not handled."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
+    return make()
 
 
 def _is_slow(config: EnvConfig, num_envs: int) -> bool:
@@ -347,11 +374,19 @@ def _is_slow(config: EnvConfig, num_envs: int) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings of environments and of what they import."""
+def _quiet(mujoco: bool = False) -> Iterator[None]:
+    """Without the warnings that environments, and what they import, give as they are made."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        if not mujoco or importlib.util.find_spec("mujoco") is None:
+            yield
+            return
+        set_handler = importlib.import_module("mujoco").set_mju_user_warning
+        set_handler(lambda text: None)  # else it writes to the terminal and a log file
+        try:
+            yield
+        finally:
+            set_handler(None)
 
 
 @contextmanager
@@ -360,9 +395,6 @@ def _failing(env_id: str, what: str, slot: int | None = None) -> Iterator[None]:
         yield
     except (ConfigError, EnvironmentFailed):
         raise
-    except gym.error.DependencyNotInstalled as error:
-        text = " ".join(str(error).split())
-        raise ConfigError("env", env_id, f"a package is missing: {text}") from error
     except Exception as error:
         raise _failure(env_id, what, error, slot) from error
 

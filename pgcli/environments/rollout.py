@@ -213,4 +213,4 @@ class _Tape:
 
     def _check_finite(self, x: Array, what: str) -> None:
         if not np.isfinite(x).all():
-            raise EnvironmentFailed(f"{self._engine.id}: an {what} is NaN or infinite")
+            raise EnvironmentFailed(f"{self._engine.id}: {what} NaN or infinite")

@@ -42,7 +42,7 @@ class Progress:
             self._start_spent = spent
         mean = {tag: float(np.mean(x)) for tag, x in metrics.items()}
         done = spent - self._start_spent
-        left = (1 - spent) * (now - self._start) / done if 0 < done and spent < 1 else None
+        left = (1 - spent) * (now - self._start) / done if done > 0 and spent < 1 else None
         words = [
             f"{spent:4.0%}",
             f"iteration {iteration}",
