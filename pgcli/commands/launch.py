@@ -21,7 +21,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgcli.config.compose import Composed, compose_all, to_config
 from pgcli.config.sources import conf_dir, register
-from pgcli.environments.engines import check_environment
 from pgcli.errors import ConfigError, NoCheckpoint, PgError, RunDirectoryError
 from pgcli.runs import checkpoint
 from pgcli.runs.directory import holds_run, lock
@@ -40,11 +39,13 @@ def launch(command: str, argv: Sequence[str]) -> None:
             overrides = _resumed_overrides(resumed, overrides)
         composed = compose_all(command, overrides, args.config_dir, args.multirun)
         if args.cfg is None:
+            # Only now: Gymnasium takes longer to import than a bad value takes to be told.
+            from pgcli.environments.engines import check_environment
+
             for config in {c.config.env.id: c.config for c in composed}.values():
                 check_environment(config.env)
             if resumed is not None:
-                with lock(resumed):
-                    checkpoint.load_for(resumed, composed[0].config)
+                checkpoint.load_for(resumed, composed[0].config)
             directory = resumed or _directory(composed[0], overrides, args.multirun)
             key = "hydra.sweep.dir" if args.multirun else "hydra.run.dir"
             overrides = [*overrides, f"{key}='{directory}'"]
@@ -144,6 +145,9 @@ def _resume_dir(overrides: Sequence[str]) -> Path | None:
     if not given or given[-1] in ("", "null"):
         return None
     directory = Path(given[-1])
+    if directory.is_dir():
+        with lock(directory):  # another process may be about to write the first one
+            pass
     if not checkpoint.iterations(directory):
         raise NoCheckpoint(f"resume={directory}: no checkpoint there")
     return directory

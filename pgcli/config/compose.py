@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from pgcli.config.schema import TrainConfig, check, check_combination
-from pgcli.config.sources import conf_dir, register
+from pgcli.config.sources import EnvironmentSearchPath, conf_dir, register
 from pgcli.errors import ConfigError
 
 MOST_COMBINATIONS = 50  # of a sweep that are composed in advance; beyond, each value by itself
@@ -43,12 +43,16 @@ def compose_all(
     """Every configuration that the command line asks for, checked; ConfigError for a bad one."""
     register()
     parsed = _parse(overrides)
-    search = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+    EnvironmentSearchPath.config_dir = None
+    if config_dir is not None:
+        EnvironmentSearchPath.config_dir = str(Path(config_dir).absolute())
+        if not Path(config_dir).is_dir():
+            raise ConfigError("--config-dir", config_dir, "no such directory")
     found = []
     with initialize_config_dir(str(conf_dir()), job_name=command, version_base="1.3"):
         for lines in _combinations(parsed, multirun):
             try:
-                node = compose(command, [*lines, *search], return_hydra_config=True)
+                node = compose(command, lines, return_hydra_config=True)
                 with open_dict(node):
                     hydra = node.pop("hydra")
                 _refuse_hydra_targets(hydra)

@@ -77,6 +77,10 @@ class EnvironmentSource(ConfigSource):
 class EnvironmentSearchPath(SearchPathPlugin):
     """Puts the source behind all files, so a YAML of that name wins."""
 
+    config_dir: str | None = None  # of --config-dir, which the Compose API has no argument for
+
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append it."""
+        if self.config_dir is not None:
+            search_path.prepend(provider="command-line", path=f"file://{self.config_dir}")
         search_path.append(provider="gymnasium", path="gymnasium://")

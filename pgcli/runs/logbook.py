@@ -45,7 +45,7 @@ class Logbook:
         path = directory / "metrics.csv"
         with _storing(path):
             last_steps = _truncate(path, resume_from, seeds)
-            self._csv = open(path, "a", newline="")  # noqa: SIM115
+            self._csv = open(path, "ab", buffering=0)  # noqa: SIM115
             self._header_due = path.stat().st_size == 0
         single = len(seeds) == 1
         places = [directory if single else directory / f"seed-{seed}" for seed in seeds]
@@ -62,15 +62,12 @@ class Logbook:
     def write(self, iteration: int, env_steps: np.ndarray, metrics: Metrics) -> None:
         """Record one iteration: env_steps [S] and metrics [S] each."""
         with _storing(self._directory / "metrics.csv"):
-            if self._header_due:
-                self._csv.write(",".join([*KEYS, *metrics]) + "\n")
-                self._header_due = False
             columns = np.stack([np.asarray(x, float) for x in metrics.values()]).T.tolist()
-            self._csv.writelines(
-                f"{iteration},{seed},{steps},{','.join(map(repr, row))}\n"
-                for seed, steps, row in zip(self._seeds, env_steps.tolist(), columns, strict=True)
-            )
-            self._csv.flush()
+            lines = [",".join([*KEYS, *metrics])] if self._header_due else []
+            for seed, steps, row in zip(self._seeds, env_steps.tolist(), columns, strict=True):
+                lines.append(f"{iteration},{seed},{steps},{','.join(map(repr, row))}")
+            self._csv.write("".join(line + "\n" for line in lines).encode())  # at once, or not
+            self._header_due = False
         with _storing(self._directory):
             for events, steps, row in zip(self._events, env_steps.tolist(), columns, strict=True):
                 events.add_scalars(dict(zip(metrics, row, strict=True)), steps)

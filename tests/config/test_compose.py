@@ -1,0 +1,106 @@
+"""Every preset of conf/, and the schema's bounds."""
+
+import itertools
+from dataclasses import MISSING, fields, is_dataclass
+from typing import get_type_hints
+
+import pytest
+import yaml
+from settings import train_config
+
+from pgcli.config.compose import compose_all, settings
+from pgcli.config.schema import TrainConfig, flat
+from pgcli.config.sources import conf_dir
+from pgcli.errors import ConfigError
+
+PRESETS = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in conf_dir().glob("*/*.yaml")
+    if path.parent.name != "schema"
+)
+
+
+def test_presets_are_found():
+    assert {"estimator=rtg", "policy=mlp", "optimizer=adam", "env=CartPole-v1"} <= set(PRESETS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_composes(preset):
+    assert isinstance(train_config(preset), TrainConfig)
+
+
+def test_no_preset_says_what_is_the_default_anyway():
+    """One home for every value: a preset holds only what differs from train.yaml."""
+    base = yaml.safe_load((conf_dir() / "train.yaml").read_text())
+    for path in conf_dir().glob("*/*.yaml"):
+        given = yaml.safe_load(path.read_text()) or {}
+        nested = given if "_global_" in path.read_text() else {path.parent.name: given}
+        for section, values in nested.items():
+            for key, value in (values or {}).items():
+                known = (base.get(section) or {}).get(key, object())
+                assert known != value, f"{path}: {section}.{key} is {value} already"
+
+
+@pytest.mark.parametrize(
+    "key", [key for key, value in flat(train_config()).items() if isinstance(value, float)]
+)
+@pytest.mark.parametrize("bad", ["nan", "inf"])
+def test_no_number_may_be_nan_or_infinite(key, bad):
+    with pytest.raises(ConfigError, match=f"^{key}=.*finite"):
+        train_config(f"{key}={bad}")
+
+
+def test_the_schema_has_no_values():
+    def walk(schema):
+        for f in fields(schema):
+            assert f.default is MISSING, f.name
+            assert f.default_factory is MISSING, f.name
+            kind = get_type_hints(schema)[f.name]
+            if is_dataclass(kind):
+                walk(kind)
+
+    walk(TrainConfig)
+    assert set(settings(TrainConfig)) == set(flat(train_config()))
+
+
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        (["batch_size=1", "estimator=rtg_mean"], "batch_size"),
+        (["estimator=gae", "estimator.baseline=mean"], "estimator.baseline"),
+        (["optimizer.momentum=0.9"], "optimizer.momentum"),
+        (["iterations=null"], "iterations"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_together_is_refused(lines, key):
+    with pytest.raises(ConfigError, match=f"^{key}="):
+        train_config(*lines)
+
+
+def test_a_sweep_is_composed_job_by_job():
+    found = compose_all("train", ["estimator=total,rtg", "seed=range(3)"], None, multirun=True)
+    pairs = [(c.config.estimator.phi.name, c.config.seed) for c in found]
+    assert pairs == list(itertools.product(["total_return", "reward_to_go"], range(3)))
+
+
+def test_a_large_sweep_is_checked_value_by_value():
+    seeds = "seed=" + ",".join(map(str, [*range(90), -1]))
+    with pytest.raises(ConfigError, match=r"^seed=-1"):
+        compose_all("train", ["optimizer.lr=0.1,0.2", seeds], None, multirun=True)
+
+
+def test_any_environment_id_is_a_choice(tmp_path):
+    assert train_config("env=Acrobot-v1").env.id == "Acrobot-v1"
+    assert train_config("env=my_module:MyEnv-v0").env.id == "my_module:MyEnv-v0"
+    assert train_config("env=ALE/Pong-v5").env.id == "ALE/Pong-v5"
+    place = tmp_path / "env"
+    place.mkdir()
+    (place / "Acrobot-v1.yaml").write_text("id: Acrobot-v1\nreward_shift: 2.5\n")
+    (found,) = compose_all("train", ["env=Acrobot-v1"], str(tmp_path), multirun=False)
+    assert found.config.env.reward_shift == 2.5
+
+
+def test_conf_is_found_beside_or_inside_the_package():
+    assert (conf_dir() / "train.yaml").is_file()
+    assert conf_dir().is_absolute()

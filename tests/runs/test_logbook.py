@@ -1,0 +1,130 @@
+"""metrics.csv and TensorBoard, read back."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pgcli.analysis.intervals import mean_interval
+from pgcli.errors import StorageFailed
+from pgcli.runs.logbook import LOWER, UPPER, Logbook
+
+METRICS = {"rollout/ep_rew_mean": [1.5, 2.5, 7.0], "gradient/snr": [0.1, -0.2, np.nan]}
+
+
+def book(directory, seeds, resume_from=None):
+    return Logbook(directory, seeds, "lr: ${oc.env:X}", {"lr": 0.1, "flag": True}, resume_from)
+
+
+def numbers(seeds, scale=1.0):
+    return {tag: scale * np.array(x[:seeds]) for tag, x in METRICS.items()}
+
+
+def read(directory):
+    return EventAccumulator(str(directory), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+
+
+def scalars(directory, tag):
+    return [(e.step, e.value) for e in read(directory).Scalars(tag)]
+
+
+def write(directory, seeds, iterations, resume_from=None):
+    log = book(directory, range(seeds), resume_from)
+    for i in iterations:
+        log.write(i, np.arange(seeds) + 100 * i, numbers(seeds, scale=i))
+    log.close({"rollout/return_100": np.arange(seeds) + 0.5})
+
+
+def rows(directory):
+    with open(directory / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_seed_writes_into_the_run_directory(tmp_path):
+    write(tmp_path, 1, [1, 2])
+    assert scalars(tmp_path, "rollout/ep_rew_mean") == [(100, 1.5), (200, 3.0)]
+    found = rows(tmp_path)
+    assert list(found[0]) == ["iteration", "seed", "env_steps", *METRICS]
+    assert (found[1]["iteration"], found[1]["env_steps"]) == ("2", "200")
+    assert float(found[1]["gradient/snr"]) == 0.2
+    assert not [p for p in tmp_path.iterdir() if p.is_dir()]
+
+
+def test_floats_survive_the_round_trip(tmp_path):
+    log = book(tmp_path, [0])
+    values = {"a": np.array([0.1 + 0.2]), "b": np.array([1e-300])}
+    log.write(1, np.array([1]), values)
+    assert [float(rows(tmp_path)[0][k]) for k in values] == [0.1 + 0.2, 1e-300]  # flushed
+    log.close({})
+
+
+def test_several_seeds_have_a_run_each_and_a_band(tmp_path):
+    write(tmp_path, 3, [1, 2])
+    for seed in range(3):
+        found = scalars(tmp_path / f"seed-{seed}", "rollout/ep_rew_mean")
+        assert found[0] == (100 + seed, METRICS["rollout/ep_rew_mean"][seed])
+    interval = mean_interval(np.array(METRICS["rollout/ep_rew_mean"]))
+    for tag, value in zip(("", LOWER, UPPER), interval, strict=True):
+        step, found = scalars(tmp_path, f"{tag}rollout/ep_rew_mean")[0]
+        assert (step, found) == (101, pytest.approx(float(value), rel=1e-6))
+    layout = read(tmp_path).Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    assert b"interval_lower/rollout/ep_rew_mean" in layout
+    assert [(r["iteration"], r["seed"]) for r in rows(tmp_path)] == [
+        (str(i), str(s)) for i in (1, 2) for s in range(3)
+    ]
+
+
+def test_config_and_hparams_make_no_extra_run(tmp_path):
+    write(tmp_path, 1, [1])
+    tags = read(tmp_path)
+    text = tags.Tensors("config/text_summary")[0].tensor_proto.string_val[0]
+    assert b"${oc.env:X}" in text  # unresolved
+    assert {"_hparams_/session_start_info", "_hparams_/session_end_info"} <= set(
+        tags.summary_metadata
+    )
+    assert scalars(tmp_path, "rollout/return_100") == [(100, 0.5)]
+    assert len(list(tmp_path.rglob("events*"))) == 1
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_resuming_drops_what_came_after_the_checkpoint(tmp_path, seeds):
+    write(tmp_path, seeds, [1, 2, 3, 4])
+    with open(tmp_path / "metrics.csv", "a") as file:
+        file.write("5,0,50")  # a killed process's half row
+    write(tmp_path, seeds, [3, 4, 5], resume_from=2)
+    assert [r["iteration"] for r in rows(tmp_path)] == [
+        str(i) for i in (1, 2, 3, 4, 5) for _ in range(seeds)
+    ]
+    place = tmp_path if seeds == 1 else tmp_path / "seed-1"
+    steps = [step for step, _ in scalars(place, "rollout/ep_rew_mean")]
+    assert steps == [100 * i + (seeds - 1) for i in (1, 2, 3, 4, 5)]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_named(tmp_path):
+    (tmp_path / "metrics.csv").symlink_to("/dev/full")
+    log = book(tmp_path, [0])
+    with pytest.raises(StorageFailed, match=r"metrics\.csv: No space left"):
+        log.write(1, np.array([1]), numbers(1))
+    log._csv.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_failure_of_the_event_writers_thread_is_told(tmp_path, monkeypatch):
+    log = book(tmp_path, [0])
+    writer = log._events[0]._writer._async_writer._writer
+
+    def full(data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, "write", full)
+
+    def write_all():
+        for i in range(200):
+            log.write(i, np.array([i]), numbers(1))
+        log.close({})
+
+    with pytest.raises(StorageFailed, match="No space left"):
+        write_all()
