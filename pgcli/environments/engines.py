@@ -13,7 +13,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -283,7 +283,11 @@ def slots_per_seed(config: EnvConfig, episodes: int | None) -> int:
 
 def time_limit(config: EnvConfig) -> int:
     """Steps after which an episode is cut; ConfigError where the environment has no limit."""
-    limit = config.max_episode_steps or _spec(config.id).max_episode_steps
+    limit = config.max_episode_steps
+    if limit is None and config.engine is EngineName["envpool"]:
+        limit = _envpool_spec(config.id).config.max_episode_steps
+    elif limit is None:
+        limit = _spec(config.id).max_episode_steps
     if limit is None:
         raise ConfigError(
             "env.max_episode_steps", None,
@@ -294,23 +298,38 @@ def time_limit(config: EnvConfig) -> int:
 
 def check_environment(config: EnvConfig) -> None:
     """Make the environment once; ConfigError where it cannot be, before anything is written."""
-    spec = _spec(config.id)
+    if config.engine is EngineName["envpool"]:
+        spec = _envpool_spec(config.id)
+        observation, action = spec.gymnasium_observation_space, spec.gymnasium_action_space
+    else:
+        if config.engine is EngineName["native"] and _spec(config.id).vector_entry_point is None:
+            allowed = f"{config.id} has no vector entry point: auto, sync, async"
+            raise ConfigError("env.engine", config.engine, allowed)
+        make = _maker(config)
+        try:
+            env = make()
+        except Exception as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            given = f" with env.kwargs={config.kwargs}" if config.kwargs else ""
+            raise ConfigError("env", config.id, f"cannot be made{given}: {text}") from error
+        observation, action = env.observation_space, env.action_space
+        env.close()
     time_limit(config)
-    if config.engine is EngineName["envpool"] and importlib.util.find_spec("envpool") is None:
-        raise ConfigError("env.engine", config.engine, "envpool is not installed: extra `envpool`")
-    if config.engine is EngineName["native"] and spec.vector_entry_point is None:
-        raise ConfigError(
-            "env.engine", config.engine, f"{config.id} has no vector entry point: auto, sync, async"
-        )
+    obs_adapter(observation, config.id)
+    action_adapter(action, config.id)
+
+
+def _envpool_spec(env_id: str) -> Any:
+    """envpool's description of an environment; ConfigError without envpool or for an unknown id."""
     try:
-        env = _maker(config)()
-    except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        given = f" with env.kwargs={config.kwargs}" if config.kwargs else ""
-        raise ConfigError("env", config.id, f"cannot be made{given}: {text}") from error
-    obs_adapter(env.observation_space, config.id)
-    action_adapter(env.action_space, config.id)
-    env.close()
+        envpool = importlib.import_module("envpool")
+    except ImportError as error:
+        allowed = "envpool is not installed: extra `envpool`"
+        raise ConfigError("env.engine", "envpool", allowed) from error
+    known = envpool.list_all_envs()
+    if env_id not in known:
+        raise ConfigError("env", env_id, f"envpool has no such environment{_near(env_id, known)}")
+    return envpool.make_spec(env_id)
 
 
 def _spec(env_id: str) -> EnvSpec:
@@ -324,9 +343,13 @@ def _spec(env_id: str) -> EnvSpec:
     except ImportError as error:
         raise ConfigError("env", env_id, f"the module does not import: {error}") from error
     except gym.error.Error as error:
-        near = difflib.get_close_matches(name, gym.registry, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else "pg train --help says how to name one"
-        raise ConfigError("env", env_id, f"no such Gymnasium environment; {hint}") from error
+        allowed = f"no such Gymnasium environment{_near(name, gym.registry)}"
+        raise ConfigError("env", env_id, allowed) from error
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _maker(config: EnvConfig) -> Callable[[], gym.Env[Any, Any]]:

@@ -61,7 +61,7 @@ def gradient_sums(
     zeros = torch.zeros(s, dtype=torch.float64, device=theta.device)
     gradient, square, entropy = zeros.new_zeros(s, policy.num_params), zeros.clone(), zeros.clone()
     groups = batch.episodes.new_zeros(s)
-    if group == 1:
+    if group == 1 or group >= n:
         members = [batch.length.argsort(dim=1, descending=True)]
     else:  # in the order of collection: sorted by length, the groups would not be exchangeable
         members = list(torch.arange(n, device=theta.device).expand(s, n).split(group, dim=1))

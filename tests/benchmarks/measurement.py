@@ -1,0 +1,79 @@
+"""What measuring the gradient's variance costs: a policy update with it and without it.
+
+    python tests/benchmarks/measurement.py [result.json]
+
+An update is the score factors, the weighting, the sums and the optimiser's step, for a 4-64-64-2
+policy on batches like those of CartPole-v1 at the start and at the end of training; beside it
+what a plain loss.backward() takes.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from pairing import interleaved, report
+
+from pgcli.agents.heads import Categorical
+from pgcli.agents.learner import Learner
+from pgcli.agents.network import Mlp
+from pgcli.agents.policy import Policy
+from pgcli.config.compose import compose_all
+from pgcli.environments.batch import Batch
+from pgcli.gradients.statistics import measure
+from pgcli.gradients.trajectory import gradient_sums
+
+REPETITIONS = 30
+
+
+def batch(episodes: int, low: int, high: int) -> Batch:
+    """Random steps in episodes of random lengths in [low, high]."""
+    length = torch.randint(low, high + 1, (1, episodes))
+    mask = torch.arange(high) < length.unsqueeze(-1)
+    shape = (1, episodes, high)
+    ended = torch.ones(1, episodes, dtype=torch.bool)
+    return Batch(torch.randn(*shape, 4), torch.randint(0, 2, shape), mask.double(), mask,
+                 ended, ~ended, torch.randn(1, episodes, 4), length)  # fmt: skip
+
+
+def update(data: Batch, group: int) -> float:
+    """Milliseconds of one update; a single group measures nothing."""
+    weights = torch.randn(data.mask.shape) * data.mask
+    start = time.perf_counter()
+    sums = gradient_sums(policy, learner.theta, data, weights, group)
+    gradient = measure(sums).gradient if group == 1 else sums.gradient / data.episodes[:, None]
+    learner.ascend(gradient, 0.0)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def ordinary_update(data: Batch) -> float:
+    """Milliseconds of the textbook's loss.backward() over the whole batch and a step of Adam."""
+    weights = torch.randn(data.mask.shape) * data.mask
+    start = time.perf_counter()
+    logp = policy.log_prob(learner.theta, data.obs.flatten(1, 2), data.act.flatten(1, 2))
+    loss = -(logp * weights.flatten(1)).sum() / data.episodes.sum()
+    learner.optimizer.zero_grad()
+    loss.backward()
+    learner.optimizer.step()
+    return 1e3 * (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    (composed,) = compose_all("train", [], None, multirun=False)
+    policy = Policy(Mlp((4, 64, 64, 2)), Categorical(2))
+    learner = Learner(composed.config, policy, None, [0], torch.device("cpu"))
+    for title, data in {
+        "32 episodes of 500 steps": batch(32, 500, 500),
+        "32 episodes of 10 to 40 steps": batch(32, 10, 40),
+        "256 episodes of 10 to 500 steps": batch(256, 10, 500),
+    }.items():
+        found = interleaved(
+            {
+                "loss.backward()": lambda data=data: ordinary_update(data),
+                "without": lambda data=data: update(data, data.length.numel()),
+                "with": lambda data=data: update(data, 1),
+            },
+            REPETITIONS,
+        )
+        report(f"one update, {title}", "ms", found, "without")
