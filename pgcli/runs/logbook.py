@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,15 @@ Metrics = Mapping[str, np.ndarray]  # tag: [S]
 KEYS = ("iteration", "seed", "env_steps")
 LOWER, UPPER = "interval_lower/", "interval_upper/"  # tag prefixes of the aggregate's band
 QUEUE = 1000  # events that may wait for the writer's thread
+
+
+def _quiet_writers(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread dies of a full disk; the next call raises that, once is enough."""
+    if type(args.thread).__module__ != EventFileWriter.__module__:
+        _print_thread_error(args)
+
+
+_print_thread_error, threading.excepthook = threading.excepthook, _quiet_writers
 
 
 class Logbook:
@@ -77,6 +87,7 @@ class Logbook:
     def close(self, final: Metrics) -> None:
         """Write the hyperparameters with their final metrics [S] and close all files."""
         shown = {k: str(v) if isinstance(v, bool) else v for k, v in self._settings.items()}
+        self._csv.close()
         with _storing(self._directory):
             for i, events in enumerate(self._events):
                 figures = {tag: float(x[i]) for tag, x in final.items()}
@@ -85,8 +96,6 @@ class Logbook:
                 events.add_scalars(figures, events.last_step)
             for events in filter(None, [*self._events, self._mean]):
                 events.close()
-        with _storing(self._directory / "metrics.csv"):
-            self._csv.close()
 
     def _write_mean(self, events: _Events, step: int, metrics: Metrics) -> None:
         if self._layout_due:

@@ -111,8 +111,7 @@ def test_a_full_disk_is_named(tmp_path):
     log._csv.close()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_failure_of_the_event_writers_thread_is_told(tmp_path, monkeypatch):
+def test_a_failure_of_the_event_writers_thread_is_told_once(tmp_path, monkeypatch, capfd):
     log = book(tmp_path, [0])
     writer = log._events[0]._writer._async_writer._writer
 
@@ -128,3 +127,6 @@ def test_a_failure_of_the_event_writers_thread_is_told(tmp_path, monkeypatch):
 
     with pytest.raises(StorageFailed, match="No space left"):
         write_all()
+    log._events[0]._writer._async_writer._worker.join(60)
+    log._csv.close()
+    assert "Traceback" not in capfd.readouterr().err
