@@ -55,7 +55,9 @@ def test_gae_term_by_term(gamma, lam, bootstrap):
     batch = episodes()
     found = weights(config("gae", gamma=gamma, lam=lam, bootstrap=bootstrap), batch)
     for index, length in each(batch):
-        expected = torch.tensor(slow_gae(batch, index, length, gamma, lam, bootstrap)).double()
+        expected = torch.tensor(
+            slow_gae(batch, index, length, gamma, lam, bootstrap), dtype=torch.float64
+        )
         torch.testing.assert_close(found[index][:length], expected, rtol=1e-12, atol=1e-12)
         assert not found[index][length:].any()
 
@@ -68,7 +70,9 @@ def test_returns_term_by_term(gamma):
         to_go = [sum(gamma ** (k - t) * r[k] for k in range(t, length)) for t in range(length)]
         whole = sum(gamma**k * r[k] for k in range(length))
         found = returns.reward_to_go(batch.rew, gamma)[index][:length]
-        torch.testing.assert_close(found, torch.tensor(to_go).double(), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            found, torch.tensor(to_go, dtype=torch.float64), rtol=1e-12, atol=1e-12
+        )
         assert returns.total_return(batch.rew, gamma)[index][0].item() == pytest.approx(whole)
 
 
@@ -136,7 +140,7 @@ def test_value_targets():
         for index, length in each(batch):
             adv = slow_gae(batch, index, length, 0.97, lam, bootstrap)
             v = batch.value[index][:length]
-            expected = torch.tensor(adv).double() + v
+            expected = torch.tensor(adv, dtype=torch.float64) + v
             torch.testing.assert_close(found[index][:length], expected, rtol=1e-12, atol=1e-12)
 
 
