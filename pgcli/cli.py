@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from pgcli import __version__
 from pgcli.errors import PgError, Stopped
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         sys.exit(_dispatch(args))
     except (PgError, Stopped) as error:
-        print(f"pg: {error}", file=sys.stderr)
+        print("pg:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("pg: stopped by SIGINT", file=sys.stderr)
@@ -74,19 +75,36 @@ def _dispatch(args: list[str]) -> int:
 
 
 def _run(command: str, args: list[str]) -> int:
-    sys.path.insert(0, os.getcwd())  # env=my_module:MyEnv-v0 finds a module of the user's folder
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        # env=my_module:MyEnv-v0 finds a module of the user's folder; last, so that none of them
+        # stands in for a library.
+        sys.path.append(os.getcwd())
+    except FileNotFoundError as error:
+        raise PgError("the current directory does not exist any more") from error
     from pgcli.commands.launch import launch
 
     launch(command, args)
     return 0
 
 
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(signum)
+
+
 def _complete(args: list[str]) -> int:
     """Answer the shell: Hydra knows one application, so the command's word is taken out."""
-    words = os.environ.get("COMP_LINE", "").split(" ")
-    command = words[1] if len(words) > 1 else ""
-    if not args[1:] or not args[1].startswith("query=") or (command in COMMANDS and len(words) > 2):
-        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
-        return _run(command if command in COMMANDS else "train", args)
-    print(" ".join(name for name in COMMANDS if name.startswith(command)))
-    return 0
+    if not any(arg.startswith("query=") for arg in args):
+        return _run("train", args)  # to install or uninstall: the same for every command
+    program, _, line = os.environ.get("COMP_LINE", "").lstrip().partition(" ")
+    command, space, rest = line.lstrip().partition(" ")
+    if not space:
+        print(" ".join(name for name in COMMANDS if name.startswith(command)))
+        return 0
+    if command not in COMMANDS:
+        return 0
+    os.environ["COMP_LINE"] = f"{program} {rest}"
+    try:
+        return _run(command, args)
+    except Exception:  # half a line need not make sense, and a shell shows what it is told
+        return 1

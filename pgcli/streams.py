@@ -16,6 +16,8 @@ class Purpose(IntEnum):
     ENVIRONMENT = 2
     ACTION = 3
     CRITIC_FIT = 4
+    Q_INIT = 5
+    Q_FIT = 6
 
 
 def sequence(seed: int, iteration: int, purpose: Purpose) -> np.random.SeedSequence:

@@ -63,6 +63,29 @@ BAD = {  # command line: (exit code, what the one line must say)
     "hydra.launcher._target_=os.getcwd": (2, "_target_ is not allowed"),
     "resume=nowhere": (4, "resume=nowhere", "no checkpoint"),
     "device=cuda": (2, "no CUDA device"),
+    "estimator=null": (2, "estimator=null: must be one of"),
+    "foo.bar=1": (2, "foo.bar=1: no such setting"),
+    "~optimizer.lr": (2, "optimizer.lr=: must be a number"),
+    "policy.hidden=[64,a]": (2, "policy.hidden=[64,a]: must be a list"),
+    "optimizer.lr=${oc.env:NO_SUCH}": (2, "NO_SUCH"),
+    "experiment=nope": (2, "experiment=nope: "),
+    "-m optimizer.lr=interval(0,1)": (2, "an interval needs a sweeper that draws"),
+    "-m estimator=glob(zzz*)": (2, "gives no value"),
+    "-m seed=range(0,3,0)": (2, "seed=range(0,3,0)"),
+    "-m hydra.run.dir=a,b": (2, "one value in a sweep"),
+    "-m resume=a": (2, "resume=a: continues one run"),
+    "-m --cfg job": (2, "only one of them"),
+    "--resolve": (2, "only with --cfg or --help"),
+    "--cfg nope": (2, "invalid choice"),
+    "--config-name nope": (2, "--config-name=nope: must be one of"),
+    "--config-dir nope": (2, "--config-dir=nope: no such directory"),
+    "--config-path nope": (2, "--config-dir adds a directory"),
+    "--experimental-rerun x": (2, "not allowed"),
+    "--help estimator=rgt": (2, "did you mean rtg?"),
+    "--info config estimator=rgt": (2, "did you mean rtg?"),
+    "+hydra.callbacks.x._target_=os.getcwd": (2, "_target_ is not allowed"),
+    "+hydra.sweeper.sampler._target_=os.getcwd": (2, "_target_ is not allowed"),
+    "hydra.run.dir=/dev/null/run": (7, "/dev/null/run: "),
 }
 
 
@@ -73,7 +96,7 @@ def test_a_bad_value_is_one_line_and_leaves_nothing(line, tmp_path):
         if torch.cuda.is_available():
             pytest.skip("there is one")
     code, *said = BAD[line]
-    done = pg("train", line, cwd=tmp_path)
+    done = pg("train", *line.split(), cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert done.stderr.count("\n") == 1
     assert all(text in done.stderr for text in said), done.stderr
@@ -99,6 +122,99 @@ def test_a_target_in_a_file_is_refused(tmp_path):
         assert done.returncode == 2, done.stderr
         assert "_target_" in done.stderr
         assert not (tmp_path / "outputs").exists()
+
+
+def test_a_bad_value_in_a_file_is_one_line_that_names_the_file(tmp_path):
+    place = tmp_path / "mine" / "experiment"
+    place.mkdir(parents=True)
+    for text, said in {
+        "optimizer: {lr: fast}": "optimizer.lr=fast: must be a number (in experiment/x.yaml)",
+        "optimizer: {lrr: 1}": "did you mean optimizer.lr? (in experiment/x.yaml)",
+        "resume: run": "resume=run: belongs on the command line",
+        "a: [": "x.yaml, line 3: ",
+    }.items():
+        (place / "x.yaml").write_text(f"# @package _global_\n{text}\n")
+        done = pg("train", "--config-dir", "mine", "experiment=x", cwd=tmp_path)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert said in done.stderr
+        assert not (tmp_path / "outputs").exists()
+
+
+def test_a_failure_never_removes_what_was_there_before(tmp_path):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("device=cuda does not fail here")
+    mine = tmp_path / "thesis" / "mine"
+    mine.mkdir(parents=True)
+    (mine / "chapter.tex").write_text("words")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for place in ("thesis/mine", "empty", "empty/new/er", "."):
+        assert pg("train", f"hydra.run.dir={place}", "device=cuda", cwd=tmp_path).returncode == 2
+    assert (mine / "chapter.tex").read_text() == "words"
+    assert empty.is_dir()
+    assert not (empty / "new").exists()
+
+
+def test_a_sweep_with_a_failing_job_ends_with_its_code_and_runs_the_others(tmp_path):
+    (tmp_path / "my_module.py").write_text(MODULE)
+    done = pg("train", "-m", "env=my_module:Mine-v0", "env.kwargs.crash=7,0", *SHORT, cwd=tmp_path)
+    assert done.returncode == 6, done.stderr
+    assert "step failed" in done.stderr
+    (good,) = (tmp_path / "outputs" / "multirun").glob("*/*/1/summary.json")
+    assert json.loads(good.read_text())["status"] == "finished"
+
+
+def test_runs_never_mix(tmp_path):
+    """A second sweep, or a second job, must not write into the results of the first."""
+    sweep = ["train", "-m", "seed=0,1", *TRAIN]
+    assert pg(*sweep, "hydra.sweep.dir=sweep", cwd=tmp_path).returncode == 0
+    before = [rows(tmp_path / "sweep" / job) for job in "01"]
+    again = pg(*sweep, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert (again.returncode, again.stderr.count("\n")) == (3, 1)
+    assert "holds a sweep" in again.stderr
+    assert [rows(tmp_path / "sweep" / job) for job in "01"] == before
+    one = pg(*sweep, "hydra.sweep.dir=other", "hydra.sweep.subdir=same", cwd=tmp_path)
+    assert one.returncode == 3
+    assert {row[1] for row in rows(tmp_path / "other" / "same")[1:]} == {"0"}
+
+
+def test_resuming_needs_nothing_but_the_directory(tmp_path):
+    mine = tmp_path / "mine"
+    (mine / "estimator").mkdir(parents=True)
+    (mine / "estimator" / "own.yaml").write_text("phi: gae\nlam: 0.5\n")
+    (mine / "short.yaml").write_text(
+        "defaults: [train, _self_]\niterations: 1\nbatch_size: 4\nseed: 77\n"
+    )
+    flags = ["--config-dir", "mine", "--config-name", "short"]
+    done = pg("train", *flags, "estimator=own", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for resume, iterations in [("resume=run", 2), ("++resume='run'", 3)]:
+        done = pg("train", resume, f"iterations={iterations}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert len(rows(tmp_path / "run")) == 1 + iterations
+    assert {row[1] for row in rows(tmp_path / "run")[1:]} == {"77"}
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_while_it_starts_it_leaves_nothing(signum, tmp_path):
+    process = subprocess.Popen(
+        [PG, "train", "iterations=9999"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while not list(tmp_path.glob("outputs/*/*")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signum)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (128 + signum, f"pg: stopped by {signum.name}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_users_module_does_not_stand_in_for_a_library(tmp_path):
+    for name in ("logging", "yaml", "hydra", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not this one')")
+    done = pg("train", "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["train", "optimizer.lr=x"]], ids=str)
@@ -281,6 +397,7 @@ def test_hydras_flags_work(tmp_path):
     assert "gymnasium" in info.stdout
     helped = pg("train", "--help", cwd=tmp_path)
     assert "pg train estimator=rtg env=CartPole-v1" in helped.stdout
+    assert "# whole episodes per iteration and seed" in helped.stdout
     (tmp_path / "mine" / "estimator").mkdir(parents=True)
     (tmp_path / "mine" / "estimator" / "own.yaml").write_text("phi: gae\nlam: 0.5\n")
     done = pg("train", "--config-dir", "mine", "estimator=own", *TRAIN, cwd=tmp_path)
@@ -295,6 +412,10 @@ def test_completion(tmp_path):
     assert "estimator=rtg" in complete("pg train estimator=r")
     assert "env=Acrobot-v1" in complete("pg train env=Acro")
     assert "optimizer.lr=" in complete("pg train optimizer.l")
+    assert complete("pg  train  estimator=rt") == complete("pg train estimator=rt")
+    for half in ("pg train foo[ o", "pg nope x"):
+        silent = pg("-sc", "query=bash", cwd=tmp_path, env={"COMP_LINE": half})
+        assert silent.stdout + silent.stderr == ""
     assert pg("train", "-sc", "install=bash", cwd=tmp_path).stdout.rstrip().endswith(" pg")
 
 

@@ -105,6 +105,13 @@ class TinyMdp:
             v.insert(0, torch.cat([(pi * q).sum(-1), torch.zeros(1).double()]))
         return torch.stack(v)
 
+    def action_values(self, pi: Tensor, gamma: float) -> Tensor:
+        """Q_t(s, a) at t = 0..T−1, [T, states + 1, actions]; zero in the terminal state."""
+        P, R = torch.from_numpy(self.P), torch.from_numpy(self.R)
+        v = self.values(pi, gamma)
+        q = torch.stack([(P * (R + gamma * v[t + 1])).sum(-1) for t in range(self.horizon)])
+        return torch.cat([q, torch.zeros(self.horizon, 1, self.actions).double()], 1)
+
     def objective(self, pi: Tensor, gamma: float) -> Tensor:
         """J_γ = E[Σ_t γ^t r_t] by dynamic programming."""
         return (torch.from_numpy(self.start) * self.values(pi, gamma)[0, :-1]).sum()

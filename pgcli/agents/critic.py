@@ -1,9 +1,11 @@
-"""The value network V(s) or V(s, t): S critics side by side, fitted by minibatch Adam."""
+"""Critics, S side by side: networks for V(s), V(s, t) or Q(s, a), and a linear V in closed form.
+
+To a critic an observation is its inputs; for Q they hold the action's features as well.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +18,6 @@ from pgcli.streams import Purpose, generator
 ROWS = 8192  # rows per forward pass
 
 
-class Values(NamedTuple):
-    """V along whole episodes."""
-
-    value: Tensor  # [S, N, T]: V(s_t) at times [0, T), zero where padded
-    final: Tensor  # [S, N]: V(final_obs)
-
-
 class Critic:
     """V(s) = mean + std · net(s), where mean and std follow the targets.
 
@@ -33,30 +28,36 @@ class Critic:
     def __init__(
         self,
         config: CriticConfig,
-        obs_dim: int,
+        num_inputs: int,
         horizon: int,
         seeds: Sequence[int],
         device: torch.device,
+        init: Purpose = Purpose.CRITIC_INIT,
+        fit: Purpose = Purpose.CRITIC_FIT,
     ) -> None:
-        inputs = obs_dim + config.time_input
+        inputs = num_inputs + config.time_input
         self.net = Mlp((inputs, *config.hidden, 1), config.activation.name)
-        rngs = [generator(seed, 0, Purpose.CRITIC_INIT) for seed in seeds]
+        rngs = [generator(seed, 0, init) for seed in seeds]
         self.theta = torch.nn.Parameter(self.net.init(rngs, 1.0).to(device))
         self.optimizer = torch.optim.Adam([self.theta], lr=config.lr)
         self.mean = torch.zeros(len(seeds), device=device)
         self.std = torch.ones(len(seeds), device=device)
-        self._config, self._horizon, self._seeds = config, horizon, seeds
+        self._config, self._horizon, self._seeds, self._fit_stream = config, horizon, seeds, fit
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that a fit changes, beside the optimiser's; live, not copies."""
         return {"theta": self.theta, "mean": self.mean, "std": self.std}
 
-    def values(self, obs: Tensor, mask: Tensor, final_obs: Tensor, length: Tensor) -> Values:
-        """V of obs [S, N, T, D] where the mask is set, and of final_obs [S, N, D] at its length."""
-        rows, valid = _packed(mask)
+    def along(self, obs: Tensor, mask: Tensor) -> Tensor:
+        """V(s_t) [S, N, T] for obs [S, N, T, D], zero where the mask is not set."""
+        rows, valid = packed(mask)
         value = torch.zeros_like(obs[..., 0])
         value[mask] = self._evaluate(self._inputs(obs, rows))[valid]
-        return Values(value, self._evaluate(self._with_time(final_obs, length)))
+        return value
+
+    def after(self, final_obs: Tensor, length: Tensor) -> Tensor:
+        """V(final_obs) [S, N] for final_obs [S, N, D], reached at time length [S, N]."""
+        return self._evaluate(self._with_time(final_obs, length))
 
     def fit(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: int) -> None:
         """Regress V on targets [S, N, T] at the real steps.
@@ -64,7 +65,7 @@ class Critic:
         Minibatches are drawn per seed from its own stream and its own steps, so a seed fits as it
         would alone.
         """
-        rows, valid = _packed(mask)
+        rows, valid = packed(mask)
         x, y = self._inputs(obs, rows), target.flatten(1).gather(1, rows).to(obs.dtype)
         self._rescale(y, valid.to(y.dtype))
         y = (y - self.mean[:, None]) / self.std[:, None]
@@ -107,7 +108,7 @@ class Critic:
 
     def _minibatches(self, counts: list[int], iteration: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(index [S, B], real [S, B]): each seed's steps shuffled and cut into equal parts."""
-        rngs = [generator(seed, iteration, Purpose.CRITIC_FIT) for seed in self._seeds]
+        rngs = [generator(seed, iteration, self._fit_stream) for seed in self._seeds]
         for _ in range(self._config.epochs):
             parts = [
                 np.array_split(rng.permutation(count), self._config.minibatches)
@@ -124,7 +125,7 @@ class Critic:
                     )
 
 
-def _packed(mask: Tensor) -> tuple[Tensor, Tensor]:
+def packed(mask: Tensor) -> tuple[Tensor, Tensor]:
     """The real steps of each seed, first to last: rows [S, M] into N·T, and which are valid."""
     flat = mask.flatten(1)
     count = flat.sum(1)
@@ -132,3 +133,44 @@ def _packed(mask: Tensor) -> tuple[Tensor, Tensor]:
     rows = torch.zeros_like(valid, dtype=torch.int64)
     rows[valid] = flat.nonzero()[:, 1]
     return rows, valid
+
+
+class LinearCritic:
+    """V linear in (o, o², u, u², u³, 1) with u = t/T, by ridge regression (Duan et al. 2016)."""
+
+    RIDGE = 1e-5  # relative to the mean square of the features
+
+    def __init__(self, obs_dim: int, horizon: int, seeds: int, device: torch.device) -> None:
+        self.weight = torch.zeros(seeds, 2 * obs_dim + 4, dtype=torch.float64, device=device)
+        self._horizon = horizon
+
+    def state(self) -> dict[str, Tensor]:
+        """The tensors that a fit changes; live, not copies."""
+        return {"weight": self.weight}
+
+    def along(self, obs: Tensor, mask: Tensor) -> Tensor:
+        """V(s_t) [S, N, T], zero where the mask is not set."""
+        time = torch.arange(obs.shape[2], device=obs.device).expand(mask.shape)
+        return self._evaluate(obs, time) * mask
+
+    def after(self, final_obs: Tensor, length: Tensor) -> Tensor:
+        """V(final_obs) [S, N], reached at time length [S, N]."""
+        return self._evaluate(final_obs, length)
+
+    def fit(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: int) -> None:
+        """Least squares of the targets [S, N, T] at the real steps."""
+        time = torch.arange(obs.shape[2], device=obs.device).expand(mask.shape)
+        x = (self._features(obs, time) * mask.unsqueeze(-1)).flatten(1, 2)  # [S, M, F]
+        gram = x.mT @ x
+        scale = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        ridge = self.RIDGE * scale * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        y = (target * mask).flatten(1).to(x.dtype).unsqueeze(-1)
+        self.weight.copy_(torch.linalg.solve(gram + ridge, x.mT @ y).squeeze(-1))
+
+    def _features(self, obs: Tensor, time: Tensor) -> Tensor:
+        o, u = obs.double(), (time / self._horizon).double().unsqueeze(-1)
+        return torch.cat([o, o.square(), u, u.square(), u**3, torch.ones_like(u)], -1)
+
+    def _evaluate(self, obs: Tensor, time: Tensor) -> Tensor:
+        weight = self.weight.reshape(len(self.weight), *(1,) * (obs.ndim - 2), -1)
+        return (self._features(obs, time) * weight).sum(-1).to(obs.dtype)

@@ -49,6 +49,19 @@ class Head(Protocol):
         """KL(p‖q) of each row in nats, [S, M]; p and q are (out, extra)."""
         ...
 
+    def behaviour(
+        self, out: Tensor, extra: Tensor, temperature: float, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
+        """(out, extra) of π^{1/temperature}, normalised, mixed with ε of the uniform distribution.
+
+        ValueError where there is no uniform distribution.
+        """
+        ...
+
+    def features(self, act: Tensor) -> Tensor:
+        """Actions [S, M, *action_shape] as inputs of a critic, [S, M, O]."""
+        ...
+
     def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
         """All the randomness of `steps` steps, float32 [steps, slots, O]."""
         ...
@@ -85,6 +98,18 @@ class Categorical:
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
         logp, logq = p[0].log_softmax(-1), q[0].log_softmax(-1)
         return (logp.exp() * (logp - logq)).sum(-1)
+
+    def behaviour(
+        self, out: Tensor, extra: Tensor, temperature: float, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
+        logp = (out / temperature).log_softmax(-1)
+        if epsilon:
+            uniform = torch.full_like(logp, math.log(epsilon / self.n))
+            logp = torch.logaddexp(logp + math.log1p(-epsilon), uniform)
+        return logp, extra
+
+    def features(self, act: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(act, self.n)
 
     def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
         return _gumbel(rng, (steps, slots, self.n))
@@ -128,6 +153,19 @@ class MultiCategorical:
         pairs = zip(self._components(p[0]), self._components(q[0]), strict=True)
         return torch.stack([h.kl((a, p[1]), (b, q[1])) for (h, a), (_, b) in pairs]).sum(0)
 
+    def behaviour(
+        self, out: Tensor, extra: Tensor, temperature: float, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
+        parts = [
+            head.behaviour(logits, extra, temperature, epsilon)[0]
+            for head, logits in self._components(out)
+        ]
+        return torch.cat(parts, -1), extra
+
+    def features(self, act: Tensor) -> Tensor:
+        parts = [Categorical(n).features(act[..., i]) for i, n in enumerate(self.sizes)]
+        return torch.cat(parts, -1)
+
     def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
         return _gumbel(rng, (steps, slots, self.num_outputs))
 
@@ -162,6 +200,19 @@ class Bernoulli:
         one = a.sigmoid() * (logsigmoid(a) - logsigmoid(b))
         zero = (-a).sigmoid() * (logsigmoid(-a) - logsigmoid(-b))
         return (one + zero).sum(-1)
+
+    def behaviour(
+        self, out: Tensor, extra: Tensor, temperature: float, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
+        out = out / temperature
+        if epsilon:
+            keep, half = math.log1p(-epsilon), torch.full_like(out, math.log(epsilon / 2))
+            one = torch.logaddexp(logsigmoid(out) + keep, half)
+            out = one - torch.logaddexp(logsigmoid(-out) + keep, half)
+        return out, extra
+
+    def features(self, act: Tensor) -> Tensor:
+        return act
 
     def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
         return rng.logistic(size=(steps, slots, self.n)).astype(np.float32)
@@ -201,6 +252,16 @@ class Gaussian:
         z = (mean_p - mean_q) * (-log_q).exp()
         ratio = (2 * (log_p - log_q)).exp()
         return (log_q - log_p + 0.5 * (ratio + z.square() - 1)).sum(-1)
+
+    def behaviour(
+        self, out: Tensor, extra: Tensor, temperature: float, epsilon: float
+    ) -> tuple[Tensor, Tensor]:
+        if epsilon:
+            raise ValueError("a continuous action space has no uniform policy")
+        return out, extra + 0.5 * math.log(temperature)
+
+    def features(self, act: Tensor) -> Tensor:
+        return act
 
     def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
         return rng.standard_normal((steps, slots, self.n), dtype=np.float32)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pgcli.agents.critic import Critic
+from pgcli.agents.critic import Critic, LinearCritic
 from pgcli.agents.policy import Policy
 from pgcli.config.schema import OptimizerConfig, OptimizerName, Schedule, TrainConfig
 
@@ -30,7 +31,11 @@ def make_optimizer(config: OptimizerConfig, theta: torch.nn.Parameter) -> torch.
 
 def learning_rate(config: OptimizerConfig, progress: float) -> float:
     """The rate when a fraction `progress` in [0, 1] of the run's budget is spent."""
-    return config.lr * (1.0 - progress) if config.schedule is Schedule["linear"] else config.lr
+    if config.schedule is Schedule["linear"]:
+        return config.lr * (1.0 - progress)
+    if config.schedule is Schedule["cosine"]:
+        return config.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
+    return config.lr
 
 
 class Learner:
@@ -40,11 +45,11 @@ class Learner:
         self,
         config: TrainConfig,
         policy: Policy,
-        critic: Critic | None,
+        critics: Mapping[str, Critic | LinearCritic],
         seeds: Sequence[int],
         device: torch.device,
     ) -> None:
-        self.policy, self.critic = policy, critic
+        self.policy, self.critics = policy, critics
         self.theta = torch.nn.Parameter(policy.init(config.policy, seeds).to(device))
         self.optimizer = make_optimizer(config.optimizer, self.theta)
         self._config = config.optimizer
@@ -62,9 +67,10 @@ class Learner:
     def arrays(self) -> dict[str, np.ndarray]:
         """Copies of everything that learns, by name."""
         found = {"theta": self.theta, **_optimizer_state("optimizer", self.optimizer)}
-        if self.critic is not None:
-            found |= {f"critic/{key}": value for key, value in self.critic.state().items()}
-            found |= _optimizer_state("critic/optimizer", self.critic.optimizer)
+        for name, critic in self.critics.items():
+            found |= {f"{name}/{key}": value for key, value in critic.state().items()}
+            if isinstance(critic, Critic):
+                found |= _optimizer_state(f"{name}/optimizer", critic.optimizer)
         return {key: value.detach().cpu().numpy().copy() for key, value in found.items()}
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
@@ -72,10 +78,11 @@ class Learner:
         with torch.no_grad():
             self.theta.copy_(_like(self.theta, arrays["theta"]))
             _load_optimizer("optimizer", self.optimizer, arrays)
-            if self.critic is not None:
-                for key, value in self.critic.state().items():
-                    value.copy_(_like(value, arrays[f"critic/{key}"]))
-                _load_optimizer("critic/optimizer", self.critic.optimizer, arrays)
+            for name, critic in self.critics.items():
+                for key, value in critic.state().items():
+                    value.copy_(_like(value, arrays[f"{name}/{key}"]))
+                if isinstance(critic, Critic):
+                    _load_optimizer(f"{name}/optimizer", critic.optimizer, arrays)
 
 
 def _like(old: Tensor, new: np.ndarray) -> Tensor:

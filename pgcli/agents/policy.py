@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pgcli.agents.heads import Head
 from pgcli.agents.network import ACTIVATIONS, Mlp
-from pgcli.config.schema import Init, PolicyConfig
+from pgcli.config.schema import BehaviourConfig, Init, PolicyConfig
 from pgcli.streams import Purpose, generator
 
 
@@ -58,6 +58,14 @@ class Policy:
         """log π_θ(a|s), [S, M]."""
         return self.head.log_prob(*self.distribution(theta, obs), act)
 
+    def behaviour_log_prob(
+        self, theta: Tensor, obs: Tensor, act: Tensor, behaviour: BehaviourConfig
+    ) -> Tensor:
+        """log of the probability with which the behaviour made from π_θ acts, [S, M]."""
+        out, extra = self.distribution(theta, obs)
+        changed = self.head.behaviour(out, extra, behaviour.temperature, behaviour.epsilon)
+        return self.head.log_prob(*changed, act)
+
     def kl(self, theta_p: Tensor, theta_q: Tensor, obs: Tensor) -> Tensor:
         """KL(π_p‖π_q) at each of the states obs [S, M, D] in nats, [S, M]."""
         with torch.no_grad():
@@ -99,9 +107,15 @@ class Actor:
     BLOCK = 128  # steps of noise drawn at once
 
     def __init__(
-        self, policy: Policy, theta: Tensor, seeds: Sequence[int], iteration: int, slots: int
+        self,
+        policy: Policy,
+        theta: Tensor,
+        seeds: Sequence[int],
+        iteration: int,
+        slots: int,
+        behaviour: BehaviourConfig | None = None,
     ) -> None:
-        self._head, self._slots = policy.head, slots
+        self._head, self._slots, self._behaviour = policy.head, slots, behaviour
         theta = theta.detach().cpu()
         self._layers = [(w.numpy(), b.numpy()) for w, b in policy.net.unpack(theta)]
         self._extra = theta[:, policy.net.num_params :].numpy()
@@ -122,6 +136,16 @@ class Actor:
                 self._activation(x, out=x)
             x = np.matmul(x, weight, out=out)
             x += bias
-        act = self._head.sample(x, self._extra, self._noise[self._step])
+        extra = self._extra
+        if self._behaviour is not None:
+            x, extra = self._changed(x, extra, self._behaviour)
+        act = self._head.sample(x, extra, self._noise[self._step])
         self._step += 1
         return act
+
+    def _changed(
+        self, out: np.ndarray, extra: np.ndarray, by: BehaviourConfig
+    ) -> tuple[np.ndarray, np.ndarray]:
+        tensors = torch.from_numpy(out), torch.from_numpy(extra)
+        out_, extra_ = self._head.behaviour(*tensors, by.temperature, by.epsilon)
+        return out_.numpy(), extra_.numpy()

@@ -23,11 +23,12 @@ def mean_interval(x: np.ndarray, level: float = 0.95) -> Interval:
     The limits are NaN where S is 1: one number says nothing of its spread.
     """
     seeds = x.shape[-1]
-    mean = x.mean(-1)
-    if seeds < 2:
-        return Interval(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
-    half = t_quantile(0.5 + level / 2, seeds - 1) * x.std(-1, ddof=1) / math.sqrt(seeds)
-    return Interval(mean, mean - half, mean + half)
+    with np.errstate(invalid="ignore"):  # an infinite number has NaN limits
+        mean = x.mean(-1)
+        if seeds < 2:
+            return Interval(mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan))
+        half = t_quantile(0.5 + level / 2, seeds - 1) * x.std(-1, ddof=1) / math.sqrt(seeds)
+        return Interval(mean, mean - half, mean + half)
 
 
 @lru_cache
@@ -49,7 +50,7 @@ def t_quantile(p: float, freedom: int) -> float:
 def _t_density(t: float, freedom: int) -> float:
     log_constant = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
     constant = math.exp(log_constant) / math.sqrt(freedom * math.pi)
-    return constant * (1 + t * t / freedom) ** (-(freedom + 1) / 2)
+    return constant * math.pow(1 + t * t / freedom, -(freedom + 1) / 2)
 
 
 def _t_cdf(t: float, freedom: int) -> float:

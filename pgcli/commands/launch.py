@@ -7,23 +7,32 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from pgcli.config.compose import Composed, compose_all, to_config
+from pgcli.config.compose import Composed, compose_all, explained, parse, search_also, to_config
+from pgcli.config.meanings import annotated, comments
 from pgcli.config.sources import conf_dir, register
-from pgcli.errors import ConfigError, NoCheckpoint, PgError, RunDirectoryError
+from pgcli.errors import ConfigError, NoCheckpoint, PgError, RunDirectoryError, StorageFailed
 from pgcli.runs import checkpoint
 from pgcli.runs.directory import holds_run, lock
+
+HYDRAS_OWN = {".hydra", ".lock", "multirun.yaml"}  # what a directory may hold without a result
 
 
 def launch(command: str, argv: Sequence[str]) -> None:
@@ -31,34 +40,58 @@ def launch(command: str, argv: Sequence[str]) -> None:
     register()
     args = _arguments(argv)
     # A constructor's arguments are the user's own: none needs a `+` to be new.
-    overrides = [f"++{o}" if o.startswith("env.kwargs") else o for o in args.overrides]
-    asks_only = args.help or args.hydra_help or args.shell_completion or args.info is not None
-    if not asks_only:
-        resumed = _resume_dir(overrides)
-        if resumed is not None:
-            overrides = _resumed_overrides(resumed, overrides)
-        composed = compose_all(command, overrides, args.config_dir, args.multirun)
-        if args.cfg is None:
-            # Only now: Gymnasium takes longer to import than a bad value takes to be told.
-            from pgcli.environments.engines import check_environment
+    lines = [f"++{line}" if line.startswith("env.kwargs") else line for line in args.overrides]
+    flags = _flags(argv, args.overrides)
+    if args.hydra_help or args.shell_completion:
+        search_also(args.config_dir)
+        _hydra(command, flags, lines, program="pg" if args.shell_completion else f"pg {command}")
+        return
+    resumed = _resumed(parse(lines), args.multirun)
+    if resumed is not None:
+        flags += _restored_flags(resumed, args)
+        lines = _restored_overrides(resumed, lines)
+        args = _arguments([*flags, *lines])
+    composed = compose_all(command, lines, args.config_dir, args.multirun, args.config_name)
+    if args.help:
+        with redirect_stdout(io.StringIO()) as text, suppress(SystemExit):
+            _hydra(command, flags, lines)
+        print(annotated(text.getvalue(), comments(command)), end="")
+        return
+    if args.cfg is not None or args.info is not None:
+        _hydra(command, flags, lines)
+        return
+    # Only now: Gymnasium takes longer to import than a bad value takes to be told.
+    from pgcli.environments.engines import check_environment
 
-            for config in {c.config.env.id: c.config for c in composed}.values():
-                check_environment(config.env)
-            if resumed is not None:
-                checkpoint.load_for(resumed, composed[0].config)
-            directory = resumed or _directory(composed[0], overrides, args.multirun)
-            key = "hydra.sweep.dir" if args.multirun else "hydra.run.dir"
-            overrides = [*overrides, f"{key}='{directory}'"]
-    # Failures come back as they are raised, to end with their own line and exit code.
+    for env in {repr(c.config.env): c.config.env for c in composed}.values():
+        check_environment(env)
+    if resumed is not None:
+        checkpoint.load_for(resumed, composed[0].config)
+        _hydra(command, flags, [*lines, f"hydra.run.dir={_quoted(resumed)}"])
+        return
+    if any(c.config.resume is not None for c in composed):
+        raise ConfigError("resume", composed[0].config.resume, "belongs on the command line")
+    key = "hydra.sweep.dir" if composed[0].multirun else "hydra.run.dir"
+    named = any(o.key_or_group == key for o in parse(lines))
+    with _directory(composed[0], named) as directory:
+        _hydra(command, flags, [*lines, f"{key}={_quoted(directory)}"])
+    if composed[0].multirun:
+        print(f"tensorboard --logdir {directory}")
+
+
+def _hydra(
+    command: str, flags: Sequence[str], lines: Sequence[str], program: str | None = None
+) -> None:
+    """Hydra's own main; its failures and the run's come back as they are raised."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    name = "pg" if args.shell_completion else f"pg {command}"
-    sys.argv = [name, *_flags(argv, args.overrides), *overrides]
+    sys.argv = [program or f"pg {command}", *flags, *lines]
     job = _Job(command)
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explained(error, lines) from error
     if job.error is not None:
         raise job.error
-    if args.multirun:
-        print(f"tensorboard --logdir {directory}")
 
 
 class _Job:
@@ -73,11 +106,11 @@ class _Job:
         directory = Path(HydraConfig.get().runtime.output_dir)
         sweep = HydraConfig.get().mode is RunMode.MULTIRUN
         try:
-            run = importlib.import_module(f"pgcli.commands.{self._command}").run
-            run(to_config(node), directory)
+            config = to_config(node)
+            if config.resume is None and holds_run(directory):
+                raise RunDirectoryError(f"{directory} holds another run")
+            importlib.import_module(f"pgcli.commands.{self._command}").run(config, directory)
         except PgError as error:
-            if isinstance(error, ConfigError) and not holds_run(directory):
-                _remove(directory)
             if not sweep:
                 self.error = error  # raised after Hydra, which would print more than a line
                 return
@@ -86,15 +119,39 @@ class _Job:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Hydra's flags and the overrides; ConfigError for flags that cannot be, alone or together."""
     parser = get_args_parser()
     parser.exit_on_error = False
+    parser.allow_abbrev = False
+    parser.error = _refuse  # type: ignore[method-assign]
     try:
         args, unknown = parser.parse_known_intermixed_args(list(argv))
     except argparse.ArgumentError as error:
-        raise ConfigError(error.argument_name or "flag", "", error.message) from error
+        name = (error.argument_name or "flag").partition("/")[0]
+        raise ConfigError(name, "", error.message) from error
     if unknown:
         raise ConfigError(unknown[0], "", "no such flag; pg train --hydra-help lists them")
+    if args.config_path is not None:
+        raise ConfigError("--config-path", args.config_path, "--config-dir adds a directory")
+    if args.experimental_rerun is not None:
+        raise ConfigError("--experimental-rerun", args.experimental_rerun, "unpickles: not allowed")
+    asked = {
+        "--run": args.run,
+        "-m": args.multirun,
+        "--cfg": args.cfg is not None,
+        "--info": args.info is not None,
+        "-sc": args.shell_completion,
+    }
+    together = [flag for flag, is_given in asked.items() if is_given]
+    if len(together) > 1:
+        raise ConfigError(" ".join(together), "", "only one of them at a time")
+    if args.resolve and args.cfg is None and not args.help:
+        raise ConfigError("--resolve", "", "only with --cfg or --help")
     return args
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError("command line", "", message)
 
 
 def _flags(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
@@ -105,21 +162,37 @@ def _flags(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
     return rest
 
 
-def _directory(composed: Composed, overrides: Sequence[str], multirun: bool) -> Path:
-    """A directory that is this process's alone, or the one that the user names."""
-    key, wanted = "hydra.run.dir=", composed.run_dir
-    if multirun:
-        key, wanted = "hydra.sweep.dir=", composed.sweep_dir
-    if not any(o.startswith(key) for o in overrides):
-        return _reserve(wanted)
-    if holds_run(wanted):
+@contextmanager
+def _directory(composed: Composed, named: bool) -> Iterator[Path]:
+    """A directory that is this process's alone, or the one that the user names.
+
+    What was made goes again if the run fails before it has left anything there.
+    """
+    wanted = composed.sweep_dir if composed.multirun else composed.run_dir
+    if named and composed.multirun and _holds_sweep(wanted):
+        raise RunDirectoryError(f"{wanted} holds a sweep: choose another hydra.sweep.dir")
+    if named and holds_run(wanted):
         raise RunDirectoryError(f"{wanted} holds a run: resume={wanted} continues it")
-    return wanted
+    new_parents = [path for path in wanted.parents if not path.exists()]
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        directory, is_new = (wanted, not wanted.is_dir()) if named else (_reserve(wanted), True)
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StorageFailed(f"{wanted}: {error.strerror}") from error
+    try:
+        yield directory
+    except BaseException:
+        if is_new and _is_bare(directory):
+            shutil.rmtree(directory, ignore_errors=True)
+            with suppress(OSError):  # another run is beside it
+                for parent in new_parents:
+                    parent.rmdir()
+        raise
 
 
 def _reserve(wanted: Path) -> Path:
     """Make `wanted`, or `wanted-1`, `wanted-2`, ... where another run was faster."""
-    wanted.parent.mkdir(parents=True, exist_ok=True)
     number, candidate = 0, wanted
     while True:
         try:
@@ -130,21 +203,30 @@ def _reserve(wanted: Path) -> Path:
             candidate = wanted.with_name(f"{wanted.name}-{number}")
 
 
-def _remove(directory: Path) -> None:
-    """Undo a reservation, and the date's folder if nothing else is in it."""
-    shutil.rmtree(directory, ignore_errors=True)
-    for parent in directory.parents[:2]:
-        try:
-            parent.rmdir()
-        except OSError:
-            return
+def _is_bare(directory: Path) -> bool:
+    """Whether no file lies here but Hydra's own."""
+    files = (path for path in directory.rglob("*") if not path.is_dir())
+    return all(HYDRAS_OWN & set(path.relative_to(directory).parts) for path in files)
 
 
-def _resume_dir(overrides: Sequence[str]) -> Path | None:
-    given = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
-    if not given or given[-1] in ("", "null"):
+def _holds_sweep(directory: Path) -> bool:
+    return (directory / "multirun.yaml").exists() or any(map(holds_run, directory.glob("*/")))
+
+
+def _quoted(path: Path) -> str:
+    """The path as a value of Hydra's grammar."""
+    return "'" + str(path).replace("'", "\\'") + "'"
+
+
+def _resumed(overrides: Sequence[Override], multirun: bool) -> Path | None:
+    """The run directory that `resume=` names; NoCheckpoint where there is nothing to go on from."""
+    given = [o for o in overrides if o.key_or_group == "resume"]
+    if not given or given[-1].value() is None:
         return None
-    directory = Path(given[-1])
+    if multirun or given[-1].is_sweep_override():
+        text = (given[-1].input_line or "").partition("=")[2]
+        raise ConfigError("resume", text, "continues one run: no -m")
+    directory = Path(str(given[-1].value()))
     if directory.is_dir():
         with lock(directory):  # another process may be about to write the first one
             pass
@@ -153,11 +235,31 @@ def _resume_dir(overrides: Sequence[str]) -> Path | None:
     return directory
 
 
-def _resumed_overrides(directory: Path, overrides: Sequence[str]) -> list[str]:
+def _restored_overrides(directory: Path, lines: Sequence[str]) -> list[str]:
     """What the run was started with, then what the command line adds."""
-    saved = directory / ".hydra" / "overrides.yaml"
-    if not saved.exists():
-        raise NoCheckpoint(f"resume={directory}: {saved} is missing")
-    new = {o.partition("=")[0] for o in overrides}
-    old = [str(o) for o in OmegaConf.load(saved)]
-    return [*(o for o in old if o.partition("=")[0] not in new), *overrides]
+    new = {line.partition("=")[0] for line in lines}
+    old = [str(line) for line in _hydras_note(directory, "overrides")]
+    # A job of a sweep goes on by itself, even where a file asks for a sweep.
+    kept = [line for line in old if line.partition("=")[0] not in new]
+    return [*kept, *lines, "hydra.mode=RUN"]
+
+
+def _restored_flags(directory: Path, args: argparse.Namespace) -> list[str]:
+    """Where the run's configuration came from, unless the command line says it."""
+    note = _hydras_note(directory, "hydra").hydra
+    flags = []
+    if args.config_name is None:
+        flags += ["--config-name", str(note.job.config_name)]
+    if args.config_dir is None:
+        sources = note.runtime.config_sources
+        found = [str(s.path) for s in sources if s.provider == "command-line"]
+        flags += [flag for path in found[:1] for flag in ("--config-dir", path)]
+    return flags
+
+
+def _hydras_note(directory: Path, name: str) -> Any:
+    path = directory / ".hydra" / f"{name}.yaml"
+    try:
+        return OmegaConf.load(path)
+    except OSError as error:
+        raise NoCheckpoint(f"resume={directory}: {path}: {error.strerror}") from error

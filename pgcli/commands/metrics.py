@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from pgcli.agents.policy import Policy
 from pgcli.environments.batch import Batch
+from pgcli.estimators.estimator import Terms
+from pgcli.estimators.importance import effective_sample_size
 from pgcli.gradients.statistics import Measurement, NoiseScale
 
 KL_STEPS = 2048  # steps over which the divergence of an update is averaged
@@ -32,13 +35,34 @@ def gradient(found: Measurement, noise: NoiseScale, episodes: Tensor) -> dict[st
     }
 
 
-def critic(value: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """How well V, as it was BEFORE this batch's fit, predicts the targets; all [S, N, T]."""
+def critic(name: str, value: Tensor | None, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """How well a critic, as it was BEFORE this batch's fit, predicts the targets; all [S, N, T]."""
+    assert value is not None
     error = target - value
-    return {
-        "critic/loss": _mean(error.square(), mask),
-        "critic/explained_variance": 1 - _variance(error, mask) / _variance(target, mask),
-    }
+    spread = _variance(target, mask)
+    explained = torch.where(spread > 0, 1 - _variance(error, mask) / spread, 0.0)
+    return {f"{name}/loss": _mean(error.square(), mask), f"{name}/explained_variance": explained}
+
+
+def importance(terms: Terms, mask: Tensor) -> dict[str, Tensor]:
+    """Effective sample sizes, in episodes, and the extremes of the last update's weights."""
+    drawn = mask.any(-1, keepdim=True)  # [S, N, 1]: an ended episode keeps its weight
+    weight = terms.importance
+    last = mask.shape[-1] - 1
+    length = mask.sum(-1, keepdim=True)
+    found = {}
+    for name, step in {"1": 0, "10": 9, "100": 99, "whole": last}.items():
+        column = torch.minimum(length - 1, length.new_tensor(min(step, last))).clamp(min=0)
+        at = weight.gather(-1, column)  # [S, N, 1]
+        found[f"importance/ess_{name}"] = effective_sample_size(at, drawn)[..., 0]
+    found["importance/max_weight"] = weight.amax((1, 2))
+    found["importance/clamped"] = terms.clamped
+    return found
+
+
+def score(found: Measurement) -> dict[str, Tensor]:
+    """‖(1/N) Σ_n S_n‖, zero in expectation (the EGLP lemma), and its standard error."""
+    return {"score/norm": found.norm, "score/standard_error": found.variance.sqrt()}
 
 
 def _mean(x: Tensor, mask: Tensor) -> Tensor:

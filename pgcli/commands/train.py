@@ -5,26 +5,30 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pgcli.agents.critic import Critic
-from pgcli.agents.heads import make_head
 from pgcli.agents.learner import Learner
-from pgcli.agents.network import Mlp
 from pgcli.agents.policy import Actor, Policy
 from pgcli.commands import metrics
-from pgcli.config.schema import Device, TrainConfig
-from pgcli.environments.engines import Engine, open_engine, slots_per_seed
+from pgcli.commands.build import build_learner, choose_device, facts
+from pgcli.config.schema import Baseline, TrainConfig
+from pgcli.environments.batch import Batch
+from pgcli.environments.engines import open_engine, slots_per_seed
 from pgcli.environments.rollout import Quota, collect
-from pgcli.errors import ConfigError, NonFinite
+from pgcli.errors import NonFinite
 from pgcli.estimators import estimator
-from pgcli.estimators.bias import bias_notes
 from pgcli.estimators.estimator import Episodes
 from pgcli.gradients.statistics import NoiseScale, measure
-from pgcli.gradients.trajectory import gradient_sums, group_size
+from pgcli.gradients.trajectory import (
+    Sums,
+    entropy_gradient,
+    fitted_gradient_sums,
+    gradient_sums,
+    group_size,
+    log_probs,
+)
 from pgcli.runs.session import Session
 from pgcli.runs.tally import Tally
 
@@ -33,98 +37,93 @@ def run(config: TrainConfig, directory: Path) -> None:
     """Train `config.seeds` agents side by side; everything they leave lies in `directory`."""
     seeds = [config.seed + i for i in range(config.seeds)]
     quota = Quota(None if config.batch_steps else config.batch_size, config.batch_steps)
+    behaviour = config.behaviour if config.behaviour.differs else None
     device = choose_device(config.device)
     with Session(config, directory, seeds) as session:
         slots = slots_per_seed(config.env, quota.episodes)
         engine = session.enter(open_engine(config.env, len(seeds) * slots))
         learner = build_learner(config, engine, seeds, device)
-        policy, critic = learner.policy, learner.critic
-        noise, tally = (
-            NoiseScale.start(config.gradient.smoothing, len(seeds)),
-            Tally.start(len(seeds)),
-        )
+        policy, critics = learner.policy, learner.critics
+        noise = NoiseScale.start(config.gradient.smoothing, len(seeds))
+        tally = Tally.start(len(seeds))
         session.begin(tally, [learner, noise], facts(config, engine, policy))
 
         while (spent := tally.spent(config)) < 1:
             clock = time.perf_counter()
-            actor = Actor(policy, learner.theta, seeds, tally.iteration, slots)
+            actor = Actor(policy, learner.theta, seeds, tally.iteration, slots, behaviour)
             batch = collect(engine, actor, quota, seeds, tally.iteration, config.env.reward_shift)
             batch = batch.to(device)
             returns = (batch.rew - config.env.reward_shift * batch.mask).sum(-1)  # [S, N]
 
             episodes = Episodes(batch.rew, batch.mask, batch.truncated)
-            if critic:
-                v = critic.values(batch.obs, batch.mask, batch.final_obs, batch.length)
-                episodes = replace(episodes, value=v.value, final_value=v.final)
-            weights = estimator.weights(config.estimator, episodes)
-
-            group = group_size(batch.length.numel(), policy.num_params, config.gradient)
-            sums = gradient_sums(policy, learner.theta, batch, weights, group)
-            measured = measure(sums)
-            check_finite(measured.gradient, "the gradient", tally, seeds)
+            if "value" in critics:
+                value = critics["value"].along(batch.obs, batch.mask)
+                final = critics["value"].after(batch.final_obs, batch.length)
+                episodes = replace(episodes, value=value, final_value=final)
+            if "q" in critics:
+                pairs = state_actions(policy, batch)
+                episodes = replace(episodes, q=critics["q"].along(pairs, batch.mask))
 
             old_theta = learner.theta.detach().clone()
-            learner.ascend(measured.gradient, spent)
-            check_finite(learner.theta, "a parameter of the policy", tally, seeds)
-            noise.update(measured)
+            old_logp = log_probs(policy, old_theta, batch, behaviour) if config.off_policy else None
+            for update in range(config.updates_per_batch):
+                if old_logp is not None and (update > 0 or behaviour is not None):
+                    log_ratio = log_probs(policy, learner.theta, batch) - old_logp
+                    episodes = replace(episodes, log_ratio=log_ratio)
+                terms = estimator.terms(config.estimator, episodes)
+                sums = sums_of(config, learner, batch, terms)
+                measured = measure(sums)
+                check_finite(measured.gradient, "the gradient", tally, seeds)
+                if update == 0:  # what is reported: no update of this batch has moved it yet
+                    first, entropy = measured, sums.entropy / batch.steps
+                step = measured.gradient
+                if config.policy.entropy_coef:  # outside of what is measured
+                    bonus = entropy_gradient(policy, learner.theta, batch)
+                    step = step + config.policy.entropy_coef * bonus
+                learner.ascend(step, spent)
+                check_finite(learner.theta, "a parameter of the policy", tally, seeds)
+            noise.update(first)
             tally.add(returns.cpu().numpy(), batch.length.cpu().numpy())
 
             record = {
                 **metrics.rollout(batch, returns),
-                **metrics.gradient(measured, noise, batch.episodes),
-                "policy/entropy": sums.entropy / batch.steps,
+                **metrics.gradient(first, noise, batch.episodes),
+                "policy/entropy": entropy,
                 "policy/kl": metrics.mean_kl(policy, old_theta, learner.theta, batch),
             }
-            if critic:  # only now: a baseline must not have seen the batch that it serves
+            if config.off_policy:
+                record |= metrics.importance(terms, batch.mask)
+            if config.gradient.score:
+                scores = gradient_sums(policy, old_theta, batch, batch.mask.double())
+                record |= metrics.score(measure(scores))
+            # Critics come last: a baseline must not have seen the batch that it serves.
+            if "value" in critics:
                 target = estimator.value_target(config.estimator, config.critic.target, episodes)
-                record |= metrics.critic(v.value, target, batch.mask)
-                critic.fit(batch.obs, batch.mask, target, tally.iteration)
+                record |= metrics.critic("critic", value, target, batch.mask)
+                critics["value"].fit(batch.obs, batch.mask, target, tally.iteration)
+            if "q" in critics:
+                target = estimator.q_target(config.estimator, config.critic.target, episodes)
+                record |= metrics.critic("q_critic", episodes.q, target, batch.mask)
+                critics["q"].fit(pairs, batch.mask, target, tally.iteration)
             record["time/fps"] = batch.steps / (time.perf_counter() - clock)
-            session.record({tag: x.double().cpu().numpy() for tag, x in record.items()})
+            session.record({tag: x.cpu().numpy() for tag, x in record.items()})
 
 
-def build_learner(
-    config: TrainConfig, engine: Engine, seeds: list[int], device: torch.device
-) -> Learner:
-    """Policy, and critic where the estimator needs one, to fit the environment's spaces."""
-    head = make_head(engine.action.kind.name, engine.action.sizes)
-    settings = config.policy
-    sizes = (engine.obs_dim, *settings.hidden, head.num_outputs)
-    policy = Policy(Mlp(sizes, settings.activation.name, settings.bias), head)
-    critic = None
-    if estimator.needs_value(config.estimator):
-        critic = Critic(config.critic, engine.obs_dim, engine.max_episode_steps, seeds, device)
-    return Learner(config, policy, critic, seeds, device)
+def sums_of(config: TrainConfig, learner: Learner, batch: Batch, terms: estimator.Terms) -> Sums:
+    """One pass over the batch with the estimator's weights, fitted baseline included."""
+    if config.estimator.baseline in estimator.FITTED:
+        per_parameter = config.estimator.baseline is Baseline["optimal_per_parameter"]
+        return fitted_gradient_sums(
+            learner.policy, learner.theta, batch, terms.weights, terms.control,
+            per_parameter=per_parameter,
+        )  # fmt: skip
+    group = group_size(batch.length.numel(), learner.policy.num_params, config.gradient)
+    return gradient_sums(learner.policy, learner.theta, batch, terms.weights, group)
 
 
-def facts(config: TrainConfig, engine: Engine, policy: Policy) -> dict[str, Any]:
-    """What a reader of the results must know; "bias" and "notices" are said at the start."""
-    notices = []
-    if not engine.exact_resume:
-        notices.append(f"{engine.name} cannot be seeded at reset: a resumed run is not bit-exact")
-    if not config.batch_steps:
-        group = group_size(config.seeds * config.batch_size, policy.num_params, config.gradient)
-        if group > 1 and config.gradient.measure:
-            notices.append(
-                f"variance from groups of {group} episodes: "
-                f"{config.batch_size} × {policy.num_params} numbers exceed gradient.memory_mb"
-            )
-    return {
-        "environment": config.env.id,
-        "engine": engine.name,
-        "parameters": policy.num_params,
-        "bias": bias_notes(config.estimator, counted_by_steps=config.batch_steps is not None),
-        "notices": notices,
-    }
-
-
-def choose_device(device: Device) -> torch.device:
-    """The torch device; `auto` is CUDA where there is one."""
-    if device is Device["cpu"] or (device is Device["auto"] and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ConfigError("device", device, "no CUDA device here: cpu or auto")
-    return torch.device("cuda")
+def state_actions(policy: Policy, batch: Batch) -> Tensor:
+    """Inputs of a Q network: observation and action's features, [S, N, T, D + O]."""
+    return torch.cat([batch.obs, policy.head.features(batch.act).to(batch.obs.dtype)], -1)
 
 
 def check_finite(x: Tensor, what: str, tally: Tally, seeds: list[int]) -> None:

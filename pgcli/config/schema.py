@@ -14,15 +14,17 @@ from typing import Any, Optional
 from pgcli.errors import ConfigError
 
 # OmegaConf reads an Enum by the NAME of its member.
-Phi = Enum("Phi", "total_return reward_to_go gae")
-Baseline = Enum("Baseline", "none mean value")
-Importance = Enum("Importance", "none")
+Phi = Enum("Phi", "total_return reward_to_go q advantage td n_step gae")
+Baseline = Enum(
+    "Baseline", "none constant mean own_mean time optimal optimal_per_parameter linear value"
+)
+Importance = Enum("Importance", "none trajectory per_decision truncated first_order")
 Engine = Enum("Engine", "auto native sync async envpool")
 Activation = Enum("Activation", "tanh relu elu")
 Init = Enum("Init", "orthogonal zeros")
 Target = Enum("Target", "monte_carlo td_lambda")
 OptimizerName = Enum("OptimizerName", "adam adamw sgd rmsprop")
-Schedule = Enum("Schedule", "constant linear")
+Schedule = Enum("Schedule", "constant linear cosine")
 Device = Enum("Device", "cpu cuda auto")
 
 
@@ -65,6 +67,23 @@ class EstimatorConfig:
     discount_state: bool  # weight step t by γ^t: the exact gradient of the discounted objective
     normalize: bool  # standardise Φ over the batch (biased)
     bootstrap: bool  # at a time limit, continue with V(final_obs) where Φ uses V
+    n: int = field(metadata=within(ge=1))  # of phi=n_step
+    constant: float  # of baseline=constant
+    self_normalize: bool  # importance weights over their batch mean at the same t
+    clip_ratio: Optional[float] = field(metadata=within(gt=0))  # upper limit of importance weights
+
+
+@dataclass
+class BehaviourConfig:
+    """The policy that collects, made from the one that learns; on-policy where nothing differs."""
+
+    temperature: float = field(metadata=within(gt=0))  # logits (or 1/variance) divided by this
+    epsilon: float = field(metadata=within(ge=0, lt=1))  # discrete actions: uniform so often
+
+    @property
+    def differs(self) -> bool:
+        """Whether it is another policy than the one that learns."""
+        return self.temperature != 1 or self.epsilon != 0
 
 
 @dataclass
@@ -79,6 +98,9 @@ class PolicyConfig:
     )  # of the last layer's orthogonal initialisation
     bias: bool
     log_std: float = field(metadata=within(ge=-20, le=2))  # where a Gaussian policy starts
+    entropy_coef: float = field(
+        metadata=within(ge=0)
+    )  # entropy bonus, outside the measured estimate
 
 
 @dataclass
@@ -117,6 +139,7 @@ class GradientConfig:
         metadata=within(ge=0, lt=1)
     )  # of numerator and denominator of SNR and noise scale
     memory_mb: int = field(metadata=within(ge=1))  # above N·P·itemsize, trajectories are grouped
+    score: bool  # the mean score, whose expectation is zero, with its standard error
 
 
 @dataclass
@@ -150,16 +173,23 @@ class TrainConfig:
     )  # instead: whole episodes until so many steps
     seed: int = field(metadata=within(ge=0, lt=2**63))
     seeds: int = field(metadata=within(ge=1))  # agents that train side by side: seed, seed + 1, ...
+    updates_per_batch: int = field(metadata=within(ge=1))  # more than one: off-policy reuse
     device: Device
     resume: Optional[str]  # run directory to continue
     env: EnvConfig
     estimator: EstimatorConfig
+    behaviour: BehaviourConfig
     policy: PolicyConfig
     critic: CriticConfig
     optimizer: OptimizerConfig
     gradient: GradientConfig
     checkpoint: CheckpointConfig
     log: LogConfig
+
+    @property
+    def off_policy(self) -> bool:
+        """Whether any update uses data of another policy than its own."""
+        return self.updates_per_batch > 1 or self.behaviour.differs
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -211,16 +241,29 @@ def check_combination(config: TrainConfig) -> None:
     if config.iterations is None and config.total_steps is None:
         raise ConfigError("iterations", None, "set iterations or total_steps (or both)")
     est, opt = config.estimator, config.optimizer
-    if est.baseline is Baseline["mean"] and config.batch_steps is None and config.batch_size < 2:
+    leaves_one_out = est.baseline.name in ("mean", "time", "optimal", "optimal_per_parameter")
+    if leaves_one_out and config.batch_steps is None and config.batch_size < 2:
         raise ConfigError(
-            "batch_size", config.batch_size, "estimator.baseline=mean needs at least 2 episodes"
+            "batch_size",
+            config.batch_size,
+            f"estimator.baseline={est.baseline.name} needs at least 2 episodes",
         )
-    if est.phi is Phi["gae"] and est.baseline is not Baseline["none"]:
+    subtracts_v = est.phi.name in ("advantage", "td", "n_step", "gae")
+    if subtracts_v and est.baseline is not Baseline["none"]:
         raise ConfigError(
             "estimator.baseline",
             est.baseline,
-            "estimator.phi=gae already subtracts V: only none is allowed",
+            f"estimator.phi={est.phi.name} already subtracts V: only none is allowed",
         )
+    if est.baseline.name.startswith("optimal") and est.normalize:
+        raise ConfigError(
+            "estimator.normalize",
+            True,
+            f"estimator.baseline={est.baseline.name} is fitted to the scale of Φ: only false",
+        )
+    for key, given in (("self_normalize", est.self_normalize), ("clip_ratio", est.clip_ratio)):
+        if given not in (False, None) and est.importance is Importance["none"]:
+            raise ConfigError(f"estimator.{key}", given, "needs an estimator.importance")
     if opt.momentum is not None and opt.name not in (
         OptimizerName["sgd"],
         OptimizerName["rmsprop"],

@@ -27,7 +27,7 @@ def conf_dir() -> Path:
 
 def register() -> None:
     """Make the schema and `env=<any id>` known to Hydra; may be called again."""
-    ConfigStore.instance().store(name="train", group="schema", node=TrainConfig, package="_global_")
+    ConfigStore.instance().store(name="train_schema", node=TrainConfig)  # in no group: no choice
     plugins = Plugins.instance()
     for plugin in (EnvironmentSource, EnvironmentSearchPath):
         if plugin not in plugins.discover(plugin.__mro__[1]):
@@ -77,10 +77,12 @@ class EnvironmentSource(ConfigSource):
 class EnvironmentSearchPath(SearchPathPlugin):
     """Puts the source behind all files, so a YAML of that name wins."""
 
-    config_dir: str | None = None  # of --config-dir, which the Compose API has no argument for
+    config_dir: Path | None = None  # of --config-dir, which the Compose API has no argument for
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append it."""
         if self.config_dir is not None:
-            search_path.prepend(provider="command-line", path=f"file://{self.config_dir}")
+            search_path.prepend(
+                provider="command-line", path=f"file://{self.config_dir.absolute()}"
+            )
         search_path.append(provider="gymnasium", path="gymnasium://")

@@ -3,6 +3,7 @@
 They look across the trajectories of one batch, so their last two axes are `[..., N, T]`.
 """
 
+import torch
 from torch import Tensor
 
 
@@ -18,3 +19,22 @@ def leave_one_out_mean(phi: Tensor, mask: Tensor) -> Tensor:
     others = (length > 0).sum(-1, keepdim=True) - 1  # [..., 1]
     mean = (average.sum(-1, keepdim=True) - average) / others.clamp(min=1)
     return (mean * (others > 0)).unsqueeze(-1)
+
+
+def own_mean(phi: Tensor, mask: Tensor) -> Tensor:
+    """The batch mean that includes the own trajectory, `[..., 1, 1]`: biased, for teaching."""
+    length = mask.sum(-1)  # [..., N]
+    average = (phi * mask).sum(-1) / length.clamp(min=1)
+    mean = average.sum(-1) / (length > 0).sum(-1).clamp(min=1)
+    return mean[..., None, None]
+
+
+def leave_one_out_time_mean(phi: Tensor, mask: Tensor) -> Tensor:
+    """b_{n,t}: the mean of Φ_t over the OTHER trajectories that still run at t, `[..., N, T]`.
+
+    Where none runs, 0.
+    """
+    real = phi * mask
+    others = mask.sum(-2, keepdim=True) - mask.to(torch.int64)
+    total = real.sum(-2, keepdim=True) - real
+    return torch.where(others > 0, total / others.clamp(min=1), 0.0)

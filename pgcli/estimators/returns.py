@@ -21,10 +21,21 @@ def discounted_sum(x: Tensor, discount: float) -> Tensor:
     return y
 
 
+def windowed_sum(x: Tensor, discount: float, n: int) -> Tensor:
+    """y_t = Σ_{0≤k<n} discount^k x_{t+k}, `[..., T]`."""
+    y = discounted_sum(x, discount)
+    later = torch.nn.functional.pad(y[..., n:], (0, min(n, x.shape[-1])))
+    return y - discount**n * later
+
+
+def powers(discount: float, like: Tensor) -> Tensor:
+    """discount^t at times [0, T) of `like [..., T]`."""
+    return discount ** torch.arange(like.shape[-1], dtype=like.dtype, device=like.device)
+
+
 def total_return(rew: Tensor, gamma: float) -> Tensor:
     """R = Σ_k γ^k r_k, the same at every t: `[..., T]` to `[..., T]` (Williams 1992)."""
-    steps = torch.arange(rew.shape[-1], dtype=rew.dtype, device=rew.device)
-    return (gamma**steps * rew).sum(-1, keepdim=True).expand_as(rew)
+    return (powers(gamma, rew) * rew).sum(-1, keepdim=True).expand_as(rew)
 
 
 def reward_to_go(rew: Tensor, gamma: float) -> Tensor:

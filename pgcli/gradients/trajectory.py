@@ -7,15 +7,16 @@ taken in chunks of similar length, so that padding wastes little and a chunk sta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pgcli.agents.policy import Factor, Policy
-from pgcli.config.schema import GradientConfig
+from pgcli.config.schema import BehaviourConfig, GradientConfig
 from pgcli.environments.batch import Batch
+from pgcli.gradients.control import controlled, moments, sum_of_others
 
 CHUNK_STEPS = 8192  # steps (rows) at once: their activations fill a few MB of cache
 
@@ -49,6 +50,14 @@ class Sums(NamedTuple):
     episodes: Tensor  # [S]: N
 
 
+class _Part(NamedTuple):
+    """Some groups' gradients."""
+
+    gradients: Tensor  # [S, K, P]: G_k
+    sizes: Tensor  # [S, K]: m_k, 0 for a group without a trajectory
+    entropy: Tensor  # [S]
+
+
 def gradient_sums(
     policy: Policy, theta: Tensor, batch: Batch, weights: Tensor, group: int = 1
 ) -> Sums:
@@ -57,33 +66,98 @@ def gradient_sums(
     `group` trajectories share one sum; the whole batch as one group measures no variance and
     costs the same as an ordinary backward pass.
     """
+    if group == 1:
+        parts = _alone(policy, theta, batch, weights)
+    else:
+        parts = _grouped(policy, theta, batch, weights, group)
+    return _summed(parts, batch)
+
+
+def fitted_gradient_sums(
+    policy: Policy,
+    theta: Tensor,
+    batch: Batch,
+    weights: Tensor,
+    control: Tensor,
+    *,
+    per_parameter: bool,
+) -> Sums:
+    """The same with the constant baseline of least variance, fitted leave-one-out.
+
+    `control` [S, N, T]: what one unit of the baseline subtracts from the weights. Needs memory
+    for the gradients of all trajectories, twice.
+    """
+    return _summed(_fitted(policy, theta, batch, weights, control, per_parameter), batch)
+
+
+def _summed(parts: Iterable[_Part], batch: Batch) -> Sums:
+    gradient: Tensor | float = 0.0
+    square = entropy = torch.zeros_like(batch.length[:, 0], dtype=torch.float64)
+    groups = torch.zeros_like(batch.length[:, 0])
+    for part in parts:
+        gradient = gradient + part.gradients.sum(1, dtype=torch.float64)
+        # Squares in the gradients' own precision, their sums in double.
+        each = part.gradients.square().sum(-1) / part.sizes.clamp(min=1)
+        square = square + each.sum(1, dtype=torch.float64)
+        groups = groups + (part.sizes > 0).sum(1)
+        entropy = entropy + part.entropy
+    assert isinstance(gradient, Tensor)
+    return Sums(gradient, square, entropy, groups, batch.episodes)
+
+
+def _alone(policy: Policy, theta: Tensor, batch: Batch, weights: Tensor) -> Iterator[_Part]:
+    for index in _chunks(batch.length, _by_length(batch)):
+        factors, entropy, (w,) = _chunk(policy, theta, batch, index, weights)
+        g = trajectory_gradients(factors, w, policy.num_params)
+        yield _Part(g, batch.length.gather(1, index).clamp(max=1), entropy)
+
+
+def _grouped(
+    policy: Policy, theta: Tensor, batch: Batch, weights: Tensor, group: int
+) -> Iterator[_Part]:
     s, n = batch.length.shape
-    zeros = torch.zeros(s, dtype=torch.float64, device=theta.device)
-    gradient, square, entropy = zeros.new_zeros(s, policy.num_params), zeros.clone(), zeros.clone()
-    groups = batch.episodes.new_zeros(s)
-    if group == 1 or group >= n:
-        members = [batch.length.argsort(dim=1, descending=True)]
+    if group >= n:
+        members = [_by_length(batch)]
     else:  # in the order of collection: sorted by length, the groups would not be exchangeable
         members = list(torch.arange(n, device=theta.device).expand(s, n).split(group, dim=1))
     for member in members:  # [S, M]
-        shared = torch.zeros_like(gradient)
-        for index in _chunks(batch.length, member):  # [S, C]
-            factors, ent, w = _chunk(policy, theta, batch, weights, index)
+        total = torch.zeros(s, 1, policy.num_params, dtype=torch.float64, device=theta.device)
+        entropy = torch.zeros(s, dtype=torch.float64, device=theta.device)
+        for index in _chunks(batch.length, member):
+            factors, ent, (w,) = _chunk(policy, theta, batch, index, weights)
+            # The chunk's rows as if they were one long trajectory.
+            rows = w.flatten(1).unsqueeze(1)
+            total += trajectory_gradients(factors, rows, policy.num_params)
             entropy += ent
-            if group == 1:
-                g = trajectory_gradients(factors, w, policy.num_params)  # [S, C, P]
-                square += g.square().sum(-1).sum(-1, dtype=torch.float64)
-            else:  # the chunk's rows as if they were one long trajectory
-                g = trajectory_gradients(factors, w.flatten(1).unsqueeze(1), policy.num_params)
-            shared += g.sum(1, dtype=torch.float64)
-        gradient += shared
-        if group == 1:
-            groups = batch.episodes
-        else:
-            real = (batch.length.gather(1, member) > 0).sum(1)  # [S]: m_k
-            square += shared.square().sum(-1) / real.clamp(min=1)
-            groups = groups + (real > 0)
-    return Sums(gradient, square, entropy, groups, batch.episodes)
+        sizes = (batch.length.gather(1, member) > 0).sum(1, keepdim=True)
+        yield _Part(total, sizes, entropy)
+
+
+def _fitted(
+    policy: Policy,
+    theta: Tensor,
+    batch: Batch,
+    weights: Tensor,
+    control: Tensor,
+    per_parameter: bool,
+) -> Iterator[_Part]:
+    parts, scores, sums = [], [], []
+    for index in _chunks(batch.length, _by_length(batch)):
+        factors, entropy, (w, c) = _chunk(policy, theta, batch, index, weights, control)
+        x, s = (trajectory_gradients(factors, u, policy.num_params) for u in (w, c))
+        sums.append([m.sum(1, dtype=torch.float64) for m in moments(x, s, per_parameter)])
+        parts.append(_Part(x, batch.length.gather(1, index).clamp(max=1), entropy))
+        scores.append(s)
+    elsewhere = [sum_of_others(torch.stack(m, 1)) for m in zip(*sums, strict=True)]
+    for i, (part, s) in enumerate(zip(parts, scores, strict=True)):
+        other_chunks = elsewhere[0][:, i : i + 1], elsewhere[1][:, i : i + 1]  # [S, 1, ·]
+        g = controlled(part.gradients, s, per_parameter=per_parameter, elsewhere=other_chunks)
+        yield part._replace(gradients=g)
+
+
+def _by_length(batch: Batch) -> Tensor:
+    """All episodes [S, N], the longest first."""
+    return batch.length.argsort(dim=1, descending=True)
 
 
 def _chunks(length: Tensor, member: Tensor) -> Iterator[Tensor]:
@@ -99,9 +173,9 @@ def _chunks(length: Tensor, member: Tensor) -> Iterator[Tensor]:
 
 
 def _chunk(
-    policy: Policy, theta: Tensor, batch: Batch, weights: Tensor, index: Tensor
-) -> tuple[list[Factor], Tensor, Tensor]:
-    """Score factors of the episodes index [S, C], summed entropy [S], weights [S, C, T]."""
+    policy: Policy, theta: Tensor, batch: Batch, index: Tensor, *weights: Tensor
+) -> tuple[list[Factor], Tensor, list[Tensor]]:
+    """Score factors of the episodes index [S, C], summed entropy [S], their weights [S, C, T]."""
     seed = torch.arange(len(index), device=index.device).unsqueeze(1)
     steps = max(1, int(batch.length[seed, index].max()))
 
@@ -111,7 +185,8 @@ def _chunk(
     obs, act = take(batch.obs).flatten(1, 2), take(batch.act).flatten(1, 2)
     factors, _, entropy = policy.score_factors(theta, obs, act)
     real = take(batch.mask).flatten(1)
-    return factors, (entropy * real).sum(1, dtype=torch.float64), take(weights).to(obs.dtype)
+    total = (entropy * real).sum(1, dtype=torch.float64)
+    return factors, total, [take(w).to(obs.dtype) for w in weights]
 
 
 def group_size(episodes: int, num_params: int, config: GradientConfig) -> int:
@@ -124,3 +199,39 @@ def group_size(episodes: int, num_params: int, config: GradientConfig) -> int:
         return episodes
     needed = episodes * num_params * 4 / 2**20  # MB of float32
     return max(1, math.ceil(needed / config.memory_mb))
+
+
+def log_probs(
+    policy: Policy, theta: Tensor, batch: Batch, behaviour: BehaviourConfig | None = None
+) -> Tensor:
+    """log π_θ(a_t|s_t), or the log-probability of the behaviour made from it, [S, N, T] float64.
+
+    Zero where padded.
+    """
+    rows = zip(
+        batch.obs.flatten(1, 2).split(CHUNK_STEPS, 1),
+        batch.act.flatten(1, 2).split(CHUNK_STEPS, 1),
+        strict=True,
+    )
+    with torch.no_grad():
+        found = [
+            policy.log_prob(theta, obs, act)
+            if behaviour is None
+            else policy.behaviour_log_prob(theta, obs, act, behaviour)
+            for obs, act in rows
+        ]
+    return torch.cat(found, 1).reshape(batch.mask.shape).double() * batch.mask
+
+
+def entropy_gradient(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
+    """∇ (1/N) Σ_n Σ_t H(π_θ(·|s_t)) at the batch's states, [S, P]: the direction of a bonus."""
+    theta = theta.detach().requires_grad_()
+    total = torch.zeros_like(theta)
+    mask = batch.mask.flatten(1)
+    per_episode = 1.0 / batch.episodes.clamp(min=1).unsqueeze(-1)
+    rows = zip(batch.obs.flatten(1, 2).split(CHUNK_STEPS, 1), mask.split(CHUNK_STEPS, 1),
+               strict=True)  # fmt: skip
+    for obs, real in rows:
+        entropy = policy.head.entropy(*policy.distribution(theta, obs)) * real * per_episode
+        total += torch.autograd.grad(entropy.sum(), theta)[0]
+    return total

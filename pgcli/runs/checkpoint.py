@@ -18,6 +18,7 @@ from pgcli.errors import NoCheckpoint, RunDirectoryError
 from pgcli.runs.directory import write_atomically
 
 META = "meta.json"
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 BUDGET = ("iterations", "total_steps", "resume", "checkpoint.", "log.")  # may change on resume
 
 
@@ -28,6 +29,7 @@ class Checkpoint:
     iteration: int
     arrays: dict[str, np.ndarray]
     meta: dict[str, Any]
+    damage: str = ""  # why newer ones were passed over, if any were
 
 
 def save(
@@ -37,26 +39,28 @@ def save(
     buffer = io.BytesIO()
     # Names go in as they are: as keyword arguments, "file" would clash.
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(META, json.dumps(meta))
+        archive.writestr(META, json.dumps({"arrays": list(arrays), "meta": meta}))
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w") as entry:
                 np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
     write_atomically(_path(run, iteration), buffer.getvalue())
     if keep is not None:
-        for old in iterations(run)[:-keep]:
+        # Whatever is newer was passed over as damaged and must not displace this one.
+        for old in [i for i in iterations(run) if i <= iteration][:-keep]:
             _path(run, old).unlink(missing_ok=True)
 
 
 def load(run: Path, iteration: int | None = None) -> Checkpoint:
     """The checkpoint of that iteration, or the newest that can be read; else NoCheckpoint."""
     wanted = iterations(run)[::-1] if iteration is None else [iteration]
-    damage = ""
+    damage: list[str] = []
     for number in wanted:
+        path = _path(run, number)
         try:
-            return _read(_path(run, number), number)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            damage = f"; {_path(run, number)}: {error}"
-    raise NoCheckpoint(f"{run} has no usable checkpoint{damage}")
+            return _read(path, number, "; ".join(damage))
+        except UNREADABLE as error:
+            damage.append(f"{path}: {error}")
+    raise NoCheckpoint("; ".join([f"{run} has no usable checkpoint", *damage]))
 
 
 def load_for(run: Path, config: TrainConfig) -> Checkpoint:
@@ -91,14 +95,11 @@ def _path(run: Path, iteration: int) -> Path:
     return run / "checkpoint" / f"{iteration:08d}.npz"
 
 
-def _read(path: Path, iteration: int) -> Checkpoint:
+def _read(path: Path, iteration: int, damage: str) -> Checkpoint:
     arrays = {}
     with zipfile.ZipFile(path) as archive:
-        meta = json.loads(archive.read(META))
-        for name in archive.namelist():
-            if name != META:
-                entry = io.BytesIO(archive.read(name))  # verifies the entry's checksum
-                arrays[name.removesuffix(".npy")] = np.lib.format.read_array(
-                    entry, allow_pickle=False
-                )
-    return Checkpoint(iteration, arrays, meta)
+        index = json.loads(archive.read(META))
+        for name in index["arrays"]:
+            entry = io.BytesIO(archive.read(f"{name}.npy"))  # verifies the entry's checksum
+            arrays[name] = np.lib.format.read_array(entry, allow_pickle=False)
+    return Checkpoint(iteration, arrays, index["meta"], damage)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pgcli.errors import RunDirectoryError, StorageFailed
+
+HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # by another process
 
 try:
     import fcntl
@@ -36,6 +39,8 @@ def lock(directory: Path) -> Iterator[None]:
 
                 msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
         except OSError as error:
+            if error.errno not in HELD:  # as on a network drive without locks
+                raise StorageFailed(f"{path}: {error.strerror}") from error
             raise RunDirectoryError(f"{directory} is in use by another pg process") from error
         yield
     finally:
@@ -57,6 +62,17 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_directory(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StorageFailed(f"{path}: {error.strerror}") from error
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename in `directory` survive a power cut."""
+    if os.name == "posix":  # Windows opens no directories
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import threading
+import errno
+import os
+import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import custom_scalars, hparams, text
 
 from pgcli.analysis.intervals import mean_interval
 from pgcli.errors import StorageFailed
+from pgcli.runs.directory import write_atomically
 
 Metrics = Mapping[str, np.ndarray]  # tag: [S]
 KEYS = ("iteration", "seed", "env_steps")
 LOWER, UPPER = "interval_lower/", "interval_upper/"  # tag prefixes of the aggregate's band
-QUEUE = 1000  # events that may wait for the writer's thread
-
-
-def _quiet_writers(args: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread dies of a full disk; the next call raises that, once is enough."""
-    if type(args.thread).__module__ != EventFileWriter.__module__:
-        _print_thread_error(args)
-
-
-_print_thread_error, threading.excepthook = threading.excepthook, _quiet_writers
 
 
 class Logbook:
@@ -50,108 +41,138 @@ class Logbook:
         settings: Mapping[str, bool | int | float | str],
         resume_from: int | None = None,
     ) -> None:
-        self._directory, self._seeds = directory, seeds
-        self._settings, self._layout_due = settings, len(seeds) > 1
+        self._seeds, self._settings = seeds, settings
         path = directory / "metrics.csv"
-        with _storing(path):
-            last_steps = _truncate(path, resume_from, seeds)
-            self._csv = open(path, "ab", buffering=0)  # noqa: SIM115
-            self._header_due = path.stat().st_size == 0
-        single = len(seeds) == 1
-        places = [directory if single else directory / f"seed-{seed}" for seed in seeds]
-        with _storing(directory):
-            self._events = [
-                _Events(place, last_steps.get(seed))
-                for place, seed in zip(places, seeds, strict=True)
-            ]
+        last_steps = {} if resume_from is None else _drop_rows_after(path, resume_from)
+        self._csv = _Appended(path)
+        self._header_due = self._csv.empty
+        self._layout_due = len(seeds) > 1
+
+        places = [directory / f"seed-{s}" for s in seeds] if len(seeds) > 1 else [directory]
+        self._events = [
+            _Events(place, last_steps.get(seed)) for place, seed in zip(places, seeds, strict=True)
+        ]
+        self._mean = None
+        if len(seeds) > 1:
             mean_steps = round(np.mean(list(last_steps.values()))) if last_steps else None
-            self._mean = None if single else _Events(directory, mean_steps)
-            for events in (self._mean or self._events[0],):
-                events.add(text("config", f"```yaml\n{config_text}\n```"), 0)
+            self._mean = _Events(directory, mean_steps)
+        (self._mean or self._events[0]).add(text("config", f"```yaml\n{config_text}\n```"), 0)
 
     def write(self, iteration: int, env_steps: np.ndarray, metrics: Metrics) -> None:
-        """Record one iteration: env_steps [S] and metrics [S] each."""
-        with _storing(self._directory / "metrics.csv"):
-            columns = np.stack([np.asarray(x, float) for x in metrics.values()]).T.tolist()
-            lines = [",".join([*KEYS, *metrics])] if self._header_due else []
-            for seed, steps, row in zip(self._seeds, env_steps.tolist(), columns, strict=True):
-                lines.append(f"{iteration},{seed},{steps},{','.join(map(repr, row))}")
-            self._csv.write("".join(line + "\n" for line in lines).encode())  # at once, or not
-            self._header_due = False
-        with _storing(self._directory):
-            for events, steps, row in zip(self._events, env_steps.tolist(), columns, strict=True):
-                events.add_scalars(dict(zip(metrics, row, strict=True)), steps)
-            if self._mean is not None:
-                self._write_mean(self._mean, round(float(env_steps.mean())), metrics)
+        """Record one iteration: env_steps [S] and metrics [S] each; integers stay integers."""
+        rows = list(zip(*(x.tolist() for x in metrics.values()), strict=True))
+        steps = env_steps.tolist()
+        lines = [",".join([*KEYS, *metrics])] if self._header_due else []
+        for seed, x, row in zip(self._seeds, steps, rows, strict=True):
+            lines.append(f"{iteration},{seed},{x},{','.join(map(repr, row))}")
+        self._csv.write("".join(line + "\n" for line in lines).encode())
+        self._header_due = False
+        for events, x, row in zip(self._events, steps, rows, strict=True):
+            events.add_scalars(zip(metrics, row, strict=True), x)
+        if self._mean is not None:
+            self._write_mean(self._mean, round(float(env_steps.mean())), metrics)
 
     def close(self, final: Metrics) -> None:
         """Write the hyperparameters with their final metrics [S] and close all files."""
         shown = {k: str(v) if isinstance(v, bool) else v for k, v in self._settings.items()}
-        self._csv.close()
-        with _storing(self._directory):
+        try:
             for i, events in enumerate(self._events):
                 figures = {tag: float(x[i]) for tag, x in final.items()}
                 for summary in hparams({**shown, "seed": self._seeds[i]}, figures):
                     events.add(summary, 0)
-                events.add_scalars(figures, events.last_step)
+                events.add_scalars(figures.items(), events.last_step)
+        finally:
+            self._csv.close()
             for events in filter(None, [*self._events, self._mean]):
                 events.close()
 
     def _write_mean(self, events: _Events, step: int, metrics: Metrics) -> None:
-        if self._layout_due:
+        if self._layout_due:  # TensorBoard shows the charts of a group last to first
             charts = {
-                group: {tag: ["Margin", [tag, LOWER + tag, UPPER + tag]] for tag in tags}
+                group: {t: ["Margin", [t, LOWER + t, UPPER + t]] for t in reversed(list(tags))}
                 for group, tags in groupby(metrics, key=lambda tag: tag.split("/")[0])
             }
             events.add(custom_scalars(charts), 0)
             self._layout_due = False
-        found = mean_interval(np.stack(list(metrics.values())))
+        found = mean_interval(np.array(list(metrics.values()), float))
         for prefix, numbers in zip(("", LOWER, UPPER), found, strict=True):
-            named = dict(zip(metrics, numbers.tolist(), strict=True))
-            events.add_scalars({prefix + tag: x for tag, x in named.items()}, step)
+            tags = (prefix + tag for tag in metrics)
+            events.add_scalars(zip(tags, numbers.tolist(), strict=True), step)
+
+
+class _Appended:
+    """A file that grows by whole pieces; StorageFailed where one does not fit."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise StorageFailed(f"{path}: {error.strerror}") from error
+
+    @property
+    def empty(self) -> bool:
+        return self._file.tell() == 0
+
+    def write(self, piece: bytes) -> None:
+        try:
+            if self._file.write(piece) < len(piece):  # how a disk says that it is full now
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise StorageFailed(f"{self._path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class _Events:
-    """One TensorBoard event file, all scalars of a step in a single event."""
+    """One TensorBoard event file, all scalars of a step in a single event.
+
+    Written on the spot: TensorBoard's own writer has a thread, which tells of a full disk late.
+    """
 
     def __init__(self, directory: Path, resume_after: int | None) -> None:
-        self._writer = EventFileWriter(str(directory), max_queue_size=QUEUE, flush_secs=5)
+        # Readers take the files of one directory in the order of their names.
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = _Appended(directory / name)
+        self._records = RecordWriter(self._file)
         self.last_step = resume_after or 0
+        self._write(Event(file_version="brain.Event:2"))
         if resume_after is not None:  # readers drop whatever an earlier file has from here on
             start = SessionLog(status=SessionLog.START)
-            self._writer.add_event(
-                Event(wall_time=time.time(), step=resume_after + 1, session_log=start)
-            )
+            self._write(Event(step=resume_after + 1, session_log=start))
 
     def add(self, summary: Summary, step: int) -> None:
-        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._write(Event(step=step, summary=summary))
 
-    def add_scalars(self, scalars: Mapping[str, float], step: int) -> None:
-        values = [Summary.Value(tag=tag, simple_value=x) for tag, x in scalars.items()]
+    def add_scalars(self, scalars: Iterable[tuple[str, float]], step: int) -> None:
+        values = [Summary.Value(tag=tag, simple_value=x) for tag, x in scalars]
         self.add(Summary(value=values), step)
         self.last_step = step
 
     def close(self) -> None:
-        self._writer.flush()  # raises what the writer's thread met
-        self._writer.close()
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
 
 
-def _truncate(path: Path, resume_from: int | None, seeds: Sequence[int]) -> dict[int, int]:
-    """Drop rows after iteration `resume_from`; the last env_steps per seed of those that stay."""
-    if resume_from is None or not path.exists():
+def _drop_rows_after(path: Path, iteration: int) -> dict[int, int]:
+    """Cut metrics.csv back to `iteration`; the last env_steps of each seed in what stays."""
+    if not path.exists():
         return {}
-    with open(path, newline="") as file:
-        rows = list(csv.reader(file))
-    width = len(rows[0]) if rows else 0
-    kept = [r for r in rows[1:] if len(r) == width and int(r[0]) <= resume_from]
-    with open(path, "w", newline="") as file:
-        file.writelines(",".join(row) + "\n" for row in [*rows[:1], *kept])
-    return {seed: int(row[2]) for row in kept for seed in seeds if int(row[1]) == seed}
-
-
-@contextmanager
-def _storing(path: Path) -> Iterator[None]:
     try:
-        yield
+        header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
     except OSError as error:
-        raise StorageFailed(f"{path}: {error.strerror or error}") from error
+        raise StorageFailed(f"{path}: {error.strerror}") from error
+    last_steps, kept = {}, [header]
+    for row in rows:
+        if row.endswith(b"\n"):  # a killed process may leave half a row
+            number, seed, steps = map(int, row.split(b",", 3)[:3])
+            if number <= iteration:
+                kept.append(row)
+                last_steps[seed] = steps
+    write_atomically(path, b"".join(kept))
+    return last_steps

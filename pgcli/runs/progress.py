@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from pgcli.errors import StorageFailed
 
 BAR = 20  # characters
 REDRAW = 0.1  # seconds
@@ -18,16 +21,17 @@ class Progress:
 
     def __init__(self, interval: float) -> None:
         self._out = sys.stdout
+        if isinstance(self._out, io.TextIOWrapper):
+            self._out.reconfigure(errors="replace")  # an ASCII or Windows pipe has no Φ and no ─
         self._live = self._out.isatty()
         self._interval = REDRAW if self._live else interval
-        self._start = self._shown = time.perf_counter()
-        self._start_spent: float | None = None
+        self._shown = time.perf_counter()
+        self._start: tuple[float, float] | None = None  # clock and `spent` at the first update
         self._line = ""
 
     def say(self, message: str) -> None:
         """Print a message of its own."""
-        self._erase()
-        print(message, file=self._out, flush=True)
+        self._print(f"{self._erasing()}{message}\n")
 
     def update(
         self,
@@ -38,18 +42,16 @@ class Progress:
     ) -> None:
         """Take note of an iteration; env_steps and metrics are [S], shown as means over seeds."""
         now = time.perf_counter()
-        if self._start_spent is None:
-            self._start_spent = spent
-        mean = {tag: float(np.mean(x)) for tag, x in metrics.items()}
-        done = spent - self._start_spent
-        left = (1 - spent) * (now - self._start) / done if done > 0 and spent < 1 else None
+        self._start = self._start or (now, spent)
+        clock, done = now - self._start[0], spent - self._start[1]
+        left = (1 - spent) * clock / done if done > 0 and spent < 1 else None
         words = [
             f"{spent:4.0%}",
             f"iteration {iteration}",
             f"steps {_short(float(env_steps.sum()))}",
-            f"return {mean['rollout/ep_rew_mean']:.1f}",
-            f"variance {mean['gradient/variance']:.3g}",
-            f"SNR {mean['gradient/snr']:.3g}",
+            f"return {np.mean(metrics['rollout/ep_rew_mean']):.1f}",
+            f"variance {np.mean(metrics['gradient/variance']):.3g}",
+            f"SNR {np.mean(metrics['gradient/snr']):.3g}",
             f"{_short(float(np.sum(metrics['time/fps'])))} steps/s",
             "" if left is None else f"{_clock(left)} left",
         ]
@@ -64,21 +66,28 @@ class Progress:
         if self._line:
             self._show()
             if self._live:
-                print(file=self._out, flush=True)
+                self._print("\n")
             self._line = ""
 
     def _show(self) -> None:
         if not self._live:
-            print(self._line, file=self._out, flush=True)
+            self._print(self._line + "\n")
             return
         full = round(BAR * self._spent)
         line = f"{'━' * full}{'─' * (BAR - full)} {self._line}"
         width = shutil.get_terminal_size().columns - 1
-        print(f"\r\x1b[K{line[:width]}", end="", file=self._out, flush=True)
+        self._print(f"{self._erasing()}{line[:width]}")
 
-    def _erase(self) -> None:
-        if self._live and self._line:
-            print("\r\x1b[K", end="", file=self._out)
+    def _erasing(self) -> str:
+        return "\r\x1b[K" if self._live and self._line else ""
+
+    def _print(self, text: str) -> None:
+        try:
+            print(text, end="", file=self._out, flush=True)
+        except BrokenPipeError:  # the reader left, as `head` does
+            raise
+        except OSError as error:
+            raise StorageFailed(f"standard output: {error.strerror}") from error
 
 
 def table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:

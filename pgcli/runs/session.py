@@ -165,6 +165,8 @@ class Session:
     def _restore(self) -> None:
         """Load the newest checkpoint of the run directory, if it fits this configuration."""
         found = checkpoint.load_for(self._directory, self._config)
+        if found.damage:
+            self._progress.say(f"note: passed over {found.damage}")
         try:
             for part in self._parts:
                 part.load(found.arrays)

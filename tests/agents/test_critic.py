@@ -1,17 +1,17 @@
 """The value network: independence of seeds, standardised targets, learning."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from settings import train_config
 
-from pgcli.agents.critic import Critic
-from pgcli.config.schema import Activation, CriticConfig, Target
+from pgcli.agents.critic import Critic, LinearCritic
 
 
 def settings(**changes):
-    given = {"hidden": [16], "activation": Activation["tanh"], "lr": 0.01, "epochs": 1,
-             "minibatches": 4, "target": Target["monte_carlo"], "time_input": True}  # fmt: skip
-    return CriticConfig(**{**given, **changes})
+    return replace(train_config().critic, hidden=[16], lr=0.01, minibatches=4, **changes)
 
 
 def data(seeds=2, episodes=3, steps=6):
@@ -19,9 +19,8 @@ def data(seeds=2, episodes=3, steps=6):
     length = torch.tensor([[6, 3, 1], [2, 0, 5]])[:seeds]
     mask = torch.arange(steps) < length.unsqueeze(-1)
     obs = torch.randn(seeds, episodes, steps, 4, generator=rng)
-    final = torch.randn(seeds, episodes, 4, generator=rng)
     target = (100 + 30 * torch.randn(seeds, episodes, steps, generator=rng).double()) * mask
-    return obs, mask, final, length, target
+    return obs, mask, target
 
 
 def make(seeds, **changes):
@@ -30,48 +29,48 @@ def make(seeds, **changes):
 
 def test_values_are_zero_where_padded_and_right_elsewhere():
     critic = make([0, 1])
-    obs, mask, final, length, target = data()
+    obs, mask, target = data()
     critic.fit(obs, mask, target, 0)
-    found = critic.values(obs, mask, final, length)
-    assert not found.value[~mask].any()
+    found = critic.along(obs, mask)
+    assert not found[~mask].any()
     time = torch.arange(6).expand(2, 3, 6) / 6
     x = torch.cat([obs, time.unsqueeze(-1)], -1).flatten(1, 2)
     direct = critic.net.forward(critic.theta, x).reshape(2, 3, 6)
     direct = direct * critic.std[:, None, None] + critic.mean[:, None, None]
-    torch.testing.assert_close(found.value[mask], direct[mask].detach(), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(found[mask], direct[mask].detach(), rtol=1e-4, atol=1e-3)
 
 
 def test_a_seed_fits_alone_as_beside_others():
     both, one = make([0, 1]), make([1])
-    obs, mask, final, length, target = data()
+    obs, mask, target = data()
     for iteration in range(3):
         both.fit(obs, mask, target, iteration)
         one.fit(obs[1:], mask[1:], target[1:], iteration)
     torch.testing.assert_close(both.theta[1:], one.theta, rtol=1e-4, atol=1e-5)
-    a = both.values(obs, mask, final, length).value[1:]
-    b = one.values(obs[1:], mask[1:], final[1:], length[1:]).value
+    a = both.along(obs, mask)[1:]
+    b = one.along(obs[1:], mask[1:])
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
 
 
 def test_a_new_scale_of_the_targets_leaves_v_unchanged():
     """PopArt: mean and std move, the last layer is adjusted, V stays."""
     critic = make([0, 1])
-    obs, mask, final, length, target = data()
-    before = critic.values(obs, mask, final, length).value
+    obs, mask, target = data()
+    before = critic.along(obs, mask)
     rows = target.flatten(1).float()
     critic._rescale(rows, mask.flatten(1).float())
     assert critic.mean[0] > 50
-    torch.testing.assert_close(critic.values(obs, mask, final, length).value, before,
+    torch.testing.assert_close(critic.along(obs, mask), before,
                                rtol=1e-4, atol=1e-4)  # fmt: skip
 
 
 @pytest.mark.parametrize("time_input", [False, True])
 def test_fitting_reduces_the_error(time_input):
     critic = make([0], time_input=time_input)
-    obs, mask, final, length, target = (x[:1] for x in data())
+    obs, mask, target = (x[:1] for x in data())
 
     def error():
-        v = critic.values(obs, mask, final, length).value
+        v = critic.along(obs, mask)
         return float(((v - target) * mask).square().sum())
 
     first = error()
@@ -79,3 +78,17 @@ def test_fitting_reduces_the_error(time_input):
         critic.fit(obs, mask, target, iteration)
     assert error() < 0.05 * first
     assert np.isfinite(critic.theta.detach().numpy()).all()
+
+
+def test_linear_critic_solves_least_squares():
+    obs, mask, _ = data()
+    critic = LinearCritic(4, 6, seeds=2, device=torch.device("cpu"))
+    time = torch.arange(6).expand(2, 3, 6) / 6
+    truth = 3 * obs[..., 0].double() - obs[..., 1].double() ** 2 + 5 * time + 2
+    assert not critic.along(obs, mask).any()
+    critic.fit(obs, mask, truth * mask, 0)
+    found = critic.along(obs, mask)
+    torch.testing.assert_close(found[mask], truth[mask].float(), rtol=5e-3, atol=5e-3)
+    assert not found[~mask].any()
+    end = critic.after(obs[:, :, 2], torch.full((2, 3), 2))
+    torch.testing.assert_close(end[mask[..., 2]], found[..., 2][mask[..., 2]])

@@ -1,24 +1,24 @@
 """Heads, networks and the NumPy actor."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from settings import train_config
 
 from pgcli.agents.heads import Bernoulli, Categorical, Gaussian, MultiCategorical, make_head
 from pgcli.agents.network import ACTIVATIONS, Mlp
 from pgcli.agents.policy import Actor, Policy
-from pgcli.config.schema import Activation, Init, PolicyConfig
+from pgcli.config.schema import BehaviourConfig, Init
 
 HEADS = [Categorical(3), MultiCategorical((2, 3)), Bernoulli(2), Gaussian(2)]
 DISCRETE = HEADS[:3]
 
 
 def settings(**changes):
-    given = {"hidden": [8], "activation": Activation["tanh"], "init": Init["orthogonal"],
-             "output_gain": 1.0, "bias": True, "log_std": -0.5}  # fmt: skip
-    return PolicyConfig(**{**given, **changes})
+    return replace(train_config().policy, output_gain=1.0, log_std=-0.5, **changes)
 
 
 def all_actions(head):
@@ -125,3 +125,42 @@ def test_make_head_knows_every_kind():
     assert make_head("MULTI_CATEGORICAL", (2, 3)) == MultiCategorical((2, 3))
     assert make_head("BERNOULLI", (4,)) == Bernoulli(4)
     assert make_head("GAUSSIAN", (2,)) == Gaussian(2)
+
+
+@pytest.mark.parametrize("head", DISCRETE, ids=repr)
+@pytest.mark.parametrize(("temperature", "epsilon"), [(1.0, 0.0), (2.0, 0.0), (0.5, 0.3)])
+def test_behaviour_is_tempered_and_mixed(head, temperature, epsilon):
+    act = all_actions(head)
+    out, extra = outputs(head)
+    rows = (1, len(act), head.num_outputs)
+    changed = head.behaviour(out, extra, temperature, epsilon)
+    found = head.log_prob(changed[0].expand(rows), extra, act[None]).exp()
+    assert found.sum().item() == pytest.approx(1, abs=1e-12)
+    if isinstance(head, Categorical):
+        expected = (1 - epsilon) * (out / temperature).softmax(-1) + epsilon / head.n
+        torch.testing.assert_close(found, expected[0])
+    if epsilon == 0:
+        logp = head.log_prob(out.expand(rows), extra, act[None]) / temperature
+        torch.testing.assert_close(found, logp.softmax(-1))
+
+
+def test_a_gaussian_behaviour_is_wider_and_never_uniform():
+    head = Gaussian(2)
+    out, extra = outputs(head)
+    _, wider = head.behaviour(out, extra, 4.0, 0.0)
+    torch.testing.assert_close(wider.exp(), 2 * extra.exp())
+    with pytest.raises(ValueError, match="no uniform"):
+        head.behaviour(out, extra, 1.0, 0.1)
+
+
+def test_the_actor_follows_the_behaviour():
+    head = Categorical(2)
+    policy = Policy(Mlp((1, 2)), head)
+    theta = torch.tensor([[3.0, -3.0, 0.0, 0.0]])
+    by = BehaviourConfig(temperature=1.0, epsilon=0.5)
+    actor = Actor(policy, theta, [0], 0, slots=1000, behaviour=by)
+    act = np.concatenate([actor(np.ones((1, 1000, 1), np.float32)) for _ in range(20)])
+    obs = torch.ones(1, 1, 1)
+    one = policy.behaviour_log_prob(theta, obs, torch.tensor([[1]]), by).exp().item()
+    assert one == pytest.approx(0.25, abs=0.01)
+    assert act.mean() == pytest.approx(one, abs=0.012)

@@ -9,6 +9,7 @@ import yaml
 from settings import train_config
 
 from pgcli.config.compose import compose_all, settings
+from pgcli.config.meanings import annotated, comments
 from pgcli.config.schema import TrainConfig, flat
 from pgcli.config.sources import conf_dir
 from pgcli.errors import ConfigError
@@ -31,14 +32,20 @@ def test_every_preset_composes(preset):
 
 def test_no_preset_says_what_is_the_default_anyway():
     """One home for every value: a preset holds only what differs from train.yaml."""
-    base = yaml.safe_load((conf_dir() / "train.yaml").read_text())
+
+    def leaves(tree, prefix=""):
+        for key, value in (tree or {}).items():
+            if isinstance(value, dict) and value:
+                yield from leaves(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    base = dict(leaves(yaml.safe_load((conf_dir() / "train.yaml").read_text())))
     for path in conf_dir().glob("*/*.yaml"):
-        given = yaml.safe_load(path.read_text()) or {}
-        nested = given if "_global_" in path.read_text() else {path.parent.name: given}
-        for section, values in nested.items():
-            for key, value in (values or {}).items():
-                known = (base.get(section) or {}).get(key, object())
-                assert known != value, f"{path}: {section}.{key} is {value} already"
+        text = path.read_text()
+        prefix = "" if "@package _global_" in text else f"{path.parent.name}."
+        for key, value in leaves(yaml.safe_load(text), prefix):
+            assert base.get(key, object()) != value, f"{path}: {key} is {value} already"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +88,7 @@ def test_what_cannot_work_together_is_refused(lines, key):
 def test_a_sweep_is_composed_job_by_job():
     found = compose_all("train", ["estimator=total,rtg", "seed=range(3)"], None, multirun=True)
     pairs = [(c.config.estimator.phi.name, c.config.seed) for c in found]
-    assert pairs == list(itertools.product(["total_return", "reward_to_go"], range(3)))
+    assert sorted(pairs) == sorted(itertools.product(["total_return", "reward_to_go"], range(3)))
 
 
 def test_a_large_sweep_is_checked_value_by_value():
@@ -104,3 +111,45 @@ def test_any_environment_id_is_a_choice(tmp_path):
 def test_conf_is_found_beside_or_inside_the_package():
     assert (conf_dir() / "train.yaml").is_file()
     assert conf_dir().is_absolute()
+
+
+def test_every_setting_has_a_meaning():
+    given_by_groups = {"env.id", "estimator.phi", "optimizer.name"}
+    assert set(settings(TrainConfig)) - given_by_groups <= set(comments("train"))
+
+
+def test_meanings_stand_beside_their_setting_and_nowhere_else():
+    text = "seed of all\na:\n  seed: 1\n  list:\n  - 3\nseed: 2\n"
+    said = annotated(text, {"a.list": "numbers", "seed": "a seed"})
+    assert [line.split() for line in said.splitlines()] == [
+        ["seed", "of", "all"], ["a:"], ["seed:", "1"], ["list:", "#", "numbers"], ["-", "3"],
+        ["seed:", "2", "#", "a", "seed"],
+    ]  # fmt: skip
+
+
+def test_a_file_may_ask_for_a_sweep(tmp_path):
+    place = tmp_path / "experiment"
+    place.mkdir()
+    (place / "seeds.yaml").write_text(
+        "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: 3,4\n"
+    )
+
+    def seeds(*lines):
+        found = compose_all("train", ["experiment=seeds", *lines], str(tmp_path), multirun=False)
+        assert all(c.multirun for c in found)
+        return [c.config.seed for c in found]
+
+    assert seeds() == [3, 4]
+    assert seeds("seed=7") == [7]
+    with pytest.raises(ConfigError, match=r"^seed=-1"):
+        seeds("seed=5,-1")
+
+
+def test_a_short_list_is_checked_before_a_long_one():
+    with pytest.raises(ConfigError, match=r"^estimator\.lam=2"):
+        compose_all("train", ["seed=1,2,-3", "estimator.lam=1,2"], None, multirun=True)
+
+
+def test_globs_are_expanded_before_the_check():
+    found = compose_all("train", ["optimizer=glob(adam*)"], None, multirun=True)
+    assert [c.config.optimizer.name.name for c in found] == ["adam", "adamw"]

@@ -12,46 +12,70 @@ from tiny_mdp import TinyMdp
 
 from pgcli.config.schema import Baseline, EstimatorConfig, Importance, Phi
 from pgcli.estimators.bias import bias_notes
-from pgcli.estimators.estimator import Episodes, weights
+from pgcli.estimators.estimator import FITTED, Episodes, terms
+from pgcli.gradients.control import controlled
 from pgcli.gradients.trajectory import trajectory_gradients
 
 
 def combinations():
-    for phi, base, imp, gamma, lam, by_state, norm, boot in itertools.product(
-        Phi, Baseline, Importance, (1.0, 0.9), (0.0, 0.7, 1.0), (False, True), (False, True),
-        (False, True),
-    ):  # fmt: skip
-        if phi is not Phi["gae"] and (lam, boot) != (1.0, False):
-            continue  # these act on GAE alone
-        if phi is Phi["gae"] and base is not Baseline["none"]:
+    """Every combination that is not refused, on-policy and off-policy."""
+    for phi, base, form, by_state, off in itertools.product(
+        Phi, Baseline, Importance, (False, True), (False, True)
+    ):
+        if phi.name in ("advantage", "td", "n_step", "gae") and base is not Baseline["none"]:
             continue  # refused
-        yield EstimatorConfig(phi, base, imp, gamma, lam, by_state, norm, boot)
+        if form is not Importance["none"] and not off:
+            continue  # the weights are 1; test_weights_are_one_on_policy
+        options = [{}, {"gamma": 0.9}]
+        if phi is Phi["gae"]:
+            options += [{"lam": 0.0}, {"lam": 1.0}, {"lam": 1.0, "bootstrap": True}]
+        if phi is Phi["n_step"]:
+            options += [{"n": 1}, {"n": 2, "bootstrap": True}]
+        if form is not Importance["none"] and phi.name in ("reward_to_go", "total_return"):
+            options += [{"self_normalize": True}, {"clip_ratio": 1.1}]
+        if base not in FITTED and not off:
+            options += [{"normalize": True}]
+        for option in options:
+            given = {
+                "gamma": 1.0, "lam": 0.7, "normalize": False, "bootstrap": False, "n": 1,
+                "constant": 1.3, "self_normalize": False, "clip_ratio": None, **option,
+            }  # fmt: skip
+            yield EstimatorConfig(phi, base, form, discount_state=by_state, **given), off
 
 
-def name(config: EstimatorConfig) -> str:
-    return (
-        f"{config.phi.name}-{config.baseline.name}-γ{config.gamma}-λ{config.lam}"
-        f"{'-γ^t' * config.discount_state}{'-norm' * config.normalize}{'-boot' * config.bootstrap}"
-    )
+def name(case) -> str:
+    config, off = case
+    flags = [f"{k}={v}" for k, v in vars(config).items() if not hasattr(v, "name") and v]
+    shown = (config.phi.name, config.baseline.name, config.importance.name, *flags)
+    return " ".join(shown).replace("gamma", "γ").replace("lam", "λ") + " off-policy" * off
 
 
-def expected_gradient(mdp, policy, theta, config, value, final_value):
+def expected_gradient(mdp, policy, theta, behaviour, config, value, final_value, q):
     """E[ĝ] [1, P]: the production code on all pairs of trajectories, weighted by probability."""
-    b, p = mdp.batch, mdp.probabilities(policy, theta).detach()
+    b, p = mdp.batch, mdp.probabilities(policy, behaviour).detach()
+    rows = b.obs.flatten(1, 2), b.act.flatten(1, 2)
+    ratio = policy.log_prob(theta, *rows) - policy.log_prob(behaviour, *rows)
+    log_ratio = (ratio.reshape(b.mask.shape) * b.mask)[0].detach()
     n = len(p)
     first, second = (x.flatten() for x in torch.meshgrid(*[torch.arange(n)] * 2, indexing="ij"))
     pair = torch.stack([first, second], 1)  # [n², 2]: the batch axis N = 2
-    w = weights(
+    found = terms(
         config,
         Episodes(b.rew[0][pair], b.mask[0][pair], b.truncated[0][pair], value[pair],
-                 final_value[pair]),
+                 final_value[pair], q[pair], log_ratio[pair]),
     )  # fmt: skip
+    chance = (p[first] * p[second]).unsqueeze(-1)
+    factors, _, _ = policy.score_factors(theta, *rows)
+    if config.baseline in FITTED:
+        # No coupling but through the fitted coefficient: one trajectory's terms are its own.
+        own = torch.stack([found.weights[:: n + 1, 0], found.control[:: n + 1, 0]])
+        x, s = (trajectory_gradients(factors, w[None], policy.num_params)[0] for w in own)
+        g = controlled(x[pair], s[pair], per_parameter=config.baseline is FITTED[1])
+        return (0.5 * chance * g.sum(1)).sum(0, keepdim=True)
     # ĝ is linear in the weights: gather the expected weight of every trajectory's scores.
     mean_w = torch.zeros_like(b.rew[0])
-    chance = (p[first] * p[second]).unsqueeze(-1)
     for member in range(2):
-        mean_w.index_add_(0, pair[:, member], 0.5 * chance * w[:, member])
-    factors, _, _ = policy.score_factors(theta, b.obs.flatten(1, 2), b.act.flatten(1, 2))
+        mean_w.index_add_(0, pair[:, member], 0.5 * chance * found.weights[:, member])
     return trajectory_gradients(factors, mean_w.unsqueeze(0), policy.num_params).sum(1)
 
 
@@ -62,7 +86,16 @@ def problem(request):
     theta = torch.randn(
         1, policy.num_params, dtype=torch.float64, generator=torch.Generator().manual_seed(7)
     )
-    return mdp, policy, theta
+    return (
+        mdp,
+        policy,
+        theta,
+        theta
+        + 0.3
+        * torch.randn(
+            1, policy.num_params, dtype=torch.float64, generator=torch.Generator().manual_seed(8)
+        ),
+    )
 
 
 def arbitrary_values(mdp):
@@ -71,37 +104,54 @@ def arbitrary_values(mdp):
     return v[state], v[final]
 
 
-@pytest.mark.parametrize("config", list(combinations()), ids=name)
-def test_exact_if_and_only_if_without_a_bias_note(problem, config):
-    mdp, policy, theta = problem
+def arbitrary_q(mdp):
+    state, _ = mdp.states_and_times()
+    q = torch.tensor([[0.4, -1.1], [2.0, 0.3], [0.0, 0.0]], dtype=torch.float64)
+    return q[state, mdp.batch.act[0]]
+
+
+@pytest.mark.parametrize("case", list(combinations()), ids=name)
+def test_exact_if_and_only_if_without_a_bias_note(problem, case):
+    mdp, policy, theta, other = problem
+    config, off = case
     truth = mdp.gradient(policy, theta, config.gamma)
-    estimate = expected_gradient(mdp, policy, theta, config, *arbitrary_values(mdp))
+    behaviour = other if off else theta
+    estimate = expected_gradient(
+        mdp, policy, theta, behaviour, config, *arbitrary_values(mdp), arbitrary_q(mdp)
+    )
     error = (estimate - truth).norm() / truth.norm()
-    if bias_notes(config, counted_by_steps=False):
+    if bias_notes(config, off_policy=off):
         assert error > 1e-4
     else:
         assert error < 1e-10
 
 
-@pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("importance", ["none", "trajectory", "per_decision"])
 @pytest.mark.parametrize("gamma", [1.0, 0.9])
 @pytest.mark.parametrize("bootstrap", [False, True])
-def test_gae_with_the_exact_value_of_the_finite_horizon_is_unbiased(problem, lam, gamma, bootstrap):
-    """V_t(s) with V_T = 0: bootstrapping at the limit then adds nothing."""
-    mdp, policy, theta = problem
+@pytest.mark.parametrize("phi", ["q", "advantage", "td", "n_step", "gae"])
+def test_exact_critics_leave_no_bias(problem, phi, importance, gamma, bootstrap):
+    """V_t(s) and Q_t(s, a) of the time-limited task, V_T = 0: bootstrapping there adds nothing."""
+    mdp, policy, theta, other = problem
+    off = importance != "none"
     config = EstimatorConfig(
-        Phi["gae"], Baseline["none"], Importance["none"], gamma, lam, True, False, bootstrap
-    )
-    v = mdp.values(mdp.action_probabilities(policy, theta).detach(), gamma)
+        Phi[phi], Baseline["none"], Importance[importance], gamma, 0.6, True, False, bootstrap,
+        2, 0.0, False, None,
+    )  # fmt: skip
+    pi = mdp.action_probabilities(policy, theta).detach()
+    v, q = mdp.values(pi, gamma), mdp.action_values(pi, gamma)
     state, final = mdp.states_and_times()
-    value = v[torch.arange(mdp.horizon), state]
-    estimate = expected_gradient(mdp, policy, theta, config, value, v[mdp.horizon, final])
+    time = torch.arange(mdp.horizon)
+    estimate = expected_gradient(
+        mdp, policy, theta, other if off else theta, config, v[time, state],
+        v[mdp.horizon, final], q[time, state, mdp.batch.act[0]],
+    )  # fmt: skip
     truth = mdp.gradient(policy, theta, gamma)
-    torch.testing.assert_close(estimate, truth, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(estimate, truth, rtol=1e-9, atol=1e-10)
 
 
 def test_dynamic_programming_agrees_with_the_listed_trajectories(problem):
-    mdp, policy, theta = problem
+    mdp, policy, theta, _ = problem
     p = mdp.probabilities(policy, theta)
     assert p.sum().item() == pytest.approx(1, abs=1e-12)
     pi = mdp.action_probabilities(policy, theta)
@@ -112,7 +162,7 @@ def test_dynamic_programming_agrees_with_the_listed_trajectories(problem):
 
 def test_own_sample_mean_would_shrink_the_gradient_by_one_half(problem):
     """The bias that leave-one-out avoids: with N = 2, subtracting the batch mean halves ∇J."""
-    mdp, policy, theta = problem
+    mdp, policy, theta, _ = problem
     b, p = mdp.batch, mdp.probabilities(policy, theta).detach()
     ret = b.rew[0].sum(-1)
     mean_of_pair = 0.5 * (ret + (p * ret).sum())  # E over the partner of the pair's mean

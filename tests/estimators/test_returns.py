@@ -1,9 +1,12 @@
 """Slow oracles in the papers' notation beside the vectorised code, and the identities."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from settings import train_config
 
-from pgcli.config.schema import Baseline, EstimatorConfig, Importance, Phi, Target
+from pgcli.config.schema import Baseline, Importance, Phi, Target
 from pgcli.estimators import baselines, returns
 from pgcli.estimators.estimator import Episodes, standardized, value_target, weights
 
@@ -21,10 +24,14 @@ def episodes(seed=0, shape=(2, 3), steps=9):
     return Episodes(rew, mask, torch.rand(shape, generator=rng) < 0.5, value, final)
 
 
-def config(phi="reward_to_go", baseline="none", gamma=0.97, lam=0.9, **flags):
-    given = {"discount_state": False, "normalize": False, "bootstrap": True, **flags}
-    return EstimatorConfig(
-        Phi[phi], Baseline[baseline], Importance["none"], gamma=gamma, lam=lam, **given
+def config(phi="reward_to_go", baseline="none", importance="none", **values):
+    given = {"gamma": 0.97, "lam": 0.9, "bootstrap": True, **values}
+    return replace(
+        train_config().estimator,
+        phi=Phi[phi],
+        baseline=Baseline[baseline],
+        importance=Importance[importance],
+        **given,
     )
 
 
@@ -147,3 +154,43 @@ def test_value_targets():
 def test_weights_never_carry_a_gradient():
     batch = episodes()
     assert not weights(config("gae"), batch).requires_grad
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 20])
+def test_n_step_term_by_term(n):
+    """Σ_{k<n} γ^k r_{t+k} + γ^n V(s_{t+n}) − V(s_t), cut short by the episode's end."""
+    batch = episodes()
+    found = weights(config("n_step", n=n), batch)
+    for index, length in each(batch):
+        v = [float(x) for x in batch.value[index][:length]]
+        v.append(float(batch.final_value[index]) if batch.truncated[index] else 0.0)
+        r = [float(x) for x in batch.rew[index][:length]]
+        for t in range(length):
+            end = min(t + n, length)
+            expected = sum(0.97 ** (k - t) * r[k] for k in range(t, end)) - v[t]
+            expected += 0.97 ** (end - t) * v[end]
+            assert found[index][t].item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_identities_between_the_forms():
+    batch = episodes()
+    same = [
+        (config("n_step", n=1), config("td")),
+        (config("gae", lam=0.0), config("td")),
+        (config("gae", lam=1.0), config("n_step", n=100)),
+        (config("gae", lam=1.0, bootstrap=False), config("reward_to_go", "value")),
+        (config("q"), config("q", "constant", constant=0.0)),
+    ]
+    batch = replace(batch, q=batch.value.flip(-1) * batch.mask)
+    for a, b in same:
+        torch.testing.assert_close(weights(a, batch), weights(b, batch), rtol=1e-12, atol=1e-12)
+    minus_v = weights(config("q"), batch) - batch.value * batch.mask
+    torch.testing.assert_close(weights(config("advantage"), batch), minus_v)
+
+
+def test_time_mean_by_hand():
+    phi = torch.tensor([[4.0, 2.0, 7.0], [10.0, 6.0, 0.0], [1.0, 0.0, 0.0]])
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0]]).bool()
+    found = baselines.leave_one_out_time_mean(phi, mask)
+    assert found[mask].tolist() == [5.5, 6.0, 0.0, 2.5, 2.0, 7.0]
+    assert baselines.own_mean(phi, mask).item() == pytest.approx((13 / 3 + 8 + 1) / 3)

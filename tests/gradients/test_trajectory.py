@@ -131,3 +131,27 @@ def test_scale_does_not_depend_on_episode_length():
     found = measure(trajectory.gradient_sums(policy, theta, batch, batch.mask.double()))
     n = int(batch.episodes[0])
     torch.testing.assert_close(found.gradient, g.sum(1) / n, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("per_parameter", [False, True])
+@pytest.mark.parametrize("chunk", [1, 40, 10_000])
+def test_fitted_baseline_is_the_same_in_chunks(per_parameter, chunk, monkeypatch):
+    """Against b fitted on the others one trajectory at a time, from autograd's gradients."""
+    monkeypatch.setattr(trajectory, "CHUNK_STEPS", chunk)
+    policy, theta, batch, weights = problem("categorical")
+    control = 0.5 * batch.mask.double()
+    x = slow_trajectory_gradients(policy, theta, batch, weights)
+    s = slow_trajectory_gradients(policy, theta, batch, control)
+    expected = torch.zeros_like(x)
+    for i, n in enumerate([7, 6]):
+        for j in range(n):
+            others = [k for k in range(n) if k != j]
+            xs, ss = (x * s)[i, others], (s * s)[i, others]
+            b = xs.sum(0) / ss.sum(0) if per_parameter else xs.sum() / ss.sum()
+            expected[i, j] = x[i, j] - b * s[i, j]
+    sums = trajectory.fitted_gradient_sums(
+        policy, theta, batch, weights, control, per_parameter=per_parameter
+    )
+    torch.testing.assert_close(sums.gradient, expected.sum(1), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(sums.square, expected.square().sum((1, 2)), rtol=1e-9, atol=1e-9)
+    assert sums.groups.tolist() == [7, 6]

@@ -1,7 +1,7 @@
 """metrics.csv and TensorBoard, read back."""
 
 import csv
-from pathlib import Path
+import os
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pgcli.analysis.intervals import mean_interval
 from pgcli.errors import StorageFailed
-from pgcli.runs.logbook import LOWER, UPPER, Logbook
+from pgcli.runs.logbook import LOWER, UPPER, Logbook, _Appended
 
 METRICS = {"rollout/ep_rew_mean": [1.5, 2.5, 7.0], "gradient/snr": [0.1, -0.2, np.nan]}
 
@@ -52,11 +52,13 @@ def test_one_seed_writes_into_the_run_directory(tmp_path):
     assert not [p for p in tmp_path.iterdir() if p.is_dir()]
 
 
-def test_floats_survive_the_round_trip(tmp_path):
+def test_numbers_survive_the_round_trip(tmp_path):
     log = book(tmp_path, [0])
-    values = {"a": np.array([0.1 + 0.2]), "b": np.array([1e-300])}
-    log.write(1, np.array([1]), values)
-    assert [float(rows(tmp_path)[0][k]) for k in values] == [0.1 + 0.2, 1e-300]  # flushed
+    values = {"a": np.array([0.1 + 0.2]), "b": np.array([1e-300]), "c": np.array([np.nan])}
+    log.write(1, np.array([1]), {**values, "episodes": np.array([32])})
+    found = rows(tmp_path)[0]  # flushed
+    np.testing.assert_equal([float(found[k]) for k in "abc"], [0.1 + 0.2, 1e-300, np.nan])
+    assert found["episodes"] == "32"
     log.close({})
 
 
@@ -102,31 +104,47 @@ def test_resuming_drops_what_came_after_the_checkpoint(tmp_path, seeds):
     assert steps == [100 * i + (seeds - 1) for i in (1, 2, 3, 4, 5)]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_named(tmp_path):
-    (tmp_path / "metrics.csv").symlink_to("/dev/full")
-    log = book(tmp_path, [0])
-    with pytest.raises(StorageFailed, match=r"metrics\.csv: No space left"):
-        log.write(1, np.array([1]), numbers(1))
-    log._csv.close()
+def test_a_full_disk_while_resuming_loses_no_row(tmp_path, monkeypatch):
+    write(tmp_path, 1, [1, 2])
+    before = (tmp_path / "metrics.csv").read_bytes()
 
-
-def test_a_failure_of_the_event_writers_thread_is_told_once(tmp_path, monkeypatch, capfd):
-    log = book(tmp_path, [0])
-    writer = log._events[0]._writer._async_writer._writer
-
-    def full(data):
+    def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer, "write", full)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageFailed, match=r"metrics\.csv: No space left"):
+        book(tmp_path, [0], resume_from=1)
+    assert (tmp_path / "metrics.csv").read_bytes() == before
 
-    def write_all():
+
+@pytest.fixture
+def small_files():
+    """No file of this process grows beyond 3000 bytes."""
+    resource = pytest.importorskip("resource")
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, old[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_a_piece_that_fits_only_in_part_is_told(tmp_path, small_files):
+    file = _Appended(tmp_path / "metrics.csv")
+    file.write(b"x" * 2990)
+    with pytest.raises(StorageFailed, match=r"metrics\.csv: No space left"):
+        file.write(b"x" * 20)
+    file.close()
+
+
+def test_a_disk_that_fills_up_is_told_at_once_and_all_files_are_closed(tmp_path, small_files):
+    log = book(tmp_path, [0])
+
+    def write_on():
         for i in range(200):
             log.write(i, np.array([i]), numbers(1))
-        log.close({})
 
-    with pytest.raises(StorageFailed, match="No space left"):
-        write_all()
-    log._events[0]._writer._async_writer._worker.join(60)
-    log._csv.close()
-    assert "Traceback" not in capfd.readouterr().err
+    with pytest.raises(StorageFailed, match=r"events.*: (No space left|File too large)"):
+        write_on()
+    with pytest.raises(StorageFailed, match=r"events.*: (No space left|File too large)"):
+        log.close({})
+    assert log._csv._file.closed
+    assert log._events[0]._file._file.closed

@@ -1,0 +1,84 @@
+"""From a configuration to what trains: policy, critics, device, and the facts worth telling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pgcli.agents.critic import Critic, LinearCritic
+from pgcli.agents.heads import make_head
+from pgcli.agents.learner import Learner
+from pgcli.agents.network import Mlp
+from pgcli.agents.policy import Policy
+from pgcli.config.schema import Baseline, Device, TrainConfig
+from pgcli.environments.engines import Engine
+from pgcli.environments.spaces import ActionKind
+from pgcli.errors import ConfigError
+from pgcli.estimators import estimator
+from pgcli.estimators.bias import bias_notes
+from pgcli.gradients.trajectory import group_size
+from pgcli.streams import Purpose
+
+
+def build_learner(
+    config: TrainConfig, engine: Engine, seeds: list[int], device: torch.device
+) -> Learner:
+    """Policy, and the critics that the estimator needs, to fit the environment's spaces."""
+    kind = engine.action.kind
+    if config.behaviour.epsilon and kind is ActionKind.GAUSSIAN:
+        allowed = "only 0: a continuous action space has no uniform policy"
+        raise ConfigError("behaviour.epsilon", config.behaviour.epsilon, allowed)
+    head = make_head(kind.name, engine.action.sizes)
+    settings = config.policy
+    sizes = (engine.obs_dim, *settings.hidden, head.num_outputs)
+    policy = Policy(Mlp(sizes, settings.activation.name, settings.bias), head)
+    critics: dict[str, Critic | LinearCritic] = {}
+    horizon = engine.max_episode_steps
+    if config.estimator.baseline is Baseline["linear"]:
+        critics["value"] = LinearCritic(engine.obs_dim, horizon, len(seeds), device)
+    elif estimator.needs_value(config.estimator):
+        critics["value"] = Critic(config.critic, engine.obs_dim, horizon, seeds, device)
+    if estimator.needs_q(config.estimator):
+        inputs = engine.obs_dim + head.num_outputs
+        critics["q"] = Critic(
+            config.critic, inputs, horizon, seeds, device, Purpose.Q_INIT, Purpose.Q_FIT
+        )
+    return Learner(config, policy, critics, seeds, device)
+
+
+def facts(config: TrainConfig, engine: Engine, policy: Policy) -> dict[str, Any]:
+    """What a reader of the results must know; "bias" and "notices" are said at the start."""
+    notices = []
+    if not engine.exact_resume:
+        notices.append(f"{engine.name} cannot be seeded at reset: a resumed run is not bit-exact")
+    fitted = config.estimator.baseline in estimator.FITTED
+    if not config.batch_steps and config.gradient.measure and not fitted:
+        group = group_size(config.seeds * config.batch_size, policy.num_params, config.gradient)
+        if group > 1:
+            notices.append(
+                f"variance from groups of {group} episodes: "
+                f"{config.batch_size} × {policy.num_params} numbers exceed gradient.memory_mb"
+            )
+    bias = bias_notes(
+        config.estimator,
+        counted_by_steps=config.batch_steps is not None,
+        off_policy=config.off_policy,
+        reused=config.updates_per_batch > 1,
+    )
+    return {
+        "environment": config.env.id,
+        "engine": engine.name,
+        "parameters": policy.num_params,
+        "bias": bias,
+        "notices": notices,
+    }
+
+
+def choose_device(device: Device) -> torch.device:
+    """The torch device; `auto` is CUDA where there is one."""
+    if device is Device["cpu"] or (device is Device["auto"] and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError("device", device, "no CUDA device here: cpu or auto")
+    return torch.device("cuda")

@@ -1,0 +1,52 @@
+"""Importance weights: data from a behaviour policy θ̄, an estimate for the target policy θ.
+
+Everything stays in log space until the last step. `log_ratio` is log π_θ(a_t|s_t) minus
+log π_θ̄(a_t|s_t) at times [0, T), zero where padded: the product over an ended episode stays.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LOG_LIMIT = 30.0  # |log weight| beyond which it is clamped: e^30 squared still fits a float32
+
+
+class Weights(NamedTuple):
+    """Importance weights and how often their logarithm had to be clamped."""
+
+    weight: Tensor  # [..., N, T]
+    clamped: Tensor  # [...]: how many of the real steps
+
+
+def log_prefix(log_ratio: Tensor) -> Tensor:
+    """log ρ_{0:t} = Σ_{k≤t} log ρ_k, `[..., T]`."""
+    return log_ratio.cumsum(-1)
+
+
+def log_whole(log_ratio: Tensor) -> Tensor:
+    """log ρ_{0:T−1}, the same at every t, `[..., T]`."""
+    return log_ratio.sum(-1, keepdim=True).expand_as(log_ratio)
+
+
+def exponentiated(log_weight: Tensor, mask: Tensor, clip: float | None = None) -> Weights:
+    """exp of the log weights, finite at any log-ratio; above `clip` they are cut (biased)."""
+    clamped = (log_weight.abs() > LOG_LIMIT) & mask
+    weight = log_weight.clamp(-LOG_LIMIT, LOG_LIMIT).exp()
+    if clip is not None:
+        weight = weight.clamp(max=clip)
+    return Weights(weight, clamped.sum((-2, -1)))
+
+
+def self_normalized(weight: Tensor, counted: Tensor) -> Tensor:
+    """Weights [..., N, T] over their mean at the same t among those counted: bias O(1/N)."""
+    mean = (weight * counted).sum(-2, keepdim=True) / counted.sum(-2, keepdim=True).clamp(min=1)
+    return torch.where(mean > 0, weight / mean, 0.0)
+
+
+def effective_sample_size(weight: Tensor, counted: Tensor) -> Tensor:
+    """ESS = (Σ w)² / Σ w² over the trajectories counted, at each t: `[..., N, T]` to `[..., T]`."""
+    w = weight * counted
+    return w.sum(-2).square() / w.square().sum(-2).clamp(min=torch.finfo(w.dtype).tiny)

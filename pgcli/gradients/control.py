@@ -1,0 +1,50 @@
+"""Baselines that are fitted on trajectory gradients: the constant of least variance.
+
+With X_n the gradient estimate of a trajectory without a baseline and S_n its (weighted) score, a
+constant b gives g_n = X_n − b S_n, and E‖g − E g‖² is least at b* = E⟨X, S⟩/E‖S‖²; coordinate by
+coordinate, b*_j = E[X_j S_j]/E[S_j²]. For the total return that is the textbook's E[‖S‖²R]/E‖S‖²
+(Greensmith et al. 2004); for reward-to-go it holds the cross terms that E[‖g_t‖²G_t] leaves out.
+
+Each trajectory's b is fitted on the OTHERS, so the estimate stays unbiased.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def moments(x: Tensor, s: Tensor, per_parameter: bool) -> tuple[Tensor, Tensor]:
+    """⟨X_n, S_n⟩ and ‖S_n‖² of x, s [..., N, P]: [..., N, 1], or [..., N, P] per parameter."""
+    if per_parameter:
+        return x * s, s * s
+    return (x * s).sum(-1, keepdim=True), (s * s).sum(-1, keepdim=True)
+
+
+def controlled(
+    x: Tensor,
+    s: Tensor,
+    *,
+    per_parameter: bool,
+    elsewhere: tuple[Tensor, Tensor] | tuple[float, float] = (0.0, 0.0),
+) -> Tensor:
+    """g_n = X_n − b_{−n} S_n, [..., N, P]; b is 0 where the others' scores vanish.
+
+    `elsewhere`: the moments summed over the trajectories of the batch that are not among these N.
+    """
+    xs, ss = moments(x, s, per_parameter)
+    others_xs = elsewhere[0] + sum_of_others(xs)
+    others_ss = elsewhere[1] + sum_of_others(ss)
+    vanished = others_ss == 0
+    b = torch.where(vanished, 0.0, others_xs / torch.where(vanished, 1.0, others_ss))
+    return x - b * s
+
+
+def sum_of_others(x: Tensor) -> Tensor:
+    """Σ_{m≠n} x_m along the axis of trajectories, [..., N, ·].
+
+    From both ends: the total minus the own would cancel where the own is large.
+    """
+    before = torch.nn.functional.pad(x[..., :-1, :].cumsum(-2), (0, 0, 1, 0))
+    after = torch.nn.functional.pad(x[..., 1:, :].flip(-2).cumsum(-2).flip(-2), (0, 0, 0, 1))
+    return before + after
