@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (PgError, Stopped) as error:
         print("pg:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(error.exit_code)
+    except MemoryError as error:
+        print("pg: not enough memory:", *str(error).splitlines(), file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("pg: stopped by SIGINT", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

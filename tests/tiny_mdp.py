@@ -47,7 +47,7 @@ class TinyMdp:
 
         def walk(s: int, ss: list[int], aa: list[int], rr: list[float]) -> None:
             for a in range(self.actions):
-                for nxt in range(self.states + 1):
+                for nxt in np.flatnonzero(self.P[s, a]).tolist():
                     ss_, aa_, rr_ = [*ss, s], [*aa, a], [*rr, float(self.R[s, a, nxt])]
                     if nxt == self.states or len(aa_) == self.horizon:
                         found.append((ss_, aa_, rr_, nxt, nxt == self.states))

@@ -17,7 +17,6 @@ from pgcli.environments.spaces import ActionKind
 from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
 from pgcli.estimators.bias import bias_notes
-from pgcli.gradients.trajectory import group_size
 from pgcli.streams import Purpose
 
 
@@ -52,14 +51,6 @@ def facts(config: TrainConfig, engine: Engine, policy: Policy) -> dict[str, Any]
     notices = []
     if not engine.exact_resume:
         notices.append(f"{engine.name} cannot be seeded at reset: a resumed run is not bit-exact")
-    fitted = config.estimator.baseline in estimator.FITTED
-    if not config.batch_steps and config.gradient.measure and not fitted:
-        group = group_size(config.seeds * config.batch_size, policy.num_params, config.gradient)
-        if group > 1:
-            notices.append(
-                f"variance from groups of {group} episodes: "
-                f"{config.batch_size} × {policy.num_params} numbers exceed gradient.memory_mb"
-            )
     bias = bias_notes(
         config.estimator,
         counted_by_steps=config.batch_steps is not None,

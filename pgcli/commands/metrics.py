@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pgcli.agents.critic import packed
 from pgcli.agents.policy import Policy
 from pgcli.environments.batch import Batch
 from pgcli.estimators.estimator import Terms
@@ -74,9 +75,11 @@ def _variance(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def mean_kl(policy: Policy, old: Tensor, new: Tensor, batch: Batch) -> Tensor:
-    """KL(π_old‖π_new) in nats over about KL_STEPS states of the batch, evenly spaced, [S]."""
-    mask = batch.mask.flatten(1)
-    stride = max(1, mask.shape[1] // KL_STEPS)
-    real = mask[:, ::stride]
-    kl = policy.kl(old, new, batch.obs.flatten(1, 2)[:, ::stride])
-    return (kl * real).sum(1) / real.sum(1).clamp(min=1)
+    """KL(π_old‖π_new) in nats over at most KL_STEPS real steps, evenly spread, [S]."""
+    rows, valid = packed(batch.mask)
+    count = valid.sum(1, keepdim=True)  # [S, 1]
+    most = min(KL_STEPS, rows.shape[1])
+    chosen = torch.arange(most, device=rows.device) * count // most  # [S, most]
+    seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+    obs = batch.obs.flatten(1, 2)[seed, rows.gather(1, chosen)]
+    return policy.kl(old, new, obs).mean(1)

@@ -13,7 +13,7 @@ from pgcli.agents.learner import Learner
 from pgcli.agents.policy import Actor, Policy
 from pgcli.commands import metrics
 from pgcli.commands.build import build_learner, choose_device, facts
-from pgcli.config.schema import Baseline, TrainConfig
+from pgcli.config.schema import LEAVES_ONE_OUT, Baseline, TrainConfig
 from pgcli.environments.batch import Batch
 from pgcli.environments.engines import open_engine, slots_per_seed
 from pgcli.environments.rollout import Quota, collect
@@ -71,7 +71,7 @@ def run(config: TrainConfig, directory: Path) -> None:
                     log_ratio = log_probs(policy, learner.theta, batch) - old_logp
                     episodes = replace(episodes, log_ratio=log_ratio)
                 terms = estimator.terms(config.estimator, episodes)
-                sums = sums_of(config, learner, batch, terms)
+                sums = sums_of(config, learner, batch, terms, session)
                 measured = measure(sums)
                 check_finite(measured.gradient, "the gradient", tally, seeds)
                 if update == 0:  # what is reported: no update of this batch has moved it yet
@@ -105,20 +105,33 @@ def run(config: TrainConfig, directory: Path) -> None:
                 target = estimator.q_target(config.estimator, config.critic.target, episodes)
                 record |= metrics.critic("q_critic", episodes.q, target, batch.mask)
                 critics["q"].fit(pairs, batch.mask, target, tally.iteration)
+            for name, one in critics.items():
+                for tensor in one.state().values():
+                    check_finite(tensor, f"the {name} critic", tally, seeds, "critic.lr")
             record["time/fps"] = batch.steps / (time.perf_counter() - clock)
             session.record({tag: x.cpu().numpy() for tag, x in record.items()})
 
 
-def sums_of(config: TrainConfig, learner: Learner, batch: Batch, terms: estimator.Terms) -> Sums:
+def sums_of(
+    config: TrainConfig, learner: Learner, batch: Batch, terms: estimator.Terms, session: Session
+) -> Sums:
     """One pass over the batch with the estimator's weights, fitted baseline included."""
-    if config.estimator.baseline in estimator.FITTED:
-        per_parameter = config.estimator.baseline is Baseline["optimal_per_parameter"]
+    policy, theta = learner.policy, learner.theta
+    baseline = config.estimator.baseline
+    if baseline in LEAVES_ONE_OUT and bool((batch.episodes < 2).any()):
+        session.notice(f"a batch of one episode has no others: {baseline.name} is 0 there")
+    if baseline in estimator.FITTED:
+        per_parameter = baseline is Baseline["optimal_per_parameter"]
         return fitted_gradient_sums(
-            learner.policy, learner.theta, batch, terms.weights, terms.control,
-            per_parameter=per_parameter,
-        )  # fmt: skip
-    group = group_size(batch.length.numel(), learner.policy.num_params, config.gradient)
-    return gradient_sums(learner.policy, learner.theta, batch, terms.weights, group)
+            policy, theta, batch, terms.weights, terms.control, per_parameter=per_parameter
+        )
+    group = group_size(batch.length.shape[1], policy.num_params, config.gradient)
+    if group > 1 and config.gradient.measure:
+        session.notice(
+            f"variance from groups of {group} episodes: the gradients of all of them, "
+            f"{policy.num_params} numbers each, exceed gradient.memory_mb"
+        )
+    return gradient_sums(policy, theta, batch, terms.weights, group)
 
 
 def state_actions(policy: Policy, batch: Batch) -> Tensor:
@@ -126,11 +139,13 @@ def state_actions(policy: Policy, batch: Batch) -> Tensor:
     return torch.cat([batch.obs, policy.head.features(batch.act).to(batch.obs.dtype)], -1)
 
 
-def check_finite(x: Tensor, what: str, tally: Tally, seeds: list[int]) -> None:
-    """Stop before a NaN or an infinity in x [S, P] spreads."""
-    bad = (~torch.isfinite(x).all(dim=1)).nonzero().flatten().tolist()
-    if bad:
+def check_finite(
+    x: Tensor, what: str, tally: Tally, seeds: list[int], blame: str = "optimizer.lr"
+) -> None:
+    """Stop before a NaN or an infinity in x [S, ...] spreads."""
+    bad = (~torch.isfinite(x.flatten(1) if x.ndim > 1 else x[:, None]).all(dim=1)).nonzero()
+    if len(bad):
         raise NonFinite(
-            f"{what} of seed {seeds[bad[0]]} is NaN or infinite in iteration {tally.iteration + 1}"
-            "; a smaller optimizer.lr or optimizer.clip_norm may help"
+            f"{what} of seed {seeds[int(bad[0])]} is NaN or infinite after {tally.iteration} "
+            f"iterations; a smaller {blame} may help"
         )

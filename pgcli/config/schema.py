@@ -28,6 +28,11 @@ Schedule = Enum("Schedule", "constant linear cosine")
 Device = Enum("Device", "cpu cuda auto")
 
 
+LEAVES_ONE_OUT = tuple(
+    Baseline[name] for name in ("mean", "time", "optimal", "optimal_per_parameter")
+)
+
+
 def within(
     *,
     gt: float | None = None,
@@ -241,8 +246,7 @@ def check_combination(config: TrainConfig) -> None:
     if config.iterations is None and config.total_steps is None:
         raise ConfigError("iterations", None, "set iterations or total_steps (or both)")
     est, opt = config.estimator, config.optimizer
-    leaves_one_out = est.baseline.name in ("mean", "time", "optimal", "optimal_per_parameter")
-    if leaves_one_out and config.batch_steps is None and config.batch_size < 2:
+    if est.baseline in LEAVES_ONE_OUT and config.batch_steps is None and config.batch_size < 2:
         raise ConfigError(
             "batch_size",
             config.batch_size,

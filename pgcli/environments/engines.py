@@ -309,8 +309,10 @@ def check_environment(config: EnvConfig) -> None:
         try:
             env = make()
         except Exception as error:
+            # Names only: a value may be a secret, and Gymnasium repeats them at the end.
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            given = f" with env.kwargs={config.kwargs}" if config.kwargs else ""
+            text = text.partition(" was raised from the environment creator")[0]
+            given = f" with env.kwargs {', '.join(config.kwargs)}" if config.kwargs else ""
             raise ConfigError("env", config.id, f"cannot be made{given}: {text}") from error
         observation, action = env.observation_space, env.action_space
         env.close()

@@ -79,7 +79,7 @@ def action_adapter(space: spaces.Space[Any], env_id: str) -> ActionAdapter:
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return _box_adapter(space)
     raise ConfigError(
-        "env.id", env_id, f"its action space {_short(space)} is not supported: "
+        "env", env_id, f"its action space {_short(space)} is not supported: "
         "Discrete, MultiDiscrete, MultiBinary and Box of floats are"
     )  # fmt: skip
 
@@ -90,7 +90,8 @@ def _box_adapter(space: spaces.Box) -> ActionAdapter:
     What is clipped is only what the environment is told; the policy's sample is kept as it is.
     """
     low, high = space.low.reshape(-1), space.high.reshape(-1)
-    bounded = np.isfinite(low) & np.isfinite(high)
+    # Bounds that only say "any float" are none.
+    bounded = (np.abs(low) < 1e10) & (np.abs(high) < 1e10)
     with np.errstate(invalid="ignore", over="ignore"):
         half = np.where(bounded, (high - low) / 2, 1.0).astype(np.float32)
         centre = np.where(bounded, (high + low) / 2, 0.0).astype(np.float32)
@@ -116,11 +117,11 @@ def obs_adapter(space: spaces.Space[Any], env_id: str) -> ObsAdapter:
             return np.concatenate([t[c] for t, c in zip(tables, columns, strict=True)], axis=1)
 
         return ObsAdapter(sum(len(t) for t in tables), one_hots)
-    if isinstance(space, (spaces.Box, spaces.MultiBinary)):
+    if isinstance(space, (spaces.Box, spaces.MultiBinary)) and np.prod(space.shape) > 0:
         size = int(np.prod(space.shape))
         return ObsAdapter(size, lambda obs: obs.reshape(len(obs), size))
     raise ConfigError(
-        "env.id", env_id, f"its observation space {_short(space)} is not supported: Box, Discrete, "
+        "env", env_id, f"its observation space {_short(space)} is not supported: Box, Discrete, "
         "MultiDiscrete, MultiBinary, and Tuple or Dict of those are"
     )  # fmt: skip
 

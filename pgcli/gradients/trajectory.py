@@ -19,6 +19,8 @@ from pgcli.environments.batch import Batch
 from pgcli.gradients.control import controlled, moments, sum_of_others
 
 CHUNK_STEPS = 8192  # steps (rows) at once: their activations fill a few MB of cache
+CHUNK_NUMBERS = 2**20  # entries of trajectory gradients at once: 4 MB
+FEWEST_GROUPS = 8  # fewer would hardly tell a variance
 
 
 def trajectory_gradients(factors: list[Factor], weights: Tensor, num_params: int) -> Tensor:
@@ -106,7 +108,7 @@ def _summed(parts: Iterable[_Part], batch: Batch) -> Sums:
 
 
 def _alone(policy: Policy, theta: Tensor, batch: Batch, weights: Tensor) -> Iterator[_Part]:
-    for index in _chunks(batch.length, _by_length(batch)):
+    for index in _chunks(batch.length, _by_length(batch), policy.num_params):
         factors, entropy, (w,) = _chunk(policy, theta, batch, index, weights)
         g = trajectory_gradients(factors, w, policy.num_params)
         yield _Part(g, batch.length.gather(1, index).clamp(max=1), entropy)
@@ -142,7 +144,7 @@ def _fitted(
     per_parameter: bool,
 ) -> Iterator[_Part]:
     parts, scores, sums = [], [], []
-    for index in _chunks(batch.length, _by_length(batch)):
+    for index in _chunks(batch.length, _by_length(batch), policy.num_params):
         factors, entropy, (w, c) = _chunk(policy, theta, batch, index, weights, control)
         x, s = (trajectory_gradients(factors, u, policy.num_params) for u in (w, c))
         sums.append([m.sum(1, dtype=torch.float64) for m in moments(x, s, per_parameter)])
@@ -160,13 +162,19 @@ def _by_length(batch: Batch) -> Tensor:
     return batch.length.argsort(dim=1, descending=True)
 
 
-def _chunks(length: Tensor, member: Tensor) -> Iterator[Tensor]:
-    """Cut the episodes `member [S, M]` into runs [S, C] of at most CHUNK_STEPS padded steps."""
+def _chunks(length: Tensor, member: Tensor, numbers: int = 0) -> Iterator[Tensor]:
+    """Cut the episodes `member [S, M]` into runs [S, C] of at most CHUNK_STEPS padded steps.
+
+    And of at most CHUNK_NUMBERS, where each episode makes so many `numbers`.
+    """
+    most = CHUNK_NUMBERS // max(1, numbers * len(member))
     longest = length.gather(1, member).amax(0).tolist()  # [M], over seeds
     start, reach = 0, 0
     for stop, steps in enumerate(longest):
         reach = max(reach, steps)
-        if stop > start and len(member) * (stop + 1 - start) * reach > CHUNK_STEPS:
+        count = stop - start  # without this one
+        too_long = len(member) * (count + 1) * reach > CHUNK_STEPS
+        if count and (too_long or (numbers and count >= most)):
             yield member[:, start:stop]
             start, reach = stop, steps
     yield member[:, start:]
@@ -190,15 +198,15 @@ def _chunk(
 
 
 def group_size(episodes: int, num_params: int, config: GradientConfig) -> int:
-    """How many trajectories share one sum, for so many `episodes` of all seeds together.
+    """How many of a seed's `episodes` share one sum.
 
-    1 where the gradients of all trajectories fit the memory, else as few as do; all where nothing
-    is to be measured.
+    1 where the gradients of all of them fit the memory, else as few as do, but FEWEST_GROUPS groups
+    remain; all of them where nothing is to be measured.
     """
     if not config.measure:
         return episodes
     needed = episodes * num_params * 4 / 2**20  # MB of float32
-    return max(1, math.ceil(needed / config.memory_mb))
+    return max(1, min(math.ceil(needed / config.memory_mb), episodes // FEWEST_GROUPS))
 
 
 def log_probs(

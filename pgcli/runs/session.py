@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from pgcli.config.schema import TrainConfig, flat
+from pgcli.config.schema import Schedule, TrainConfig, flat
 from pgcli.errors import PgError, RunDirectoryError, Stopped
 from pgcli.runs import checkpoint, summary
 from pgcli.runs.directory import lock
@@ -93,6 +93,12 @@ class Session:
         for notice in facts["notices"]:
             self._progress.say(f"note: {notice}")
 
+    def notice(self, text: str) -> None:
+        """Tell the user once, and the summary."""
+        if text not in self._facts["notices"]:
+            self._facts["notices"].append(text)
+            self._progress.say(f"note: {text}")
+
     def record(self, metrics: dict[str, np.ndarray]) -> None:
         """Write one finished iteration: metrics by tag, [S] each."""
         self._shielded = True
@@ -125,7 +131,8 @@ class Session:
         try:
             self._save()
             self._logbook.close({"rollout/return_100": self._tally.mean_return})
-            summary.write(self._directory, self._summary(error))
+            if error is not None or self._last:  # else the summary there is still true
+                summary.write(self._directory, self._summary(error))
         except PgError as failure:  # a full disk must not hide why the run failed
             if error is None:
                 raise
@@ -146,6 +153,10 @@ class Session:
         if not self._shielded:
             raise Stopped(signum)
 
+    @property
+    def _budget(self) -> list[int | None]:
+        return [self._config.iterations, self._config.total_steps]
+
     def _arrays(self) -> dict[str, np.ndarray]:
         return {key: value for part in self._parts for key, value in part.arrays().items()}
 
@@ -157,7 +168,7 @@ class Session:
                 self._directory,
                 iteration,
                 self._snapshot,
-                {"settings": checkpoint.fingerprints(self._config)},
+                {"settings": checkpoint.fingerprints(self._config), "budget": self._budget},
                 self._config.checkpoint.keep,
             )
             self._saved = iteration
@@ -166,7 +177,10 @@ class Session:
         """Load the newest checkpoint of the run directory, if it fits this configuration."""
         found = checkpoint.load_for(self._directory, self._config)
         if found.damage:
-            self._progress.say(f"note: passed over {found.damage}")
+            self.notice(f"passed over {found.damage}")
+        moved = found.meta["budget"] != self._budget
+        if moved and self._config.optimizer.schedule is not Schedule["constant"]:
+            self.notice("the budget has changed, and the learning rate's schedule with it")
         try:
             for part in self._parts:
                 part.load(found.arrays)
