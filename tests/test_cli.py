@@ -370,7 +370,7 @@ def test_an_environment_of_ones_own(tmp_path):
     ("settings", "code", "said"),
     [
         (["env.kwargs.crash=60"], 6, "step failed (environment"),
-        (["env.kwargs.rew=1e308"], 5, "the gradient of seed 0 is NaN or infinite in iteration 1"),
+        (["env.kwargs.rew=1e308"], 5, "the gradient of seed 0 is NaN or infinite after 0 iterations"),
         (["env.kwargs.rew=nan"], 6, "reward NaN or infinite"),
     ],
     ids=str,
