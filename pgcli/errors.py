@@ -1,5 +1,7 @@
 """What can go wrong, each with the exit code it ends `pg` with and one line for the user."""
 
+import difflib
+from collections.abc import Collection, Iterable
 from enum import Enum
 from signal import Signals
 from typing import Self
@@ -63,6 +65,19 @@ class Stopped(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {Signals(signum).name}")
         self.exit_code = 128 + signum
+
+
+def one_of(value: str, options: Collection[str]) -> str:
+    """What is allowed, in words, with the option that `value` may have meant."""
+    if not options:
+        return "there is none to choose from"
+    return f"must be one of {', '.join(sorted(options))}{did_you_mean(value, options)}"
+
+
+def did_you_mean(value: str, options: Iterable[str]) -> str:
+    """A close match as a question, or nothing."""
+    near = difflib.get_close_matches(value, options, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _shown(value: object) -> str:

@@ -366,11 +366,58 @@ def test_an_environment_of_ones_own(tmp_path):
     assert "my_module:Mine-v0" in (only_run(tmp_path) / ".hydra" / "config.yaml").read_text()
 
 
+PHI = """
+from pgcli.estimators import returns
+from pgcli.estimators.phi import register
+
+@register("to_go")
+def to_go(config, episodes):
+    return returns.reward_to_go(episodes.rew, config.gamma)
+
+@register("next_reward", later=False)
+def next_reward(config, episodes):  # biased, and does not say so
+    return episodes.rew
+"""
+
+
+def test_a_phi_of_ones_own(tmp_path):
+    (tmp_path / "my_phi.py").write_text(PHI)
+    done = pg("train", "estimator.phi=my_phi:to_go", "estimator.baseline=mean", *SHORT,
+              cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path)
+    again = pg("train", f"resume={run}", "iterations=3", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    for given, allowed in {
+        "estimator.phi=my_phi:to_og": "did you mean to_go?",
+        "estimator.phi=my_phy:to_go": "does not import",
+        "estimator.phi=my_phi:to_go estimator.importance=per_decision": "is no stream",
+    }.items():
+        bad = pg("train", *given.split(), *SHORT, cwd=tmp_path)
+        assert (bad.returncode, bad.stderr.count("\n")) == (2, 1)
+        assert allowed in bad.stderr
+    assert only_run(tmp_path) == run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "passes"), [("to_go", True), ("next_reward", False)])
+def test_a_phi_of_ones_own_is_put_to_the_proof(name, passes, tmp_path):
+    (tmp_path / "my_phi.py").write_text(PHI)
+    proof = Path(__file__).parent / "estimators" / "test_exactness.py"
+    command = [sys.executable, "-m", "pytest", "-q", str(proof), "--phi", f"my_phi:{name}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode == 0) == passes, done.stdout[-2000:]
+
+
 @pytest.mark.parametrize(
     ("settings", "code", "said"),
     [
         (["env.kwargs.crash=60"], 6, "step failed (environment"),
-        (["env.kwargs.rew=1e308"], 5, "the gradient of seed 0 is NaN or infinite after 0 iterations"),
+        (
+            ["env.kwargs.rew=1e308"],
+            5,
+            "the gradient of seed 0 is NaN or infinite after 0 iterations",
+        ),
         (["env.kwargs.rew=nan"], 6, "reward NaN or infinite"),
     ],
     ids=str,

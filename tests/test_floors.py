@@ -7,7 +7,7 @@ import pgcli
 
 ROOT = Path(pgcli.__file__).parent
 FLOORS = [  # each may import from its own and from lower ones
-    {"errors", "streams", "config.schema"},
+    {"errors", "streams", "parallel", "config.schema"},
     {"estimators", "analysis"},
     {"agents", "environments"},
     {"gradients"},

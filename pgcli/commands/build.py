@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pgcli.agents.critic import Critic, LinearCritic
 from pgcli.agents.heads import make_head
@@ -17,6 +19,7 @@ from pgcli.environments.spaces import ActionKind
 from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
 from pgcli.estimators.bias import bias_notes
+from pgcli.runs import checkpoint
 from pgcli.streams import Purpose
 
 
@@ -44,6 +47,27 @@ def build_learner(
             config.critic, inputs, horizon, seeds, device, Purpose.Q_INIT, Purpose.Q_FIT
         )
     return Learner(config, policy, critics, seeds, device)
+
+
+def behaviour_parameters(
+    config: TrainConfig, policy: Policy, device: torch.device
+) -> Tensor | None:
+    """theta [S, P] of the run that `behaviour.checkpoint` names; None where nothing is named.
+
+    A run of one seed collects for all seeds. ConfigError where its policy is another's.
+    """
+    run = config.behaviour.checkpoint
+    if run is None:
+        return None
+    found = checkpoint.load(Path(run), config.behaviour.iteration)
+    theta = torch.from_numpy(found.arrays["theta"]).to(device)
+    if theta.shape[1] != policy.num_params or len(theta) not in (1, config.seeds):
+        allowed = (
+            f"its policy has {len(theta)} seeds × {theta.shape[1]} parameters, "
+            f"this one {config.seeds} × {policy.num_params}"
+        )
+        raise ConfigError("behaviour.checkpoint", run, allowed)
+    return theta.expand(config.seeds, -1).contiguous()
 
 
 def facts(config: TrainConfig, engine: Engine, policy: Policy) -> dict[str, Any]:

@@ -65,6 +65,13 @@ def launch(command: str, argv: Sequence[str]) -> None:
 
     for env in {repr(c.config.env): c.config.env for c in composed}.values():
         check_environment(env)
+    for config in (c.config for c in composed):
+        if config.behaviour.checkpoint is not None:
+            checkpoint.load(Path(config.behaviour.checkpoint), config.behaviour.iteration)
+        if ":" in config.estimator.phi:
+            from pgcli.estimators.phi import phi
+
+            phi(config.estimator)
     if resumed is not None:
         checkpoint.load_for(resumed, composed[0].config)
         _hydra(command, flags, [*lines, f"hydra.run.dir={_quoted(resumed)}"])

@@ -9,17 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pgcli import parallel
 from pgcli.agents.learner import Learner
 from pgcli.agents.policy import Actor, Policy
 from pgcli.commands import metrics
-from pgcli.commands.build import build_learner, choose_device, facts
+from pgcli.commands.build import behaviour_parameters, build_learner, choose_device, facts
 from pgcli.config.schema import LEAVES_ONE_OUT, Baseline, TrainConfig
 from pgcli.environments.batch import Batch
 from pgcli.environments.engines import open_engine, slots_per_seed
 from pgcli.environments.rollout import Quota, collect
 from pgcli.errors import NonFinite
 from pgcli.estimators import estimator
-from pgcli.estimators.estimator import Episodes
+from pgcli.estimators.phi import Episodes
 from pgcli.gradients.statistics import NoiseScale, measure
 from pgcli.gradients.trajectory import (
     Sums,
@@ -37,20 +38,24 @@ def run(config: TrainConfig, directory: Path) -> None:
     """Train `config.seeds` agents side by side; everything they leave lies in `directory`."""
     seeds = [config.seed + i for i in range(config.seeds)]
     quota = Quota(None if config.batch_steps else config.batch_size, config.batch_steps)
-    behaviour = config.behaviour if config.behaviour.differs else None
+    changed = config.behaviour if config.behaviour.changes else None
     device = choose_device(config.device)
+    parallel.begin()
     with Session(config, directory, seeds) as session:
         slots = slots_per_seed(config.env, quota.episodes)
         engine = session.enter(open_engine(config.env, len(seeds) * slots))
         learner = build_learner(config, engine, seeds, device)
         policy, critics = learner.policy, learner.critics
+        other = behaviour_parameters(config, policy, device)
         noise = NoiseScale.start(config.gradient.smoothing, len(seeds))
         tally = Tally.start(len(seeds))
         session.begin(tally, [learner, noise], facts(config, engine, policy))
 
         while (spent := tally.spent(config)) < 1:
             clock = time.perf_counter()
-            actor = Actor(policy, learner.theta, seeds, tally.iteration, slots, behaviour)
+            old_theta = learner.theta.detach().clone()
+            source = old_theta if other is None else other
+            actor = Actor(policy, source, seeds, tally.iteration, slots, changed)
             batch = collect(engine, actor, quota, seeds, tally.iteration, config.env.reward_shift)
             batch = batch.to(device)
             returns = (batch.rew - config.env.reward_shift * batch.mask).sum(-1)  # [S, N]
@@ -64,11 +69,11 @@ def run(config: TrainConfig, directory: Path) -> None:
                 pairs = state_actions(policy, batch)
                 episodes = replace(episodes, q=critics["q"].along(pairs, batch.mask))
 
-            old_theta = learner.theta.detach().clone()
-            old_logp = log_probs(policy, old_theta, batch, behaviour) if config.off_policy else None
+            if config.off_policy:
+                source_logp = log_probs(policy, source, batch, changed)
             for update in range(config.updates_per_batch):
-                if old_logp is not None and (update > 0 or behaviour is not None):
-                    log_ratio = log_probs(policy, learner.theta, batch) - old_logp
+                if update > 0 or config.behaviour.differs:
+                    log_ratio = log_probs(policy, learner.theta, batch) - source_logp
                     episodes = replace(episodes, log_ratio=log_ratio)
                 terms = estimator.terms(config.estimator, episodes)
                 sums = sums_of(config, learner, batch, terms, session)

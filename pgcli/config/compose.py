@@ -5,11 +5,10 @@ Every refusal is a ConfigError: the key, the value, what is allowed, and a close
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -32,7 +31,7 @@ from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from pgcli.config.schema import TrainConfig, check, check_combination
 from pgcli.config.sources import EnvironmentSearchPath, conf_dir, register
-from pgcli.errors import ConfigError
+from pgcli.errors import ConfigError, did_you_mean, one_of
 
 MOST_COMBINATIONS = 50  # of a sweep that are composed in advance; beyond, each value by itself
 # The classes that Hydra itself makes from a configuration: nobody else's `_target_` may run.
@@ -123,15 +122,15 @@ def explained(error: Exception, lines: Sequence[str]) -> ConfigError:
         for override in overrides:
             options = _files(override.key_or_group)
             if options and not isinstance(override.value(), (str, list)):
-                return ConfigError(override.key_or_group, _text(override), _one_of("", options))
+                return ConfigError(override.key_or_group, _text(override), one_of("", options))
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         path, line = Path(error.problem_mark.name), error.problem_mark.line + 1
         return ConfigError(path.parent.name, path.stem, f"{path}, line {line}: {error.problem}")
     if isinstance(error, MissingConfigException):
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         if group:
-            return ConfigError(group, name, _one_of(name, error.options or []))
-        return ConfigError("--config-name", name, _one_of(name, _files("")))
+            return ConfigError(group, name, one_of(name, error.options or []))
+        return ConfigError("--config-name", name, one_of(name, _files("")))
     cause: BaseException | None = error
     while cause is not None and not getattr(cause, "full_key", None):
         cause = cause.__cause__ or cause.__context__
@@ -140,7 +139,9 @@ def explained(error: Exception, lines: Sequence[str]) -> ConfigError:
     for override in overrides:
         if override.input_line and override.input_line in str(error):
             key = override.key_or_group
-            hint = "" if key in known_keys() else f"no such setting{_hint(key, known_keys())}"
+            hint = (
+                "" if key in known_keys() else f"no such setting{did_you_mean(key, known_keys())}"
+            )
             text = " ".join(str(error).split("\n")[0].split())
             return ConfigError(key, _text(override), hint or text)
     return ConfigError("command line", "", " ".join(str(error).split("\nSee")[0].split()))
@@ -161,7 +162,7 @@ def _explained_key(
     if isinstance(cause, InterpolationResolutionError):
         return ConfigError(key, value, reason + where)
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        return ConfigError(key, value, f"no such setting{_hint(key, known_keys())}{where}")
+        return ConfigError(key, value, f"no such setting{did_you_mean(key, known_keys())}{where}")
     kind = settings(TrainConfig).get(key)
     return ConfigError(key, value, (reason if kind is None else _allowed(value, kind)) + where)
 
@@ -261,7 +262,7 @@ def _refuse_unknown(node: DictConfig, schema: type, prefix: str = "") -> None:
     for key in map(str, node):
         name = prefix + key
         if key not in hints:
-            raise ConfigError(name, node[key], f"no such setting{_hint(name, known_keys())}")
+            raise ConfigError(name, node[key], f"no such setting{did_you_mean(name, known_keys())}")
         if is_dataclass(hints[key]):
             _refuse_unknown(node[key], hints[key], f"{name}.")
 
@@ -294,7 +295,7 @@ def _allowed(value: str, kind: Any) -> str:
     if optional:
         kind = next(k for k in get_args(kind) if k is not type(None))
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return _one_of(value, [member.name for member in kind])
+        return one_of(value, [member.name for member in kind])
     named = {
         int: "a whole number",
         float: "a number",
@@ -303,14 +304,3 @@ def _allowed(value: str, kind: Any) -> str:
         list[int]: "a list of whole numbers, e.g. [64,64]",
     }
     return f"must be {named.get(kind, 'a dictionary, e.g. {key: value}')}{' or null' * optional}"
-
-
-def _one_of(value: str, options: Collection[str]) -> str:
-    if not options:
-        return "there is none to choose from"
-    return f"must be one of {', '.join(sorted(options))}{_hint(value, options)}"
-
-
-def _hint(value: str, options: Collection[str]) -> str:
-    near = difflib.get_close_matches(value, options, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import Any, Optional
 
-from pgcli.errors import ConfigError
+from pgcli.errors import ConfigError, one_of
 
 # OmegaConf reads an Enum by the NAME of its member.
-Phi = Enum("Phi", "total_return reward_to_go q advantage td n_step gae")
 Baseline = Enum(
     "Baseline", "none constant mean own_mean time optimal optimal_per_parameter linear value"
 )
@@ -27,6 +26,9 @@ OptimizerName = Enum("OptimizerName", "adam adamw sgd rmsprop")
 Schedule = Enum("Schedule", "constant linear cosine")
 Device = Enum("Device", "cpu cuda auto")
 
+
+PHIS = ("total_return", "reward_to_go", "q", "advantage", "td", "n_step", "gae")
+SUBTRACTS_VALUE = ("advantage", "td", "n_step", "gae")  # these Φ have V as their baseline
 
 LEAVES_ONE_OUT = tuple(
     Baseline[name] for name in ("mean", "time", "optimal", "optimal_per_parameter")
@@ -64,7 +66,7 @@ class EnvConfig:
 class EstimatorConfig:
     """The orthogonal switches of the gradient estimator."""
 
-    phi: Phi
+    phi: str = field(metadata={"names": PHIS})  # or `module:name`, registered by that module
     baseline: Baseline
     importance: Importance
     gamma: float = field(metadata=within(ge=0, le=1))
@@ -84,10 +86,17 @@ class BehaviourConfig:
 
     temperature: float = field(metadata=within(gt=0))  # logits (or 1/variance) divided by this
     epsilon: float = field(metadata=within(ge=0, lt=1))  # discrete actions: uniform so often
+    checkpoint: Optional[str]  # run directory whose policy it is made from instead
+    iteration: Optional[int] = field(metadata=within(ge=1))  # of that run; null: the newest
 
     @property
     def differs(self) -> bool:
         """Whether it is another policy than the one that learns."""
+        return self.changes or self.checkpoint is not None
+
+    @property
+    def changes(self) -> bool:
+        """Whether it is tempered or mixed."""
         return self.temperature != 1 or self.epsilon != 0
 
 
@@ -216,6 +225,9 @@ def check(config: Any, prefix: str = "") -> None:
         if is_dataclass(value):
             check(value, key + ".")
             continue
+        names = f.metadata.get("names")
+        if names is not None and value not in names and ":" not in value:
+            raise ConfigError(key, value, one_of(value, [*names, "module:name"]))
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 continue
@@ -252,12 +264,11 @@ def check_combination(config: TrainConfig) -> None:
             config.batch_size,
             f"estimator.baseline={est.baseline.name} needs at least 2 episodes",
         )
-    subtracts_v = est.phi.name in ("advantage", "td", "n_step", "gae")
-    if subtracts_v and est.baseline is not Baseline["none"]:
+    if est.phi in SUBTRACTS_VALUE and est.baseline is not Baseline["none"]:
         raise ConfigError(
             "estimator.baseline",
             est.baseline,
-            f"estimator.phi={est.phi.name} already subtracts V: only none is allowed",
+            f"estimator.phi={est.phi} already subtracts V: only none is allowed",
         )
     if est.baseline.name.startswith("optimal") and est.normalize:
         raise ConfigError(
@@ -268,6 +279,10 @@ def check_combination(config: TrainConfig) -> None:
     for key, given in (("self_normalize", est.self_normalize), ("clip_ratio", est.clip_ratio)):
         if given not in (False, None) and est.importance is Importance["none"]:
             raise ConfigError(f"estimator.{key}", given, "needs an estimator.importance")
+    if config.behaviour.iteration is not None and config.behaviour.checkpoint is None:
+        raise ConfigError(
+            "behaviour.iteration", config.behaviour.iteration, "needs a behaviour.checkpoint"
+        )
     if opt.momentum is not None and opt.name not in (
         OptimizerName["sgd"],
         OptimizerName["rmsprop"],

@@ -6,14 +6,13 @@ action and returns the reset observation with reward 0; that row is no transitio
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -32,7 +31,7 @@ from pgcli.environments.spaces import (
     is_composite,
     obs_adapter,
 )
-from pgcli.errors import ConfigError, EnvironmentFailed
+from pgcli.errors import ConfigError, EnvironmentFailed, did_you_mean
 
 Array = np.ndarray
 Step = tuple[Array, Array, Array, Array]
@@ -330,7 +329,9 @@ def _envpool_spec(env_id: str) -> Any:
         raise ConfigError("env.engine", "envpool", allowed) from error
     known = envpool.list_all_envs()
     if env_id not in known:
-        raise ConfigError("env", env_id, f"envpool has no such environment{_near(env_id, known)}")
+        raise ConfigError(
+            "env", env_id, f"envpool has no such environment{did_you_mean(env_id, known)}"
+        )
     return envpool.make_spec(env_id)
 
 
@@ -345,13 +346,8 @@ def _spec(env_id: str) -> EnvSpec:
     except ImportError as error:
         raise ConfigError("env", env_id, f"the module does not import: {error}") from error
     except gym.error.Error as error:
-        allowed = f"no such Gymnasium environment{_near(name, gym.registry)}"
+        allowed = f"no such Gymnasium environment{did_you_mean(name, gym.registry)}"
         raise ConfigError("env", env_id, allowed) from error
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _maker(config: EnvConfig) -> Callable[[], gym.Env[Any, Any]]:

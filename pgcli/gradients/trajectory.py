@@ -17,6 +17,7 @@ from pgcli.agents.policy import Factor, Policy
 from pgcli.config.schema import BehaviourConfig, GradientConfig
 from pgcli.environments.batch import Batch
 from pgcli.gradients.control import controlled, moments, sum_of_others
+from pgcli.parallel import ordered
 
 CHUNK_STEPS = 8192  # steps (rows) at once: their activations fill a few MB of cache
 CHUNK_NUMBERS = 2**20  # entries of trajectory gradients at once: 4 MB
@@ -53,11 +54,26 @@ class Sums(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Some groups' gradients."""
+    """The sums over some of the groups."""
 
-    gradients: Tensor  # [S, K, P]: G_k
-    sizes: Tensor  # [S, K]: m_k, 0 for a group without a trajectory
-    entropy: Tensor  # [S]
+    gradient: Tensor  # [S, P] float64
+    square: Tensor  # [S] float64
+    entropy: Tensor  # [S] float64
+    groups: Tensor  # [S]
+
+
+def _part(gradients: Tensor, sizes: Tensor, entropy: Tensor) -> _Part:
+    """Of groups with gradients G_k [S, K, P] of sizes m_k [S, K], 0 for one without a trajectory.
+
+    Squares in the gradients' own precision, their sums in double.
+    """
+    each = gradients.square().sum(-1) / sizes.clamp(min=1)
+    return _Part(
+        gradients.sum(1, dtype=torch.float64),
+        each.sum(1, dtype=torch.float64),
+        entropy,
+        (sizes > 0).sum(1),
+    )
 
 
 def gradient_sums(
@@ -93,25 +109,17 @@ def fitted_gradient_sums(
 
 
 def _summed(parts: Iterable[_Part], batch: Batch) -> Sums:
-    gradient: Tensor | float = 0.0
-    square = entropy = torch.zeros_like(batch.length[:, 0], dtype=torch.float64)
-    groups = torch.zeros_like(batch.length[:, 0])
-    for part in parts:
-        gradient = gradient + part.gradients.sum(1, dtype=torch.float64)
-        # Squares in the gradients' own precision, their sums in double.
-        each = part.gradients.square().sum(-1) / part.sizes.clamp(min=1)
-        square = square + each.sum(1, dtype=torch.float64)
-        groups = groups + (part.sizes > 0).sum(1)
-        entropy = entropy + part.entropy
-    assert isinstance(gradient, Tensor)
+    gradient, square, entropy, groups = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
     return Sums(gradient, square, entropy, groups, batch.episodes)
 
 
 def _alone(policy: Policy, theta: Tensor, batch: Batch, weights: Tensor) -> Iterator[_Part]:
-    for index in _chunks(batch.length, _by_length(batch), policy.num_params):
+    def part(index: Tensor) -> _Part:
         factors, entropy, (w,) = _chunk(policy, theta, batch, index, weights)
         g = trajectory_gradients(factors, w, policy.num_params)
-        yield _Part(g, batch.length.gather(1, index).clamp(max=1), entropy)
+        return _part(g, batch.length.gather(1, index).clamp(max=1), entropy)
+
+    return ordered(part, _chunks(batch.length, _by_length(batch), policy.num_params))
 
 
 def _grouped(
@@ -122,17 +130,19 @@ def _grouped(
         members = [_by_length(batch)]
     else:  # in the order of collection: sorted by length, the groups would not be exchangeable
         members = list(torch.arange(n, device=theta.device).expand(s, n).split(group, dim=1))
+
+    def whole(index: Tensor) -> tuple[Tensor, Tensor]:
+        factors, entropy, (w,) = _chunk(policy, theta, batch, index, weights)
+        # The chunk's rows as if they were one long trajectory.
+        rows = w.flatten(1).unsqueeze(1)
+        return trajectory_gradients(factors, rows, policy.num_params), entropy
+
     for member in members:  # [S, M]
-        total = torch.zeros(s, 1, policy.num_params, dtype=torch.float64, device=theta.device)
-        entropy = torch.zeros(s, dtype=torch.float64, device=theta.device)
-        for index in _chunks(batch.length, member):
-            factors, ent, (w,) = _chunk(policy, theta, batch, index, weights)
-            # The chunk's rows as if they were one long trajectory.
-            rows = w.flatten(1).unsqueeze(1)
-            total += trajectory_gradients(factors, rows, policy.num_params)
-            entropy += ent
+        found = list(ordered(whole, _chunks(batch.length, member)))
+        total = torch.stack([g.double() for g, _ in found]).sum(0)  # [S, 1, P]
+        entropy = torch.stack([entropy for _, entropy in found]).sum(0)
         sizes = (batch.length.gather(1, member) > 0).sum(1, keepdim=True)
-        yield _Part(total, sizes, entropy)
+        yield _part(total, sizes, entropy)
 
 
 def _fitted(
@@ -143,18 +153,21 @@ def _fitted(
     control: Tensor,
     per_parameter: bool,
 ) -> Iterator[_Part]:
-    parts, scores, sums = [], [], []
-    for index in _chunks(batch.length, _by_length(batch), policy.num_params):
-        factors, entropy, (w, c) = _chunk(policy, theta, batch, index, weights, control)
-        x, s = (trajectory_gradients(factors, u, policy.num_params) for u in (w, c))
-        sums.append([m.sum(1, dtype=torch.float64) for m in moments(x, s, per_parameter)])
-        parts.append(_Part(x, batch.length.gather(1, index).clamp(max=1), entropy))
-        scores.append(s)
+    def pair(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        factors, entropy, ws = _chunk(policy, theta, batch, index, weights, control)
+        x, s = (trajectory_gradients(factors, w, policy.num_params) for w in ws)
+        return x, s, entropy
+
+    chunks = list(_chunks(batch.length, _by_length(batch), policy.num_params))
+    found = list(ordered(pair, chunks))
+    sums = [
+        [m.sum(1, dtype=torch.float64) for m in moments(x, s, per_parameter)] for x, s, _ in found
+    ]
     elsewhere = [sum_of_others(torch.stack(m, 1)) for m in zip(*sums, strict=True)]
-    for i, (part, s) in enumerate(zip(parts, scores, strict=True)):
+    for i, (index, (x, s, entropy)) in enumerate(zip(chunks, found, strict=True)):
         other_chunks = elsewhere[0][:, i : i + 1], elsewhere[1][:, i : i + 1]  # [S, 1, ·]
-        g = controlled(part.gradients, s, per_parameter=per_parameter, elsewhere=other_chunks)
-        yield part._replace(gradients=g)
+        g = controlled(x, s, per_parameter=per_parameter, elsewhere=other_chunks)
+        yield _part(g, batch.length.gather(1, index).clamp(max=1), entropy)
 
 
 def _by_length(batch: Batch) -> Tensor:
@@ -216,18 +229,15 @@ def log_probs(
 
     Zero where padded.
     """
-    rows = zip(
-        batch.obs.flatten(1, 2).split(CHUNK_STEPS, 1),
-        batch.act.flatten(1, 2).split(CHUNK_STEPS, 1),
-        strict=True,
-    )
-    with torch.no_grad():
-        found = [
-            policy.log_prob(theta, obs, act)
-            if behaviour is None
-            else policy.behaviour_log_prob(theta, obs, act, behaviour)
-            for obs, act in rows
-        ]
+
+    def log_prob(rows: tuple[Tensor, Tensor]) -> Tensor:
+        with torch.no_grad():
+            if behaviour is None:
+                return policy.log_prob(theta, *rows)
+            return policy.behaviour_log_prob(theta, *rows, behaviour)
+
+    obs, act = (x.flatten(1, 2).split(CHUNK_STEPS, 1) for x in (batch.obs, batch.act))
+    found = list(ordered(log_prob, zip(obs, act, strict=True)))
     return torch.cat(found, 1).reshape(batch.mask.shape).double() * batch.mask
 
 

@@ -2,36 +2,40 @@
 
 The combinations are generated from the schema, so a new switch cannot escape. A combination must be
 exact if and only if it carries no bias note: the notes that users read are themselves proven.
+With `--phi module:name` the same is asked of a Φ of one's own.
 """
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
+from settings import train_config
 from tiny_mdp import TinyMdp
 
-from pgcli.config.schema import Baseline, EstimatorConfig, Importance, Phi
+from pgcli.config.schema import PHIS, SUBTRACTS_VALUE, Baseline, EstimatorConfig, Importance
 from pgcli.estimators.bias import bias_notes
-from pgcli.estimators.estimator import FITTED, Episodes, terms
+from pgcli.estimators.estimator import FITTED, terms
+from pgcli.estimators.phi import Episodes, phi
 from pgcli.gradients.control import controlled
 from pgcli.gradients.trajectory import trajectory_gradients
 
 
-def combinations():
+def combinations(names):
     """Every combination that is not refused, on-policy and off-policy."""
-    for phi, base, form, by_state, off in itertools.product(
-        Phi, Baseline, Importance, (False, True), (False, True)
+    for name, base, form, by_state, off in itertools.product(
+        names, Baseline, Importance, (False, True), (False, True)
     ):
-        if phi.name in ("advantage", "td", "n_step", "gae") and base is not Baseline["none"]:
+        if name in SUBTRACTS_VALUE and base is not Baseline["none"]:
             continue  # refused
         if form is not Importance["none"] and not off:
             continue  # the weights are 1; test_weights_are_one_on_policy
         options = [{}, {"gamma": 0.9}]
-        if phi is Phi["gae"]:
+        if name == "gae":
             options += [{"lam": 0.0}, {"lam": 1.0}, {"lam": 1.0, "bootstrap": True}]
-        if phi is Phi["n_step"]:
+        if name == "n_step":
             options += [{"n": 1}, {"n": 2, "bootstrap": True}]
-        if form is not Importance["none"] and phi.name in ("reward_to_go", "total_return"):
+        if form is not Importance["none"] and name in ("reward_to_go", "total_return"):
             options += [{"self_normalize": True}, {"clip_ratio": 1.1}]
         if base not in FITTED and not off:
             options += [{"normalize": True}]
@@ -40,13 +44,26 @@ def combinations():
                 "gamma": 1.0, "lam": 0.7, "normalize": False, "bootstrap": False, "n": 1,
                 "constant": 1.3, "self_normalize": False, "clip_ratio": None, **option,
             }  # fmt: skip
-            yield EstimatorConfig(phi, base, form, discount_state=by_state, **given), off
+            config = EstimatorConfig(name, base, form, discount_state=by_state, **given)
+            if form is Importance["per_decision"] and not registered(name).stream:
+                continue  # refused
+            yield config, off
 
 
-def name(case) -> str:
+def registered(name):
+    return phi(replace(train_config().estimator, phi=name))
+
+
+def pytest_generate_tests(metafunc):
+    if "case" in metafunc.fixturenames:
+        own = metafunc.config.getoption("--phi")
+        metafunc.parametrize("case", list(combinations([own] if own else PHIS)), ids=title)
+
+
+def title(case) -> str:
     config, off = case
     flags = [f"{k}={v}" for k, v in vars(config).items() if not hasattr(v, "name") and v]
-    shown = (config.phi.name, config.baseline.name, config.importance.name, *flags)
+    shown = (config.phi, config.baseline.name, config.importance.name, *flags)
     return " ".join(shown).replace("gamma", "γ").replace("lam", "λ") + " off-policy" * off
 
 
@@ -110,7 +127,6 @@ def arbitrary_q(mdp):
     return q[state, mdp.batch.act[0]]
 
 
-@pytest.mark.parametrize("case", list(combinations()), ids=name)
 def test_exact_if_and_only_if_without_a_bias_note(problem, case):
     mdp, policy, theta, other = problem
     config, off = case
@@ -135,7 +151,7 @@ def test_exact_critics_leave_no_bias(problem, phi, importance, gamma, bootstrap)
     mdp, policy, theta, other = problem
     off = importance != "none"
     config = EstimatorConfig(
-        Phi[phi], Baseline["none"], Importance[importance], gamma, 0.6, True, False, bootstrap,
+        phi, Baseline["none"], Importance[importance], gamma, 0.6, True, False, bootstrap,
         2, 0.0, False, None,
     )  # fmt: skip
     pi = mdp.action_probabilities(policy, theta).detach()

@@ -6,9 +6,10 @@ import pytest
 import torch
 from settings import train_config
 
-from pgcli.config.schema import Baseline, Importance, Phi, Target
+from pgcli.config.schema import Baseline, Importance, Target
 from pgcli.estimators import baselines, returns
-from pgcli.estimators.estimator import Episodes, standardized, value_target, weights
+from pgcli.estimators.estimator import standardized, value_target, weights
+from pgcli.estimators.phi import Episodes
 
 GAMMAS = [0.0, 0.5, 0.97, 1.0]
 
@@ -28,7 +29,7 @@ def config(phi="reward_to_go", baseline="none", importance="none", **values):
     given = {"gamma": 0.97, "lam": 0.9, "bootstrap": True, **values}
     return replace(
         train_config().estimator,
-        phi=Phi[phi],
+        phi=phi,
         baseline=Baseline[baseline],
         importance=Importance[importance],
         **given,
@@ -113,11 +114,24 @@ def test_gae_agrees_with_torchrl(gamma):
     following = returns.next_values(batch.value, last, batch.mask)
     ends = torch.zeros_like(batch.mask)
     ends[torch.arange(4), batch.mask.sum(-1) - 1] = True
+    double = [torch.tensor(x, dtype=torch.float64) for x in (gamma, 0.9)]  # not float32
     expected, _ = functional.vec_generalized_advantage_estimate(
-        gamma, 0.9, batch.value[..., None], following[..., None], batch.rew[..., None],
+        *double, batch.value[..., None], following[..., None], batch.rew[..., None],
         ends[..., None], (ends & ~batch.truncated[:, None])[..., None],
     )  # fmt: skip
     found = weights(config("gae", gamma=gamma), batch)
+    torch.testing.assert_close(found, expected[..., 0] * batch.mask, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0.9, 1.0])
+def test_reward_to_go_agrees_with_torchrl(gamma):
+    functional = pytest.importorskip("torchrl.objectives.value.functional")
+    batch = episodes(shape=(4,))
+    ends = torch.zeros_like(batch.mask)
+    ends[torch.arange(4), batch.mask.sum(-1) - 1] = True
+    double = torch.tensor(gamma, dtype=torch.float64)  # a Python number becomes float32
+    expected = functional.reward2go(batch.rew[..., None], ends[..., None], double)
+    found = returns.reward_to_go(batch.rew, gamma)
     torch.testing.assert_close(found, expected[..., 0] * batch.mask, rtol=1e-12, atol=1e-12)
 
 

@@ -6,7 +6,8 @@ import torch
 from test_returns import config
 from tiny_mdp import TinyMdp
 
-from pgcli.estimators.estimator import Episodes, terms
+from pgcli.estimators.estimator import terms
+from pgcli.estimators.phi import Episodes
 from pgcli.gradients.trajectory import trajectory_gradients
 
 

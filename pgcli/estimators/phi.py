@@ -1,0 +1,198 @@
+"""Φ_t: what a score is weighted by. Each is registered by name; a module of your own adds more.
+
+# my_phi.py                                            pg train estimator.phi=my_phi:late ...
+@register("late")
+def late(config, episodes):
+    return Stream(episodes.rew, config.gamma)          # or any tensor [..., N, T]
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from pgcli.config.schema import EstimatorConfig, Importance
+from pgcli.errors import ConfigError, one_of
+from pgcli.estimators import returns
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What an estimator may look at: N whole episodes per leading index."""
+
+    rew: Tensor  # [..., N, T], zero where padded
+    mask: Tensor  # [..., N, T] bool
+    truncated: Tensor  # [..., N] bool: cut by a time limit
+    value: Tensor | None = None  # [..., N, T]: V(s_t), from a critic fitted on EARLIER batches
+    final_value: Tensor | None = None  # [..., N]: V(final_obs)
+    q: Tensor | None = None  # [..., N, T]: Q(s_t, a_t), likewise
+    log_ratio: Tensor | None = None  # [..., N, T]: log π_θ/π_θ̄, zero where padded; None: on-policy
+
+
+class Stream(NamedTuple):
+    """Φ_t = Σ_{0≤l<n} discount^l x_{t+l}; with `whole`, also what came before t.
+
+    Per-decision importance puts a weight on each of its terms.
+    """
+
+    x: Tensor  # [..., N, T], zero where padded
+    discount: float
+    n: int | None = None  # None: to the end
+    whole: bool = False
+
+    def sum(self, omega: Tensor | None = None) -> Tensor:
+        """The sum, with weights ω on its terms; on those before t, where a_t is not, ω_t."""
+        weighted = self.x if omega is None else omega * self.x
+        if self.n is not None:
+            return returns.windowed_sum(weighted, self.discount, self.n)
+        future = returns.discounted_sum(weighted, self.discount)
+        if not self.whole:
+            return future
+        discount = returns.powers(self.discount, self.x)
+        past = (discount * self.x).cumsum(-1) - discount * self.x
+        return (past if omega is None else omega * past) + discount * future
+
+
+Function = Callable[[EstimatorConfig, Episodes], Stream | Tensor]
+
+
+class Phi(NamedTuple):
+    """A registered Φ and what must be known about it."""
+
+    function: Function
+    needs: tuple[str, ...]  # critics that it reads: "value", "q"
+    bias: Callable[[EstimatorConfig], str | None]
+    from_start: bool  # rewards are discounted from the episode's start, so that γ^t is in it
+    stream: bool  # a sum whose terms can be weighted one by one
+    later: bool  # it looks beyond the step that it weighs
+
+
+_PHI: dict[str, Phi] = {}
+
+
+def register(
+    name: str,
+    *,
+    needs: tuple[str, ...] = (),
+    bias: str | Callable[[EstimatorConfig], str | None] | None = None,
+    from_start: bool = False,
+    stream: bool = False,
+    later: bool = True,
+) -> Callable[[Function], Function]:
+    """Register Φ(config, episodes), a Stream or a tensor `[..., N, T]`, under a name.
+
+    `needs`: the critics that it reads, "value" (`episodes.value`, `final_value`) or "q".
+    `bias`: where its bias comes from, told to the user; None claims that there is none.
+    `from_start`: it discounts rewards from the start of the episode, not from t.
+    `stream`: it returns a Stream, so per-decision importance can weigh its terms.
+    `later`: it depends on rewards after step t. ValueError for a name that is taken.
+    """
+    found = bias if callable(bias) else lambda config: bias
+
+    def add(function: Function) -> Function:
+        known = _PHI.get(name)
+        if known is not None and known.function.__module__ != function.__module__:
+            raise ValueError(f"Φ {name} is registered by {known.function.__module__} already")
+        _PHI[name] = Phi(function, needs, found, from_start, stream, later)
+        return function
+
+    return add
+
+
+def phi(config: EstimatorConfig) -> Phi:
+    """The Φ that `config` names; `module:name` imports the module, which registers the name.
+
+    Raises ConfigError where there is none, or where it does not fit the importance weights.
+    """
+    module, _, name = config.phi.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            allowed = f"the module does not import: {type(error).__name__}: {error}"
+            raise ConfigError("estimator.phi", config.phi, allowed) from error
+    own = [key for key, value in _PHI.items() if value.function.__module__ == module]
+    if name not in (own if module else _PHI):
+        raise ConfigError("estimator.phi", config.phi, one_of(name, own))
+    found = _PHI[name]
+    if config.importance is Importance["per_decision"] and not found.stream:
+        allowed = f"per_decision weighs the terms of a sum, and {config.phi} is no stream"
+        raise ConfigError("estimator.importance", config.importance, allowed)
+    return found
+
+
+def given(episodes: Episodes, name: str) -> Tensor:
+    """The field of that name; ValueError where it was not given."""
+    found: Tensor | None = getattr(episodes, name)
+    if found is None:
+        raise ValueError(f"this estimator needs Episodes.{name}")
+    return found
+
+
+def td(config: EstimatorConfig, e: Episodes) -> Tensor:
+    """δ_t = r_t + γ V(s_{t+1}) − V(s_t), `[..., N, T]`."""
+    value = given(e, "value") * e.mask
+    last = given(e, "final_value") * e.truncated * config.bootstrap
+    following = returns.next_values(value, last, e.mask)
+    return returns.td_residual(e.rew, value, following, config.gamma)
+
+
+def _gae_bias(c: EstimatorConfig) -> str | None:
+    if c.lam < 1:
+        return "learned V: GAE leans on it at λ < 1, so its error biases the gradient"
+    if c.bootstrap:
+        return "learned V: Φ goes on with it at a time limit, so its error biases the gradient"
+    return None
+
+
+LEARNED_Q = "learned Q: Φ is what the critic says, so its error biases the gradient"
+
+
+@register("total_return", from_start=True, stream=True)
+def _total_return(c: EstimatorConfig, e: Episodes) -> Stream:
+    return Stream(e.rew, c.gamma, whole=True)
+
+
+@register("reward_to_go", stream=True)
+def _reward_to_go(c: EstimatorConfig, e: Episodes) -> Stream:
+    return Stream(e.rew, c.gamma)
+
+
+@register("q", needs=("q",), bias=LEARNED_Q, stream=True, later=False)
+def _q(c: EstimatorConfig, e: Episodes) -> Stream:
+    return Stream(given(e, "q") * e.mask, 0.0)
+
+
+@register("advantage", needs=("q", "value"), bias=LEARNED_Q, stream=True, later=False)
+def _advantage(c: EstimatorConfig, e: Episodes) -> Stream:
+    return Stream((given(e, "q") - given(e, "value")) * e.mask, 0.0)
+
+
+@register(
+    "td",
+    needs=("value",),
+    bias="learned V: Φ leans on it after one step, so its error biases the gradient",
+    stream=True,
+    later=False,
+)
+def _td(c: EstimatorConfig, e: Episodes) -> Stream:
+    return Stream(td(c, e), 0.0)
+
+
+@register(
+    "n_step",
+    needs=("value",),
+    bias=lambda c: f"learned V: Φ leans on it after {c.n} steps, so its error biases the gradient",
+    stream=True,
+)
+def _n_step(c: EstimatorConfig, e: Episodes) -> Stream:
+    return Stream(td(c, e), c.gamma, n=c.n)
+
+
+@register("gae", needs=("value",), bias=_gae_bias, stream=True)
+def _gae(c: EstimatorConfig, e: Episodes) -> Stream:
+    return Stream(td(c, e), c.gamma * c.lam)
