@@ -1,0 +1,462 @@
+"""Exact J, ∇J and the exact mean and variance of every estimator, where the model is known.
+
+Nothing is sampled and no trajectory is listed. Every estimate is a linear functional of vectors
+that obey a backward recursion along the trajectory: with ψ_t = ∇log π(a_t|s_t),
+
+    y_t = C_t y_{t+1},    X_t = ψ_t (D_t y_{t+1}) + F_t X_{t+1},    y_T = (1, 0, ...), X_T = 0,
+
+where y holds 1 and returns, X gradient-valued sums, and C, D, F depend on the transition at t
+only. So E[y yᵀ], E[X yᵀ] and E[X Xᵀ], parameter by parameter, obey recursions over (t, s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pgcli.agents.policy import Policy
+from pgcli.config.schema import Baseline, EstimatorConfig, Importance
+from pgcli.environments.tabular import Tabular
+from pgcli.estimators.estimator import FITTED
+from pgcli.estimators.phi import Episodes, Stream, phi
+from pgcli.gradients.trajectory import trajectory_gradients
+from pgcli.parallel import ordered
+
+BLOCK = 2**21  # numbers in one moment's table at once
+
+
+class Solution(NamedTuple):
+    """What dynamic programming says about one policy."""
+
+    objective: float  # J_γ = E[Σ_t γ^t r_t]
+    gradient: Tensor  # [P] float64: ∇J_γ
+    value: Tensor  # [T + 1, states + 1]: V_t(s); 0 at the time limit and in the terminal state
+    action_value: Tensor  # [T, states + 1, actions]: Q_t(s, a)
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The mean and the noise of one estimator, known exactly."""
+
+    mean: Tensor  # [P]: E[ĝ]
+    trace_cov: float | None  # N · tr Var(ĝ) at the batch size asked for; None: not known
+    limit: bool = False  # of N → ∞, where the fitted baseline is its expectation
+
+
+def action_probabilities(policy: Policy, theta: Tensor, states: int) -> Tensor:
+    """π(a|s) [states, actions] at theta [1, P]; differentiable."""
+    eye = torch.eye(states, dtype=theta.dtype, device=theta.device).unsqueeze(0)
+    return policy.distribution(theta, eye)[0][0].softmax(-1)
+
+
+def scores(policy: Policy, theta: Tensor, states: int, actions: int) -> Tensor:
+    """ψ(s, a) = ∇log π(a|s), [states, actions, P] float64, at theta [1, P]."""
+    obs = torch.eye(states, dtype=torch.float64).repeat_interleave(actions, 0).unsqueeze(0)
+    act = torch.arange(actions).repeat(states).unsqueeze(0)
+    factors, _, _ = policy.score_factors(theta.double(), obs, act)
+    one = torch.ones(1, states * actions, 1, dtype=torch.float64)
+    return trajectory_gradients(factors, one, policy.num_params)[0].unflatten(0, (states, actions))
+
+
+def solve(model: Tabular, policy: Policy, theta: Tensor, gamma: float) -> Solution:
+    """J_γ, its gradient at theta [1, P] by autograd through the programme, V_t and Q_t."""
+    theta = theta.detach().double().requires_grad_()
+    pi = action_probabilities(policy, theta, model.states)
+    v = torch.zeros(model.states + 1, dtype=torch.float64)
+    values = [v]
+    action_values: list[Tensor] = []
+    for _ in range(model.horizon):
+        q = _expected(model, model.reward + gamma * v[model.following])
+        v = torch.cat([(pi * q).sum(-1), v.new_zeros(1)])
+        values.insert(0, v)
+        action_values.insert(0, torch.cat([q, q.new_zeros(1, model.actions)]))
+    objective = (model.start * v[:-1]).sum()
+    (gradient,) = torch.autograd.grad(objective, theta)
+    return Solution(
+        objective.item(),
+        gradient[0],
+        torch.stack(values).detach(),
+        torch.stack(action_values).detach(),
+    )
+
+
+def _expected(model: Tabular, outcome: Tensor) -> Tensor:
+    """E[outcome | s, a] [states, actions] of a number per transition [K]."""
+    cell = model.state * model.actions + model.action
+    total = outcome.new_zeros(model.states * model.actions)
+    return total.index_add(0, cell, model.probability * outcome).unflatten(0, (model.states, -1))
+
+
+class Problem:
+    """One policy in one model, with the data of a behaviour policy and with given critics."""
+
+    def __init__(
+        self,
+        model: Tabular,
+        policy: Policy,
+        theta: Tensor,
+        *,
+        behaviour: Tensor | None = None,
+        value: Tensor | None = None,
+        q: Tensor | None = None,
+    ) -> None:
+        """theta [1, P]; behaviour: probabilities [states, actions] of who collects, None: π.
+
+        value [T + 1, states + 1] and q [T, states + 1, actions]: what the estimator takes for
+        V_t(s), with value[T] at a time limit, and for Q_t(s, a).
+        """
+        self.model, self.value, self.q = model, value, q
+        pi = action_probabilities(policy, theta.detach().double(), model.states)
+        acting = pi if behaviour is None else behaviour.double()
+        self.psi = scores(policy, theta, model.states, model.actions)
+        self.chance = model.probability * acting[model.state, model.action]  # [K]: a, s', r
+        self.ratio = (pi / acting)[model.state, model.action]  # [K]
+        self._off_policy = behaviour is not None
+        self._known: dict[str, Moments] = {}
+
+    def estimate(self, config: EstimatorConfig, batch_size: int) -> Exact | None:
+        """The exact mean and N · tr Var(ĝ) of this estimator for N = batch_size ≥ 2.
+
+        None where the estimate is no such recursion: normalised Φ, self-normalised or clipped
+        cumulative weights, a Φ of one's own.
+        """
+        weights = config.importance if self._off_policy else Importance["none"]
+        config = replace(config, importance=weights)
+        weighted = weights is not Importance["none"]
+        clipped = config.clip_ratio is not None and weights is not Importance["first_order"]
+        if config.normalize or ":" in config.phi:
+            return None
+        if weighted and (clipped or config.self_normalize):
+            return None
+        if config.baseline is Baseline["time"]:
+            return self._time_baseline(config)
+        found = self._moments(config)
+        if config.baseline in FITTED:
+            return _optimal(config, found)
+        if config.baseline.name in ("mean", "own_mean"):
+            return self._mean_baseline(config, found, batch_size)
+        return Exact(found.mean[0], _trace(found))
+
+    def _moments(self, config: EstimatorConfig) -> Moments:
+        """Of the estimate before a baseline that is fitted on the batch is subtracted."""
+        known = ("none", "constant", "value", "linear")
+        if config.baseline.name not in known:
+            config = replace(config, baseline=Baseline["none"])
+        key = repr(config)
+        if key not in self._known:
+            kernel = _Kernel(config, self)
+            found = kernel.moments(measure=2)
+            if kernel.weighs_measure:
+                found = found._replace(mean=kernel.moments(second=False).mean)
+            self._known[key] = found
+        return self._known[key]
+
+    def _mean_baseline(self, config: EstimatorConfig, found: Moments, n: int) -> Exact:
+        """g_n = X_n − b S_n, with b the batch's mean of a, the time average of Φ."""
+        a, a_square, a_score = self._time_average(config)
+        mean = found.mean[0] - a * found.mean[1]
+        if config.baseline is Baseline["own_mean"]:
+            return Exact(mean - (a_score - a * found.mean[1]) / n, None)
+        if found.mean[1].norm() > 1e-9 * (1 + found.product[1, 1].sum().sqrt()):
+            return Exact(mean, None)  # under these weights the mean score is not zero
+        b_square = a**2 + (a_square - a**2) / (n - 1)
+        xx, xs, ss = (float(found.product[i].sum()) for i in ((0, 0), (0, 1), (1, 1)))
+        own = xx - 2 * a * xs + b_square * ss - float(mean.square().sum())
+        # b_{−n} holds a_m and b_{−m} holds a_n: two trajectories of one batch are correlated.
+        return Exact(mean, own + float(a_score.square().sum()) / (n - 1))
+
+    def _time_average(self, config: EstimatorConfig) -> tuple[float, float, Tensor]:
+        """E[a], E[a²] and E[a S] [P] of a = (1/L) Σ_t Φ_t, where Φ itself is not weighted."""
+        plain = replace(config, importance=Importance["none"], baseline=Baseline["none"])
+        scored = plain
+        if config.importance is Importance["trajectory"]:
+            scored = replace(plain, importance=config.importance)
+        elif config.importance is not Importance["none"]:
+            form = config.importance.name.replace("per_decision", "truncated")  # the same S
+            scored = replace(plain, importance=Importance[form])
+        if phi(config).from_start:  # Φ is the same at every step
+            kernel = _Kernel(plain, self)
+            y = self._at_start(kernel.y_moments())
+            scored_moments = _Kernel(scored, self).moments(second=False)
+            return float(y[0, -1]), float(y[-1, -1]), scored_moments.with_y[1, kernel.y]
+        kernel = _Kernel(plain, self, average=True)
+        first = self._at_start(kernel.y_moments(end=lambda length: 1 / length))
+        second = self._at_start(kernel.y_moments(end=lambda length: 1 / length**2))
+        weighted = _Kernel(scored, self, average=True)
+        found = weighted.moments(end=lambda length: 1 / length, second=False)
+        return float(first[0, -1]), float(second[-1, -1]), found.with_y[1, -1]
+
+    def _at_start(self, moments: Tensor) -> Tensor:
+        return (self.model.start[:, None, None] * moments[0, :-1]).sum(0)
+
+    def _time_baseline(self, config: EstimatorConfig) -> Exact | None:
+        """With b_t = E[Φ_t | still running], what the mean over the others tends to."""
+        if phi(config).from_start or self._off_policy:
+            return None
+        expected = _Kernel(replace(config, baseline=Baseline["none"]), self).expected_phi()
+        alive = self.visits()
+        b = (alive * expected).sum(-1) / alive.sum(-1).clamp(min=1e-300)  # [T]
+        table = b[:, None].expand(-1, self.model.states + 1)
+        known = replace(config, baseline=Baseline["value"])
+        found = _Kernel(known, self, baseline=table).moments()
+        return Exact(found.mean[0], _trace(found), limit=True)
+
+    def visits(self) -> Tensor:
+        """The chance that the collecting policy is in each state at each time, [T, states]."""
+        model, d = self.model, self.model.start
+        found = []
+        for _ in range(model.horizon):
+            found.append(d)
+            flow = self.chance * d[model.state]
+            d = d.new_zeros(model.states + 1).index_add(0, model.following, flow)[:-1]
+        return torch.stack(found)
+
+
+class Moments(NamedTuple):
+    """E over whole trajectories, for X = (the estimate, its score sum) per parameter."""
+
+    mean: Tensor  # [2, P]: E[X]
+    product: Tensor  # [2, 2, P]: E[X_i X_k]
+    with_y: Tensor  # [2, a, P]: E[X yᵀ]
+
+
+def _trace(found: Moments) -> float:
+    return float(found.product[0, 0].sum() - found.mean[0].square().sum())
+
+
+def _optimal(config: EstimatorConfig, found: Moments) -> Exact:
+    """b* = E⟨X, S⟩ / E‖S‖², the constant of least variance, or one for each parameter."""
+    (xx, xs), (_, ss) = found.product
+    above, below = xs, ss
+    if config.baseline is not Baseline["optimal_per_parameter"]:
+        above, below = (x.sum().expand_as(x) for x in (xs, ss))
+    b = torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)
+    mean = found.mean[0] - b * found.mean[1]
+    second = (xx - 2 * b * xs + b.square() * ss).sum()
+    return Exact(mean, float(second - mean.square().sum()), limit=True)
+
+
+EndWeight = Callable[[int], float]  # of a trajectory of that length
+
+
+def equal(length: int) -> float:
+    """Every trajectory counts as it is."""
+    return 1.0
+
+
+class _Kernel:
+    """C, D and F of an estimator on every transition, at each time.
+
+    y = (1, Y, ..., A): Y are the returns that Φ is made of, as many as its window has steps, and A
+    the sum of Φ to the end, where `average` asks for it. X = (X, S): the estimate with its constant
+    or state-dependent baseline, and S = Σ_t ω_t ψ_t, what one unit of a constant one subtracts.
+    The total return looks back: there X is Z − B with Z = ψ(r + γR') + r S' + γZ', B = ψb + B'.
+    """
+
+    def __init__(
+        self,
+        config: EstimatorConfig,
+        problem: Problem,
+        *,
+        baseline: Tensor | None = None,
+        average: bool = False,
+    ) -> None:
+        self._config, self._problem, self._baseline = config, problem, baseline
+        self._form, self._average = phi(config), average
+        self.weighs_measure = config.importance is Importance["trajectory"]
+        stream = self._stream(0)
+        self._whole, self._n, self._c = stream.whole, stream.n, stream.discount
+        self.y = 1 if self._n is None else min(self._n, problem.model.horizon)  # index of Y
+        self._a = self.y + 1 + average
+        self._v = 3 if self._whole else 2
+
+    def y_moments(self, measure: int = 1, end: EndWeight = equal) -> Tensor:
+        """E[y_t y_tᵀ | s_t], [T + 1, states + 1, a, a]: no parameter enters it."""
+        m, weight = self._problem.model, self._chance(measure)
+        found = torch.zeros(m.horizon + 1, m.states + 1, self._a, self._a, dtype=torch.float64)
+        found[m.horizon, :, 0, 0] = end(m.horizon)
+        for t in reversed(range(m.horizon)):
+            C, _, _ = self._transition(t)
+            found[t + 1, m.states, 0, 0] = end(t + 1)
+            found[t].index_add_(0, m.state, weight * (C @ found[t + 1, m.following] @ C.mT))
+        return found
+
+    def moments(self, measure: int = 1, end: EndWeight = equal, *, second: bool = True) -> Moments:
+        """The recursion, for the parameters block by block; products only if `second`.
+
+        Trajectory weights multiply the measure: by ρ_{0:T} to the power `measure`, 1 for means and
+        2 for second moments. `end(L)`: a weight on trajectories of length L.
+        """
+        m, psi = self._problem.model, self._problem.psi.flatten(0, 1)
+        weight = self._chance(measure)
+        y2 = self.y_moments(measure, end)
+        cell, cells = m.state * m.actions + m.action, m.states * m.actions
+        v, a = self._v, self._a
+
+        def into_cells(each: Tensor) -> Tensor:
+            return each.new_zeros(cells, *each.shape[1:]).index_add_(0, cell, each)
+
+        def maps(t: int) -> _Maps:
+            C, D, F = self._transition(t)
+            ending = y2[t + 1, m.following]
+            spread = partial(_spread, following=m.following, cell=cell, shape=(cells, m.states + 1))
+            return _Maps(
+                into_cells(weight * (D @ ending @ C.mT)),
+                into_cells(weight * (D @ ending @ D.mT)),
+                *(spread(weight * F, other) for other in (C, D, F)),
+            )
+
+        prepared = [maps(t) for t in range(m.horizon)]
+
+        def block(index: slice) -> tuple[Tensor, Tensor]:
+            score = psi[:, None, None, index]  # [S·A, 1, 1, p]
+            p = score.shape[-1]
+            xy = torch.zeros(m.states + 1, v, a, p, dtype=torch.float64)
+            xx = torch.zeros(m.states + 1, v, v, p, dtype=torch.float64)
+            for at in reversed(prepared):
+                new_xy = (at.fxyc @ xy.flatten(0, 2)).reshape(cells, v, a, p)
+                new_xy += at.dyc.unsqueeze(-1) * score
+                if second:
+                    half = (at.fxyd @ xy.flatten(0, 2)).reshape(cells, v, v, p)  # Σ F X'y'ᵀ Dᵀ
+                    new_xx = (at.fxxf @ xx.flatten(0, 2)).reshape(cells, v, v, p)
+                    new_xx += at.dyd.unsqueeze(-1) * score.square()
+                    new_xx += (half + half.transpose(1, 2)) * score
+                    xx[:-1] = new_xx.unflatten(0, (m.states, -1)).sum(1)
+                xy[:-1] = new_xy.unflatten(0, (m.states, -1)).sum(1)
+            start = m.start[:, None, None, None]
+            return (start * xy[:-1]).sum(0), (start * xx[:-1]).sum(0)
+
+        width = max(1, BLOCK // (cells * v**2))
+        found = list(ordered(block, [slice(i, i + width) for i in range(0, psi.shape[1], width)]))
+        xy, xx = (torch.cat(parts, -1) for parts in zip(*found, strict=True))
+        if self._whole:
+            out = torch.tensor([[1.0, 0, -1], [0, 1, 0]], dtype=torch.float64)
+            xy = torch.einsum("iv,vap->iap", out, xy)
+            xx = torch.einsum("iv,vwp,jw->ijp", out, xx, out)
+        return Moments(xy[:, 0], xx, xy)
+
+    def _chance(self, measure: int) -> Tensor:
+        """The weight of every transition, [K, 1, 1]."""
+        chance = self._problem.chance
+        if self.weighs_measure:
+            chance = chance * self._problem.ratio**measure
+        return chance[:, None, None]
+
+    def expected_phi(self) -> Tensor:
+        """E[Φ_t | s_t] on-policy, [T, states]; only for a Φ that does not look back."""
+        m = self._problem.model
+        y = torch.zeros(m.states + 1, self._a, dtype=torch.float64)
+        y[:, 0] = 1
+        found: list[Tensor] = []
+        for t in reversed(range(m.horizon)):
+            C, _, _ = self._transition(t)
+            each = self._problem.chance[:, None] * (C @ y[m.following].unsqueeze(-1)).squeeze(-1)
+            y = torch.zeros_like(y).index_add_(0, m.state, each)
+            y[:, 0] = 1
+            found.insert(0, y[:-1, self.y])
+        return torch.stack(found)
+
+    def _transition(self, t: int) -> tuple[Tensor, Tensor, Tensor]:
+        """C [K, a, a], D [K, v, a] and F [K, v, v] at time t."""
+        x = self._stream(t).x[:, 0, 0]
+        k, c, b = len(x), self._c, self._b(t)
+        eta, delta, phi_ = self._ratios()
+        discounted = self._config.discount_state and not self._form.from_start
+        w = self._config.gamma**t if discounted else 1.0
+
+        C = x.new_zeros(k, self._a, self._a)
+        C[:, 0, 0] = 1
+        for m in range(1, self.y + 1):
+            C[:, m, 0] = eta * x
+            if (before := m if self._n is None else m - 1) > 0:  # a window shrinks by a step
+                C[:, m, before] = eta * c
+        if self._average:  # A = Y + A'
+            C[:, -1] = C[:, self.y]
+            C[:, -1, -1] += 1
+        D = x.new_zeros(k, self._v, self._a)
+        D[:, 0, 0] = x if self._whole else x - b
+        if (before := self.y if self._n is None else self.y - 1) > 0:
+            D[:, 0, before] = c
+        D[:, 1, 0] = 1
+        F = torch.eye(self._v, dtype=x.dtype).repeat(k, 1, 1)
+        if self._whole:
+            D[:, 2, 0] = b
+            F[:, 0, 0], F[:, 0, 1] = c, x
+        return C, D * (w * delta)[:, None, None], F * phi_[:, None, None]
+
+    def _ratios(self) -> tuple[Tensor, Tensor, Tensor]:
+        """How the ratio of a step enters: returns from it on, its score, what comes after."""
+        rho, limit = self._problem.ratio, self._config.clip_ratio
+        one = torch.ones_like(rho)
+        rho = rho if limit is None else rho.clamp(max=limit)
+        return {
+            "none": (one, one, one),
+            "trajectory": (one, one, one),
+            "per_decision": (rho, rho, rho),
+            "truncated": (one, rho, rho),
+            "first_order": (one, rho, one),
+        }[self._config.importance.name]
+
+    def _stream(self, t: int) -> Stream:
+        """The production code's x on every transition, each as an episode of one step."""
+        problem, m = self._problem, self._problem.model
+        shape = (len(m.state), 1, 1)
+        last = t == m.horizon - 1
+        value = final = q = None
+        if problem.value is not None:
+            value = problem.value[t, m.state].reshape(shape)
+            final = problem.value[t + 1, m.following].reshape(shape[:-1])
+        if problem.q is not None:
+            q = problem.q[t, m.state, m.action].reshape(shape)
+        goes_on = (m.following != m.states).reshape(shape[:-1])
+        one_step = Episodes(
+            m.reward.reshape(shape), torch.ones(shape).bool(), goes_on, value, final, q
+        )
+        # Before the time limit the next state's value counts in any case.
+        config = replace(self._config, bootstrap=self._config.bootstrap or not last)
+        found = self._form.function(config, one_step)
+        assert isinstance(found, Stream)
+        return found
+
+    def _b(self, t: int) -> Tensor:
+        """The baseline at time t on every transition, [K]."""
+        m, name = self._problem.model, self._config.baseline.name
+        if name == "constant":
+            return torch.full_like(m.reward, self._config.constant)
+        if name not in ("value", "linear"):
+            return torch.zeros_like(m.reward)
+        table = self._problem.value if self._baseline is None else self._baseline
+        assert table is not None
+        return table[t, m.state]
+
+
+class _Maps(NamedTuple):
+    """One step back, for moments of a block of parameters, into cells (s, a)."""
+
+    dyc: Tensor  # [S·A, v, a]: Σ_{s'} D y'y'ᵀ Cᵀ, which ψ multiplies
+    dyd: Tensor  # [S·A, v, v]: Σ_{s'} D y'y'ᵀ Dᵀ, which ψ² multiplies
+    fxyc: Tensor  # sparse: X'y'ᵀ ↦ Σ_{s'} F X'y'ᵀ Cᵀ
+    fxyd: Tensor  # sparse: X'y'ᵀ ↦ Σ_{s'} F X'y'ᵀ Dᵀ, which ψ multiplies
+    fxxf: Tensor  # sparse: X'X'ᵀ ↦ Σ_{s'} F X'X'ᵀ Fᵀ
+
+
+def _spread(
+    left: Tensor, right: Tensor, following: Tensor, cell: Tensor, shape: tuple[int, int]
+) -> Tensor:
+    """The linear map M ↦ Σ_k left_k M(s'_k) right_kᵀ from states s' to cells (s, a).
+
+    For left [K, i, v] and right [K, j, a], sparse [cells · i · j, states · v · a].
+    """
+    (k, i, v), (j, a) = left.shape, right.shape[1:]
+    value = torch.einsum("kiv,kja->kijva", left, right)
+    row = torch.arange(i * j).reshape(i, j, 1, 1) + cell.reshape(k, 1, 1, 1, 1) * (i * j)
+    column = torch.arange(v * a).reshape(v, a) + following.reshape(k, 1, 1, 1, 1) * (v * a)
+    kept = value != 0
+    index = torch.stack([x.expand(value.shape)[kept] for x in (row, column)])
+    size = (shape[0] * i * j, shape[1] * v * a)
+    return torch.sparse_coo_tensor(index, value[kept], size, check_invariants=False).coalesce()
