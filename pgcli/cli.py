@@ -15,7 +15,11 @@ from types import FrameType
 from pgcli import __version__
 from pgcli.errors import PgError, Stopped
 
-COMMANDS = {"train": "train agents and measure the gradient estimator"}
+COMMANDS = {
+    "train": "train agents and measure the gradient estimator",
+    "compare": "bias and noise of gradient estimators, side by side at one frozen policy",
+    "report": "compare runs on disk: a table, curves with bands, report.html",
+}
 
 USAGE = 2
 
@@ -33,6 +37,8 @@ def usage() -> str:
 For example:
   pg train estimator=rtg env=CartPole-v1
   pg train -m estimator=total,rtg,gae seed=0,1
+  pg compare env=FrozenLake-v1 policy=tabular
+  pg report outputs
   tensorboard --logdir outputs
 
 Exit codes: 0 ok, 1 failure, 2 usage or configuration, 3 run directory in use or incompatible,
@@ -85,6 +91,10 @@ def _run(command: str, args: list[str]) -> int:
         sys.path.append(os.getcwd())
     except FileNotFoundError as error:
         raise PgError("the current directory does not exist any more") from error
+    if command == "report":  # no Hydra application
+        from pgcli.commands.report import report
+
+        return report(args)
     from pgcli.commands.launch import launch
 
     launch(command, args)
@@ -104,7 +114,7 @@ def _complete(args: list[str]) -> int:
     if not space:
         print(" ".join(name for name in COMMANDS if name.startswith(command)))
         return 0
-    if command not in COMMANDS:
+    if command not in COMMANDS or command == "report":
         return 0
     os.environ["COMP_LINE"] = f"{program} {rest}"
     try:

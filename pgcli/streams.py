@@ -18,6 +18,8 @@ class Purpose(IntEnum):
     CRITIC_FIT = 4
     Q_INIT = 5
     Q_FIT = 6
+    PERTURBATION = 7
+    BOOTSTRAP = 8
 
 
 def sequence(seed: int, iteration: int, purpose: Purpose) -> np.random.SeedSequence:

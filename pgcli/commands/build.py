@@ -13,7 +13,7 @@ from pgcli.agents.heads import make_head
 from pgcli.agents.learner import Learner
 from pgcli.agents.network import Mlp
 from pgcli.agents.policy import Policy
-from pgcli.config.schema import Baseline, Device, TrainConfig
+from pgcli.config.schema import Baseline, BehaviourConfig, Device, PolicyConfig, TrainConfig
 from pgcli.environments.engines import Engine
 from pgcli.environments.spaces import ActionKind
 from pgcli.errors import ConfigError
@@ -23,18 +23,22 @@ from pgcli.runs import checkpoint
 from pgcli.streams import Purpose
 
 
+def build_policy(settings: PolicyConfig, behaviour: BehaviourConfig, engine: Engine) -> Policy:
+    """The policy that fits the environment's spaces."""
+    kind = engine.action.kind
+    if behaviour.epsilon and kind is ActionKind.GAUSSIAN:
+        allowed = "only 0: a continuous action space has no uniform policy"
+        raise ConfigError("behaviour.epsilon", behaviour.epsilon, allowed)
+    head = make_head(kind.name, engine.action.sizes)
+    sizes = (engine.obs_dim, *settings.hidden, head.num_outputs)
+    return Policy(Mlp(sizes, settings.activation.name, settings.bias), head)
+
+
 def build_learner(
     config: TrainConfig, engine: Engine, seeds: list[int], device: torch.device
 ) -> Learner:
     """Policy, and the critics that the estimator needs, to fit the environment's spaces."""
-    kind = engine.action.kind
-    if config.behaviour.epsilon and kind is ActionKind.GAUSSIAN:
-        allowed = "only 0: a continuous action space has no uniform policy"
-        raise ConfigError("behaviour.epsilon", config.behaviour.epsilon, allowed)
-    head = make_head(kind.name, engine.action.sizes)
-    settings = config.policy
-    sizes = (engine.obs_dim, *settings.hidden, head.num_outputs)
-    policy = Policy(Mlp(sizes, settings.activation.name, settings.bias), head)
+    policy = build_policy(config.policy, config.behaviour, engine)
     critics: dict[str, Critic | LinearCritic] = {}
     horizon = engine.max_episode_steps
     if config.estimator.baseline is Baseline["linear"]:
@@ -42,7 +46,7 @@ def build_learner(
     elif estimator.needs_value(config.estimator):
         critics["value"] = Critic(config.critic, engine.obs_dim, horizon, seeds, device)
     if estimator.needs_q(config.estimator):
-        inputs = engine.obs_dim + head.num_outputs
+        inputs = engine.obs_dim + policy.head.num_outputs
         critics["q"] = Critic(
             config.critic, inputs, horizon, seeds, device, Purpose.Q_INIT, Purpose.Q_FIT
         )

@@ -27,7 +27,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgcli.config.compose import Composed, compose_all, explained, parse, search_also, to_config
 from pgcli.config.meanings import annotated, comments
-from pgcli.config.sources import conf_dir, register
+from pgcli.config.presets import estimator_configs
+from pgcli.config.schema import CompareConfig
+from pgcli.config.sources import SCHEMAS, conf_dir, register
 from pgcli.errors import ConfigError, NoCheckpoint, PgError, RunDirectoryError, StorageFailed
 from pgcli.runs import checkpoint
 from pgcli.runs.directory import holds_run, lock
@@ -40,13 +42,17 @@ def launch(command: str, argv: Sequence[str]) -> None:
     register()
     args = _arguments(argv)
     # A constructor's arguments are the user's own: none needs a `+` to be new.
-    lines = [f"++{line}" if line.startswith("env.kwargs") else line for line in args.overrides]
+    # Likewise what all compared estimators share.
+    free = ("env.kwargs", "estimator.") if command == "compare" else ("env.kwargs",)
+    lines = [f"++{line}" if line.startswith(free) else line for line in args.overrides]
     flags = _flags(argv, args.overrides)
     if args.hydra_help or args.shell_completion:
         search_also(args.config_dir)
         _hydra(command, flags, lines, program="pg" if args.shell_completion else f"pg {command}")
         return
-    resumed = _resumed(parse(lines), args.multirun)
+    resumed = _resumed(parse(lines), args.multirun) if command == "train" else None
+    if command == "compare":
+        lines = [*_as_trained(parse(lines)), *lines]
     if resumed is not None:
         flags += _restored_flags(resumed, args)
         lines = _restored_overrides(resumed, lines)
@@ -66,17 +72,12 @@ def launch(command: str, argv: Sequence[str]) -> None:
     for env in {repr(c.config.env): c.config.env for c in composed}.values():
         check_environment(env)
     for config in (c.config for c in composed):
-        if config.behaviour.checkpoint is not None:
-            checkpoint.load(Path(config.behaviour.checkpoint), config.behaviour.iteration)
-        if ":" in config.estimator.phi:
-            from pgcli.estimators.phi import phi
-
-            phi(config.estimator)
+        _check_references(config)
     if resumed is not None:
         checkpoint.load_for(resumed, composed[0].config)
         _hydra(command, flags, [*lines, f"hydra.run.dir={_quoted(resumed)}"])
         return
-    if any(c.config.resume is not None for c in composed):
+    if any(getattr(c.config, "resume", None) is not None for c in composed):
         raise ConfigError("resume", composed[0].config.resume, "belongs on the command line")
     key = "hydra.sweep.dir" if composed[0].multirun else "hydra.run.dir"
     named = any(o.key_or_group == key for o in parse(lines))
@@ -96,7 +97,7 @@ def _hydra(
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise explained(error, lines) from error
+        raise explained(error, lines, SCHEMAS[command]) from error
     if job.error is not None:
         raise job.error
 
@@ -113,8 +114,8 @@ class _Job:
         directory = Path(HydraConfig.get().runtime.output_dir)
         sweep = HydraConfig.get().mode is RunMode.MULTIRUN
         try:
-            config = to_config(node)
-            if config.resume is None and holds_run(directory):
+            config = to_config(node, SCHEMAS[self._command])
+            if getattr(config, "resume", None) is None and holds_run(directory):
                 raise RunDirectoryError(f"{directory} holds another run")
             importlib.import_module(f"pgcli.commands.{self._command}").run(config, directory)
         except PgError as error:
@@ -240,6 +241,52 @@ def _resumed(overrides: Sequence[Override], multirun: bool) -> Path | None:
     if not checkpoint.iterations(directory):
         raise NoCheckpoint(f"resume={directory}: no checkpoint there")
     return directory
+
+
+def _as_trained(overrides: Sequence[Override]) -> list[str]:
+    """The environment and the policy of the run that `checkpoint=...` names, as overrides."""
+    given = {o.key_or_group: o.value() for o in overrides}
+    run = given.get("checkpoint")
+    if run is None:
+        return []
+    checkpoint.load(Path(str(run)))
+    node: Any = OmegaConf.to_container(
+        OmegaConf.load(Path(str(run)) / ".hydra" / "config.yaml"), resolve=False
+    )
+    settings = {f"policy.{key}": value for key, value in node["policy"].items()}
+    if "env" not in given:
+        settings |= {f"env.{key}": value for key, value in node["env"].items()}
+    env_id = settings.pop("env.id", None)
+    lines = [f"++{key}={_literal(value)}" for key, value in settings.items()]
+    return lines if env_id is None else [f"env={_literal(env_id)}", *lines]
+
+
+def _literal(value: Any) -> str:
+    """A value as Hydra's grammar writes it."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{_literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_literal, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return _quoted(Path(value)) if isinstance(value, str) else repr(value)
+
+
+def _check_references(config: Any) -> None:
+    """What a configuration names must be there: runs, and estimators of one's own."""
+    if config.behaviour.checkpoint is not None:
+        checkpoint.load(Path(config.behaviour.checkpoint), config.behaviour.iteration)
+    if isinstance(config, CompareConfig):
+        if config.checkpoint is not None:
+            checkpoint.load(Path(config.checkpoint), config.iteration)
+        estimators = list(estimator_configs(config).values())
+    else:
+        estimators = [config.estimator]
+    if own := [est for est in estimators if ":" in est.phi]:
+        from pgcli.estimators.phi import phi
+
+        for est in own:
+            phi(est)
 
 
 def _restored_overrides(directory: Path, lines: Sequence[str]) -> list[str]:

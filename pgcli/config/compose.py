@@ -29,8 +29,8 @@ from omegaconf.errors import (
 )
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
-from pgcli.config.schema import TrainConfig, check, check_combination
-from pgcli.config.sources import EnvironmentSearchPath, conf_dir, register
+from pgcli.config.schema import check, check_combination
+from pgcli.config.sources import SCHEMAS, EnvironmentSearchPath, conf_dir, register
 from pgcli.errors import ConfigError, did_you_mean, one_of
 
 MOST_COMBINATIONS = 50  # of a sweep that are composed in advance; beyond, each value by itself
@@ -43,7 +43,7 @@ BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 class Composed:
     """One configuration of a command line, and where Hydra would put its run."""
 
-    config: TrainConfig
+    config: Any  # of the command's schema
     run_dir: Path
     sweep_dir: Path
     multirun: bool  # by -m, or by hydra.mode in a file
@@ -59,17 +59,17 @@ def compose_all(
     """Every configuration that the command line asks for, checked; ConfigError for a bad one."""
     register()
     search_also(config_dir)
-    overrides = parse(lines)
+    overrides, schema = parse(lines), SCHEMAS[command]
     name = config_name or command
     with initialize_config_dir(str(conf_dir()), job_name=command, version_base="1.3"):
         for override in overrides:
             override.config_loader = GlobalHydra.instance().config_loader()  # glob() asks it
         first = [line for choice in _choices(overrides) for line in choice[:1]]
-        node = _composed(name, first)
+        node = _composed(name, first, schema)
         multirun = multirun or node.hydra.mode is RunMode.MULTIRUN
         if not multirun:
             _refuse_sweep(overrides)
-            return [_checked(node, first, multirun)]
+            return [_checked(node, first, multirun, schema)]
         basic = node.hydra.sweeper._target_ == BASIC_SWEEPER
         if basic:
             given = {o.get_key_element() for o in overrides}
@@ -77,7 +77,10 @@ def compose_all(
             overrides = [*parse([f"{k}={v}" for k, v in params.items()]), *overrides]
         _refuse_unsweepable(overrides, basic)
         combinations = _combinations(_choices(overrides))
-        return [_checked(_composed(name, lines), lines, multirun) for lines in combinations]
+        return [
+            _checked(_composed(name, lines, schema), lines, multirun, schema)
+            for lines in combinations
+        ]
 
 
 def search_also(config_dir: str | None) -> None:
@@ -103,19 +106,19 @@ def parse(lines: Sequence[str]) -> list[Override]:
     return found
 
 
-def to_config(node: DictConfig) -> TrainConfig:
+def to_config(node: DictConfig, schema: type) -> Any:
     """The dataclass of a composed configuration; ConfigError for what cannot work."""
-    _refuse_unknown(node, TrainConfig)
+    _refuse_unknown(node, schema)
     _refuse_targets(OmegaConf.to_container(node, resolve=False))
     config = OmegaConf.to_object(node)
-    if not isinstance(config, TrainConfig):
-        raise ConfigError("--config-name", "", "a primary config must begin with train_schema")
+    if not isinstance(config, schema):
+        raise ConfigError("--config-name", "", "a primary config must begin with its schema")
     check(config)
     check_combination(config)
     return config
 
 
-def explained(error: Exception, lines: Sequence[str]) -> ConfigError:
+def explained(error: Exception, lines: Sequence[str], schema: type) -> ConfigError:
     """The error of Hydra or OmegaConf in the user's terms."""
     overrides = parse(lines)
     if type(error) is ValueError:  # a group was given something else than a name
@@ -135,12 +138,14 @@ def explained(error: Exception, lines: Sequence[str]) -> ConfigError:
     while cause is not None and not getattr(cause, "full_key", None):
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, OmegaConfBaseException):
-        return _explained_key(cause, error, overrides)
+        return _explained_key(cause, error, overrides, schema)
     for override in overrides:
         if override.input_line and override.input_line in str(error):
             key = override.key_or_group
             hint = (
-                "" if key in known_keys() else f"no such setting{did_you_mean(key, known_keys())}"
+                ""
+                if key in known_keys(schema)
+                else f"no such setting{did_you_mean(key, known_keys(schema))}"
             )
             text = " ".join(str(error).split("\n")[0].split())
             return ConfigError(key, _text(override), hint or text)
@@ -148,7 +153,7 @@ def explained(error: Exception, lines: Sequence[str]) -> ConfigError:
 
 
 def _explained_key(
-    cause: OmegaConfBaseException, error: Exception, overrides: Sequence[Override]
+    cause: OmegaConfBaseException, error: Exception, overrides: Sequence[Override], schema: type
 ) -> ConfigError:
     key = re.sub(r"\[\d+\]$", "", str(cause.full_key))  # an item of a list: the list is meant
     reason = str(cause).splitlines()[0]
@@ -162,8 +167,10 @@ def _explained_key(
     if isinstance(cause, InterpolationResolutionError):
         return ConfigError(key, value, reason + where)
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        return ConfigError(key, value, f"no such setting{did_you_mean(key, known_keys())}{where}")
-    kind = settings(TrainConfig).get(key)
+        return ConfigError(
+            key, value, f"no such setting{did_you_mean(key, known_keys(schema))}{where}"
+        )
+    kind = settings(schema).get(key)
     return ConfigError(key, value, (reason if kind is None else _allowed(value, kind)) + where)
 
 
@@ -180,29 +187,29 @@ def settings(schema: type, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def known_keys() -> list[str]:
+def known_keys(schema: type) -> list[str]:
     """What may stand before the `=`: every setting, every section and every config group."""
-    leaves = list(settings(TrainConfig))
+    leaves = list(settings(schema))
     sections = {key.partition(".")[0] for key in leaves if "." in key}
     return [*leaves, *sections, *(path.name for path in conf_dir().iterdir() if path.is_dir())]
 
 
-def _composed(name: str, lines: Sequence[str]) -> DictConfig:
+def _composed(name: str, lines: Sequence[str], schema: type) -> DictConfig:
     try:
         return compose(name, list(lines), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError, MarkedYAMLError) as error:
-        raise explained(error, lines) from error
+        raise explained(error, lines, schema) from error
 
 
-def _checked(node: DictConfig, lines: Sequence[str], multirun: bool) -> Composed:
+def _checked(node: DictConfig, lines: Sequence[str], multirun: bool, schema: type) -> Composed:
     try:
         with open_dict(node):
             hydra = node.pop("hydra")
         _refuse_targets({"hydra": OmegaConf.to_container(hydra, resolve=False)})
-        config = to_config(node)
+        config = to_config(node, schema)
         return Composed(config, Path(hydra.run.dir), Path(hydra.sweep.dir), multirun)
     except OmegaConfBaseException as error:
-        raise explained(error, lines) from error
+        raise explained(error, lines, schema) from error
 
 
 def _choices(overrides: Sequence[Override]) -> list[list[str]]:
@@ -256,15 +263,18 @@ def _refuse_unsweepable(overrides: Sequence[Override], basic: bool) -> None:
             raise ConfigError(key, text, "an interval needs a sweeper that draws, e.g. optuna")
 
 
-def _refuse_unknown(node: DictConfig, schema: type, prefix: str = "") -> None:
+def _refuse_unknown(
+    node: DictConfig, schema: type, prefix: str = "", root: type | None = None
+) -> None:
     """`+key=value` adds what no schema knows."""
     hints = get_type_hints(schema)
     for key in map(str, node):
         name = prefix + key
         if key not in hints:
-            raise ConfigError(name, node[key], f"no such setting{did_you_mean(name, known_keys())}")
+            known = known_keys(root or schema)
+            raise ConfigError(name, node[key], f"no such setting{did_you_mean(name, known)}")
         if is_dataclass(hints[key]):
-            _refuse_unknown(node[key], hints[key], f"{name}.")
+            _refuse_unknown(node[key], hints[key], f"{name}.", root or schema)
 
 
 def _refuse_targets(tree: Any, key: str = "") -> None:

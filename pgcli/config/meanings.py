@@ -13,7 +13,8 @@ KEY = re.compile(r"( *)([A-Za-z_]\w*):(?= |$)")
 
 def comments(primary: str) -> dict[str, str]:
     """The comment beside each setting of a primary configuration, by its dotted key."""
-    lines = (conf_dir() / f"{primary}.yaml").read_text(encoding="utf-8").splitlines()
+    files = (conf_dir() / f"{name}.yaml" for name in ("common", primary))
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     found = {key: line.partition(" # ")[2].strip() for key, line in keyed(lines) if key}
     return {key: comment for key, comment in found.items() if comment}
 

@@ -128,6 +128,7 @@ class CriticConfig:
     minibatches: int = field(metadata=within(ge=1))  # gradient steps per pass
     target: Target
     time_input: bool  # the value of a finite horizon depends on t: append t/T to the observation
+    exact: bool  # V and Q by dynamic programming, where the model is known
 
 
 @dataclass
@@ -206,6 +207,53 @@ class TrainConfig:
         return self.updates_per_batch > 1 or self.behaviour.differs
 
 
+@dataclass
+class ComparedBehaviour(BehaviourConfig):
+    """Who collects, where estimators are compared."""
+
+    kl: list[float] = field(metadata=within(gt=0))  # mean KL(behaviour‖policy) of perturbed copies
+
+
+@dataclass
+class CompareConfig:
+    """Everything that `pg compare` is told."""
+
+    estimators: list[str]  # presets, or module:name of a Φ of your own; none: all that fit
+    reference: Optional[str]  # whose variance is the unit; null: the first
+    episodes: int = field(metadata=within(ge=8))
+    batch_size: int = field(metadata=within(ge=2))  # episodes of one update
+    fit_episodes: int = field(metadata=within(ge=1))  # that learned critics are fitted on
+    checkpoint: Optional[str]  # run directory whose policy is looked at; null: a fresh one
+    iteration: Optional[int] = field(metadata=within(ge=1))  # of that run; null: the newest
+    exact: Optional[bool]  # from the model; null: where that takes no longer than minutes
+    resamples: int = field(metadata=within(ge=100))  # of the bootstrap
+    level: float = field(metadata=within(gt=0, lt=1))  # of confidence
+    sizes: list[int] = field(metadata=within(ge=1))  # batch sizes to study
+    pictures: bool
+    seed: int = field(metadata=within(ge=0, lt=2**63))
+    device: Device
+    env: EnvConfig
+    estimator: dict[str, Any]  # what all estimators share
+    behaviour: ComparedBehaviour
+    policy: PolicyConfig
+    critic: CriticConfig
+    log: LogConfig
+
+    @property
+    def gamma(self) -> float:
+        """γ of the objective that all estimators share."""
+        return float(self.estimator["gamma"])
+
+    @property
+    def off_policy(self) -> bool:
+        """Whether another policy than the one that is looked at collects."""
+        return (
+            self.behaviour.differs
+            or bool(self.behaviour.kl)
+            or (self.behaviour.iteration is not None)
+        )
+
+
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     """Every setting by its dotted key; an Enum by its name."""
     found: dict[str, Any] = {}
@@ -253,17 +301,17 @@ def _described(bound: Any) -> str:
     return " and ".join(["finite", *limits])
 
 
-def check_combination(config: TrainConfig) -> None:
+def check_combination(config: Any) -> None:
     """Raise ConfigError for settings that are fine alone and cannot work together."""
-    if config.iterations is None and config.total_steps is None:
-        raise ConfigError("iterations", None, "set iterations or total_steps (or both)")
-    est, opt = config.estimator, config.optimizer
-    if est.baseline in LEAVES_ONE_OUT and config.batch_steps is None and config.batch_size < 2:
-        raise ConfigError(
-            "batch_size",
-            config.batch_size,
-            f"estimator.baseline={est.baseline.name} needs at least 2 episodes",
-        )
+    if isinstance(config, TrainConfig):
+        _check_training(config)
+        check_estimator(config.estimator)
+    if isinstance(config, CompareConfig):
+        _check_comparison(config)
+
+
+def check_estimator(est: EstimatorConfig) -> None:
+    """Raise ConfigError for switches of an estimator that contradict each other."""
     if est.phi in SUBTRACTS_VALUE and est.baseline is not Baseline["none"]:
         raise ConfigError(
             "estimator.baseline",
@@ -279,6 +327,20 @@ def check_combination(config: TrainConfig) -> None:
     for key, given in (("self_normalize", est.self_normalize), ("clip_ratio", est.clip_ratio)):
         if given not in (False, None) and est.importance is Importance["none"]:
             raise ConfigError(f"estimator.{key}", given, "needs an estimator.importance")
+
+
+def _check_training(config: TrainConfig) -> None:
+    if config.iterations is None and config.total_steps is None:
+        raise ConfigError("iterations", None, "set iterations or total_steps (or both)")
+    est, opt = config.estimator, config.optimizer
+    if est.baseline in LEAVES_ONE_OUT and config.batch_steps is None and config.batch_size < 2:
+        raise ConfigError(
+            "batch_size",
+            config.batch_size,
+            f"estimator.baseline={est.baseline.name} needs at least 2 episodes",
+        )
+    if config.critic.exact:
+        raise ConfigError("critic.exact", True, "only pg compare has exact critics: false")
     if config.behaviour.iteration is not None and config.behaviour.checkpoint is None:
         raise ConfigError(
             "behaviour.iteration", config.behaviour.iteration, "needs a behaviour.checkpoint"
@@ -290,3 +352,15 @@ def check_combination(config: TrainConfig) -> None:
         raise ConfigError(
             "optimizer.momentum", opt.momentum, "only sgd and rmsprop have a momentum: null"
         )
+
+
+def _check_comparison(config: CompareConfig) -> None:
+    if config.episodes % config.batch_size or config.episodes < 4 * config.batch_size:
+        allowed = f"must be a multiple of batch_size={config.batch_size}, 4 times it or more"
+        raise ConfigError("episodes", config.episodes, allowed)
+    source = config.behaviour.checkpoint or config.checkpoint
+    if config.behaviour.iteration is not None and source is None:
+        allowed = "needs a behaviour.checkpoint or a checkpoint"
+        raise ConfigError("behaviour.iteration", config.behaviour.iteration, allowed)
+    if config.iteration is not None and config.checkpoint is None:
+        raise ConfigError("iteration", config.iteration, "needs a checkpoint")

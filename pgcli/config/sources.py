@@ -13,9 +13,10 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from pgcli.config.schema import TrainConfig
+from pgcli.config.schema import CompareConfig, TrainConfig
 
 GROUP = "env"
+SCHEMAS: dict[str, type] = {"train": TrainConfig, "compare": CompareConfig}  # by command
 
 
 def conf_dir() -> Path:
@@ -27,7 +28,8 @@ def conf_dir() -> Path:
 
 def register() -> None:
     """Make the schema and `env=<any id>` known to Hydra; may be called again."""
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)  # in no group: no choice
+    for command, schema in SCHEMAS.items():  # in no group: no choice
+        ConfigStore.instance().store(name=f"{command}_schema", node=schema)
     plugins = Plugins.instance()
     for plugin in (EnvironmentSource, EnvironmentSearchPath):
         if plugin not in plugins.discover(plugin.__mro__[1]):

@@ -31,6 +31,7 @@ from pgcli.environments.spaces import (
     is_composite,
     obs_adapter,
 )
+from pgcli.environments.tabular import Tabular, read_model
 from pgcli.errors import ConfigError, EnvironmentFailed, did_you_mean
 
 Array = np.ndarray
@@ -318,6 +319,22 @@ def check_environment(config: EnvConfig) -> None:
     time_limit(config)
     obs_adapter(observation, config.id)
     action_adapter(action, config.id)
+
+
+def tabular_model(config: EnvConfig) -> Tabular | None:
+    """The environment's model, rewards shifted, where it exposes one; else None.
+
+    Raises EnvironmentFailed where the model contradicts itself.
+    """
+    if config.engine is EngineName["envpool"]:
+        return None
+    env = _maker(config)()
+    try:
+        return read_model(env, time_limit(config), config.reward_shift)
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise EnvironmentFailed(f"{config.id}: its model is unusable: {error}") from error
+    finally:
+        env.close()
 
 
 def _envpool_spec(env_id: str) -> Any:

@@ -119,7 +119,7 @@ def _alone(policy: Policy, theta: Tensor, batch: Batch, weights: Tensor) -> Iter
         g = trajectory_gradients(factors, w, policy.num_params)
         return _part(g, batch.length.gather(1, index).clamp(max=1), entropy)
 
-    return ordered(part, _chunks(batch.length, _by_length(batch), policy.num_params))
+    return ordered(part, chunks_of(batch.length, _by_length(batch), policy.num_params))
 
 
 def _grouped(
@@ -138,7 +138,7 @@ def _grouped(
         return trajectory_gradients(factors, rows, policy.num_params), entropy
 
     for member in members:  # [S, M]
-        found = list(ordered(whole, _chunks(batch.length, member)))
+        found = list(ordered(whole, chunks_of(batch.length, member)))
         total = torch.stack([g.double() for g, _ in found]).sum(0)  # [S, 1, P]
         entropy = torch.stack([entropy for _, entropy in found]).sum(0)
         sizes = (batch.length.gather(1, member) > 0).sum(1, keepdim=True)
@@ -158,7 +158,7 @@ def _fitted(
         x, s = (trajectory_gradients(factors, w, policy.num_params) for w in ws)
         return x, s, entropy
 
-    chunks = list(_chunks(batch.length, _by_length(batch), policy.num_params))
+    chunks = list(chunks_of(batch.length, _by_length(batch), policy.num_params))
     found = list(ordered(pair, chunks))
     sums = [
         [m.sum(1, dtype=torch.float64) for m in moments(x, s, per_parameter)] for x, s, _ in found
@@ -175,7 +175,7 @@ def _by_length(batch: Batch) -> Tensor:
     return batch.length.argsort(dim=1, descending=True)
 
 
-def _chunks(length: Tensor, member: Tensor, numbers: int = 0) -> Iterator[Tensor]:
+def chunks_of(length: Tensor, member: Tensor, numbers: int = 0) -> Iterator[Tensor]:
     """Cut the episodes `member [S, M]` into runs [S, C] of at most CHUNK_STEPS padded steps.
 
     And of at most CHUNK_NUMBERS, where each episode makes so many `numbers`.
@@ -193,21 +193,35 @@ def _chunks(length: Tensor, member: Tensor, numbers: int = 0) -> Iterator[Tensor
     yield member[:, start:]
 
 
+class Piece(NamedTuple):
+    """One forward and backward pass over some episodes."""
+
+    factors: list[Factor]  # of S × C·T rows
+    entropy: Tensor  # [S]: summed over the steps, in nats
+    steps: int  # T of these episodes
+
+
+def chunk(policy: Policy, theta: Tensor, batch: Batch, index: Tensor) -> Piece:
+    """Score factors of the episodes index [S, C], padded to the longest of them."""
+    obs, act, mask = (_take(x, batch, index) for x in (batch.obs, batch.act, batch.mask))
+    factors, _, entropy = policy.score_factors(theta, obs.flatten(1, 2), act.flatten(1, 2))
+    total = (entropy * mask.flatten(1)).sum(1, dtype=torch.float64)
+    return Piece(factors, total, mask.shape[2])
+
+
 def _chunk(
     policy: Policy, theta: Tensor, batch: Batch, index: Tensor, *weights: Tensor
 ) -> tuple[list[Factor], Tensor, list[Tensor]]:
     """Score factors of the episodes index [S, C], summed entropy [S], their weights [S, C, T]."""
+    piece = chunk(policy, theta, batch, index)
+    return piece.factors, piece.entropy, [_take(w, batch, index).to(batch.obs) for w in weights]
+
+
+def _take(x: Tensor, batch: Batch, index: Tensor) -> Tensor:
+    """x [S, N, T, ...] of the episodes index [S, C], up to their longest."""
     seed = torch.arange(len(index), device=index.device).unsqueeze(1)
     steps = max(1, int(batch.length[seed, index].max()))
-
-    def take(x: Tensor) -> Tensor:
-        return x[:, :, :steps][seed, index]
-
-    obs, act = take(batch.obs).flatten(1, 2), take(batch.act).flatten(1, 2)
-    factors, _, entropy = policy.score_factors(theta, obs, act)
-    real = take(batch.mask).flatten(1)
-    total = (entropy * real).sum(1, dtype=torch.float64)
-    return factors, total, [take(w).to(obs.dtype) for w in weights]
+    return x[:, :, :steps][seed, index]
 
 
 def group_size(episodes: int, num_params: int, config: GradientConfig) -> int:

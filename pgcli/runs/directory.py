@@ -49,7 +49,8 @@ def lock(directory: Path) -> Iterator[None]:
 
 def holds_run(directory: Path) -> bool:
     """Whether a run has written its results here."""
-    return (directory / "metrics.csv").exists() or (directory / "checkpoint").exists()
+    results = ("metrics.csv", "checkpoint", "compare.csv")
+    return any((directory / name).exists() for name in results)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import custom_scalars, hparams, text
 
 from pgcli.analysis.intervals import mean_interval
 from pgcli.errors import StorageFailed
 from pgcli.runs.directory import write_atomically
+from pgcli.runs.events import Appended, Events
 
 Metrics = Mapping[str, np.ndarray]  # tag: [S]
 KEYS = ("iteration", "seed", "env_steps")
@@ -44,18 +38,18 @@ class Logbook:
         self._seeds, self._settings = seeds, settings
         path = directory / "metrics.csv"
         last_steps = {} if resume_from is None else _drop_rows_after(path, resume_from)
-        self._csv = _Appended(path)
+        self._csv = Appended(path)
         self._header_due = self._csv.empty
         self._layout_due = len(seeds) > 1
 
         places = [directory / f"seed-{s}" for s in seeds] if len(seeds) > 1 else [directory]
         self._events = [
-            _Events(place, last_steps.get(seed)) for place, seed in zip(places, seeds, strict=True)
+            Events(place, last_steps.get(seed)) for place, seed in zip(places, seeds, strict=True)
         ]
         self._mean = None
         if len(seeds) > 1:
             mean_steps = round(np.mean(list(last_steps.values()))) if last_steps else None
-            self._mean = _Events(directory, mean_steps)
+            self._mean = Events(directory, mean_steps)
         (self._mean or self._events[0]).add(text("config", f"```yaml\n{config_text}\n```"), 0)
 
     def write(self, iteration: int, env_steps: np.ndarray, metrics: Metrics) -> None:
@@ -86,7 +80,7 @@ class Logbook:
             for events in filter(None, [*self._events, self._mean]):
                 events.close()
 
-    def _write_mean(self, events: _Events, step: int, metrics: Metrics) -> None:
+    def _write_mean(self, events: Events, step: int, metrics: Metrics) -> None:
         if self._layout_due:  # TensorBoard shows the charts of a group last to first
             charts = {
                 group: {t: ["Margin", [t, LOWER + t, UPPER + t]] for t in reversed(list(tags))}
@@ -98,65 +92,6 @@ class Logbook:
         for prefix, numbers in zip(("", LOWER, UPPER), found, strict=True):
             tags = (prefix + tag for tag in metrics)
             events.add_scalars(zip(tags, numbers.tolist(), strict=True), step)
-
-
-class _Appended:
-    """A file that grows by whole pieces; StorageFailed where one does not fit."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115
-        except OSError as error:
-            raise StorageFailed(f"{path}: {error.strerror}") from error
-
-    @property
-    def empty(self) -> bool:
-        return self._file.tell() == 0
-
-    def write(self, piece: bytes) -> None:
-        try:
-            if self._file.write(piece) < len(piece):  # how a disk says that it is full now
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise StorageFailed(f"{self._path}: {error.strerror}") from error
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _Events:
-    """One TensorBoard event file, all scalars of a step in a single event.
-
-    Written on the spot: TensorBoard's own writer has a thread, which tells of a full disk late.
-    """
-
-    def __init__(self, directory: Path, resume_after: int | None) -> None:
-        # Readers take the files of one directory in the order of their names.
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = _Appended(directory / name)
-        self._records = RecordWriter(self._file)
-        self.last_step = resume_after or 0
-        self._write(Event(file_version="brain.Event:2"))
-        if resume_after is not None:  # readers drop whatever an earlier file has from here on
-            start = SessionLog(status=SessionLog.START)
-            self._write(Event(step=resume_after + 1, session_log=start))
-
-    def add(self, summary: Summary, step: int) -> None:
-        self._write(Event(step=step, summary=summary))
-
-    def add_scalars(self, scalars: Iterable[tuple[str, float]], step: int) -> None:
-        values = [Summary.Value(tag=tag, simple_value=x) for tag, x in scalars]
-        self.add(Summary(value=values), step)
-        self.last_step = step
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, event: Event) -> None:
-        event.wall_time = time.time()
-        self._records.write(event.SerializeToString())
 
 
 def _drop_rows_after(path: Path, iteration: int) -> dict[int, int]:

@@ -41,21 +41,24 @@ class Progress:
         metrics: Mapping[str, np.ndarray],
     ) -> None:
         """Take note of an iteration; env_steps and metrics are [S], shown as means over seeds."""
-        now = time.perf_counter()
-        self._start = self._start or (now, spent)
-        clock, done = now - self._start[0], spent - self._start[1]
-        left = (1 - spent) * clock / done if done > 0 and spent < 1 else None
         words = [
-            f"{spent:4.0%}",
             f"iteration {iteration}",
             f"steps {_short(float(env_steps.sum()))}",
             f"return {np.mean(metrics['rollout/ep_rew_mean']):.1f}",
             f"variance {np.mean(metrics['gradient/variance']):.3g}",
             f"SNR {np.mean(metrics['gradient/snr']):.3g}",
             f"{_short(float(np.sum(metrics['time/fps'])))} steps/s",
-            "" if left is None else f"{_clock(left)} left",
         ]
-        self._line = "  ".join(filter(None, words))
+        self.advance(spent, words)
+
+    def advance(self, spent: float, words: Sequence[str]) -> None:
+        """Show how far it is, in these words."""
+        now = time.perf_counter()
+        self._start = self._start or (now, spent)
+        clock, done = now - self._start[0], spent - self._start[1]
+        left = (1 - spent) * clock / done if done > 0 and spent < 1 else None
+        parts = [f"{spent:4.0%}", *words, "" if left is None else f"{_clock(left)} left"]
+        self._line = "  ".join(filter(None, parts))
         self._spent = spent
         if now - self._shown >= self._interval:
             self._shown = now

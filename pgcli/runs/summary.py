@@ -15,8 +15,8 @@ from pgcli.runs.directory import write_atomically
 PACKAGES = ("policygrad", "torch", "numpy", "gymnasium", "hydra-core", "tensorboard")
 
 
-def write(directory: Path, figures: dict[str, Any]) -> None:
-    """Write `figures` with the versions to `<directory>/summary.json`; NaN becomes null."""
+def write(directory: Path, figures: dict[str, Any], name: str = "summary.json") -> None:
+    """Write `figures` with the versions to `<directory>/<name>`; NaN becomes null."""
     content = {
         **figures,
         "versions": {"python": platform.python_version(), **_versions()},
@@ -24,7 +24,7 @@ def write(directory: Path, figures: dict[str, Any]) -> None:
         "command": sys.argv,
     }
     text = json.dumps(_finite(content), indent=2, allow_nan=False, ensure_ascii=False)
-    write_atomically(directory / "summary.json", (text + "\n").encode())
+    write_atomically(directory / name, (text + "\n").encode())
 
 
 def _versions() -> dict[str, str]:

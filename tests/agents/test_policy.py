@@ -157,7 +157,7 @@ def test_the_actor_follows_the_behaviour():
     head = Categorical(2)
     policy = Policy(Mlp((1, 2)), head)
     theta = torch.tensor([[3.0, -3.0, 0.0, 0.0]])
-    by = BehaviourConfig(temperature=1.0, epsilon=0.5)
+    by = BehaviourConfig(temperature=1.0, epsilon=0.5, checkpoint=None, iteration=None)
     actor = Actor(policy, theta, [0], 0, slots=1000, behaviour=by)
     act = np.concatenate([actor(np.ones((1, 1000, 1), np.float32)) for _ in range(20)])
     obs = torch.ones(1, 1, 1)

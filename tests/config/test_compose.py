@@ -27,6 +27,10 @@ def test_presets_are_found():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_composes(preset):
+    if preset == "critic=exact":  # pg compare has them
+        with pytest.raises(ConfigError, match=r"^critic\.exact=true"):
+            train_config(preset)
+        return
     assert isinstance(train_config(preset), TrainConfig)
 
 
@@ -40,7 +44,8 @@ def test_no_preset_says_what_is_the_default_anyway():
             else:
                 yield prefix + key, value
 
-    base = dict(leaves(yaml.safe_load((conf_dir() / "train.yaml").read_text())))
+    files = (conf_dir() / f"{name}.yaml" for name in ("common", "train"))
+    base = dict(leaf for file in files for leaf in leaves(yaml.safe_load(file.read_text())))
     for path in conf_dir().glob("*/*.yaml"):
         text = path.read_text()
         prefix = "" if "@package _global_" in text else f"{path.parent.name}."
@@ -87,7 +92,7 @@ def test_what_cannot_work_together_is_refused(lines, key):
 
 def test_a_sweep_is_composed_job_by_job():
     found = compose_all("train", ["estimator=total,rtg", "seed=range(3)"], None, multirun=True)
-    pairs = [(c.config.estimator.phi.name, c.config.seed) for c in found]
+    pairs = [(c.config.estimator.phi, c.config.seed) for c in found]
     assert sorted(pairs) == sorted(itertools.product(["total_return", "reward_to_go"], range(3)))
 
 

@@ -166,3 +166,51 @@ def test_what_is_no_recursion_is_not_claimed(case, switch):
         train_config().estimator, importance=Importance["per_decision"], **{switch: value}
     )
     assert exact(case, config, True, 2) is None
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("mu", [0.0, 1.5])
+def test_closed_forms_on_a_chain(steps, mu):
+    """One state, T steps, two actions s_t = ±1 of equal chance, reward μ + s_t, softmax logits.
+
+    The score is ψ_t = s_t v with v = (1, −1)/2, ‖v‖² = 1/2. With M = Σ_t s_t, E M² = T,
+    E M³ = 0, E M⁴ = 3T² − 2T, and ∇J = T v. N · tr Var(ĝ) for batches of N:
+
+    total return     g = v M (Tμ + M)                      ½ (T³μ² + 2T² − 2T)
+      − constant b   g = v M (Tμ − b + M)                  ½ (T (Tμ − b)² + 2T² − 2T), b* = Tμ
+      − mean of the others: b has mean Tμ and variance T/(N−1), and shares a trajectory with the
+        b of each other one: E‖g‖² gains ½ T²/(N−1), N−1 covariances ‖E[R S]‖²/(N−1)² as much again
+                                                           T² − T + T²/(N−1)
+    reward-to-go     g = v (Σ_t s_t (T−t) μ + T + Σ_{t<k} s_t s_k)
+                                                           ½ (μ² T(T+1)(2T+1)/6 + T(T−1)/2)
+      − constant b   kμ − b for k = T − t in place of kμ   b* = μ(T+1)/2: ½ (μ² T(T²−1)/12 + …)
+      − V_t = (T−t)μ                                       ½ T(T−1)/2
+    """
+    n, t = 4, steps
+    one = torch.ones(2, dtype=torch.float64)
+    model = Tabular(
+        one[:1], torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([0, 0]), one,
+        mu + torch.tensor([1.0, -1.0]).double(), 2, t,
+    )  # fmt: skip
+    policy = TinyMdp.random(0, states=1).policy(())
+    theta = torch.zeros(1, policy.num_params, dtype=torch.float64)
+    policy = replace(policy, net=replace(policy.net, bias=False))
+    theta = theta[:, : policy.num_params]
+    solution = solve(model, policy, theta, 1.0)
+    problem = Problem(model, policy, theta, value=solution.value)
+    pairs = t * (t - 1) / 2
+    expected = {
+        ("total_return", "none"): (t**3 * mu**2 + 2 * t**2 - 2 * t) / 2,
+        ("total_return", "optimal"): t**2 - t,
+        ("total_return", "optimal_per_parameter"): t**2 - t,
+        ("total_return", "mean"): t**2 - t + t**2 / (n - 1),
+        ("reward_to_go", "none"): (mu**2 * t * (t + 1) * (2 * t + 1) / 6 + pairs) / 2,
+        ("reward_to_go", "optimal"): (mu**2 * t * (t**2 - 1) / 12 + pairs) / 2,
+        ("reward_to_go", "value"): pairs / 2,
+        ("reward_to_go", "time"): pairs / 2,
+    }
+    for (phi, base), trace in expected.items():
+        config = replace(train_config().estimator, phi=phi, baseline=Baseline[base])
+        found = problem.estimate(config, n)
+        assert found.trace_cov == pytest.approx(trace, rel=1e-10, abs=1e-12), (phi, base)
+        torch.testing.assert_close(found.mean, t * torch.tensor([0.5, -0.5]).double())

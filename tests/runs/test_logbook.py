@@ -9,7 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pgcli.analysis.intervals import mean_interval
 from pgcli.errors import StorageFailed
-from pgcli.runs.logbook import LOWER, UPPER, Logbook, _Appended
+from pgcli.runs.events import Appended
+from pgcli.runs.logbook import LOWER, UPPER, Logbook
 
 METRICS = {"rollout/ep_rew_mean": [1.5, 2.5, 7.0], "gradient/snr": [0.1, -0.2, np.nan]}
 
@@ -128,7 +129,7 @@ def small_files():
 
 
 def test_a_piece_that_fits_only_in_part_is_told(tmp_path, small_files):
-    file = _Appended(tmp_path / "metrics.csv")
+    file = Appended(tmp_path / "metrics.csv")
     file.write(b"x" * 2990)
     with pytest.raises(StorageFailed, match=r"metrics\.csv: No space left"):
         file.write(b"x" * 20)

@@ -1,0 +1,159 @@
+"""Pictures of a comparison of estimators, fit for a slide: plain numbers in, PNG out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pgcli.analysis.figures import COLOURS, DASHES, STYLE
+
+if TYPE_CHECKING:  # takes a second to import: only where a picture is drawn
+    from collections.abc import Iterator
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKS = "osD^vP*X<>hd"
+
+
+class Bar(NamedTuple):
+    """One estimator's figure with its limits, and its exact value; NaN for what is not known."""
+
+    label: str
+    value: float
+    lower: float
+    upper: float
+    exact: float = np.nan
+
+
+class Line(NamedTuple):
+    """One estimator's figures along an axis."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+class Dot(NamedTuple):
+    """One estimator in the plane of bias and variance."""
+
+    label: str
+    bias: float
+    variance: float
+
+
+def bars(rows: Sequence[Bar], x_label: str, title: str) -> bytes:
+    """Horizontal bars on a logarithmic axis, their intervals, and a diamond where it is exact."""
+    with _figure(10.5, 1.6 + 0.42 * len(rows)) as (figure, axes):
+        y = np.arange(len(rows))[::-1]
+        value = np.array([row.value for row in rows])
+        limits = np.array([(row.lower, row.upper) for row in rows])
+        error = np.abs(limits.T - value)
+        error[~np.isfinite(error)] = 0
+        axes.barh(y, value, color="#9ecae1", height=0.66)
+        axes.errorbar(value, y, xerr=error, fmt="none", ecolor="#08306b", capsize=3, label="95 %")
+        exact = np.array([row.exact for row in rows])
+        if np.isfinite(exact).any():
+            axes.plot(exact, y, "D", color=COLOURS[1], markersize=7, label="exact")
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+        positive = [*value[value > 0], *limits[limits > 0]]
+        axes.set_xscale("log")
+        if positive:
+            axes.set_xlim(min(positive) / 1.5, max(positive) * 1.5)
+        axes.set_yticks(y, [row.label for row in rows])
+        axes.set_xlabel(x_label)
+        figure.suptitle(title)
+        return _png(figure)
+
+
+def lines(
+    rows: Sequence[Line],
+    labels: tuple[str, str],
+    title: str,
+    *,
+    log_y: bool = False,
+    slope: float | None = None,
+) -> bytes:
+    """Lines over a logarithmic axis; `slope`: a grey line of that slope in log-log for the eye."""
+    with _figure(12.0, max(5.5, 0.9 + 0.36 * len(rows))) as (figure, axes):
+        for i, row in enumerate(rows):
+            colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
+            mark = MARKS[i % len(MARKS)]
+            axes.plot(row.x, row.y, color=colour, linestyle=dash, marker=mark, label=row.label)
+        if slope is not None and rows:
+            x = np.array(rows[0].x, float)
+            y = np.nanmax(rows[0].y) * (x / x[0]) ** slope
+            axes.plot(x, y, color="#bbbbbb", lw=4, zorder=0, label=f"slope {slope:g}")
+        axes.set_xscale("log")
+        if log_y:
+            axes.set_yscale("log")
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        figure.suptitle(title)
+        return _png(figure)
+
+
+def scatter(rows: Sequence[Dot], labels: tuple[str, str], title: str) -> bytes:
+    """Bias against variance, each on a logarithmic axis; what has no bias stands at the left."""
+    with _figure(12.0, max(5.5, 0.9 + 0.36 * len(rows))) as (figure, axes):
+        seen = [row.bias for row in rows if row.bias > 0]
+        floor = min(seen) / 3 if seen else 1e-3
+        for i, row in enumerate(rows):
+            axes.plot(
+                row.bias if row.bias > 0 else floor, row.variance, linestyle="none", markersize=11,
+                marker=MARKS[i % len(MARKS)], color=COLOURS[i % len(COLOURS)], label=row.label,
+            )  # fmt: skip
+        axes.axvspan(floor / 1.5, floor * 1.5, color="#eeeeee", zorder=0)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel(labels[0] + "   (grey: none, or none resolved)")
+        axes.set_ylabel(labels[1])
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        figure.suptitle(title)
+        return _png(figure)
+
+
+def ladder(panels: Mapping[str, Sequence[Line]], x_label: str, title: str) -> bytes:
+    """Panels side by side over a common logarithmic axis, each named by what it shows."""
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(STYLE):
+        figure, all_axes = plt.subplots(
+            1, len(panels), figsize=(5.6 * len(panels), 5.6), layout="constrained"
+        )
+        for axes, (y_label, rows) in zip(np.atleast_1d(all_axes), panels.items(), strict=True):
+            for i, row in enumerate(rows):
+                axes.plot(row.x, row.y, color=COLOURS[i % len(COLOURS)], marker=MARKS[i],
+                          label=row.label)  # fmt: skip
+            axes.set_xscale("log")
+            if min((y for row in rows for y in row.y if np.isfinite(y)), default=0) > 0:
+                axes.set_yscale("log")
+            axes.set_xlabel(x_label)
+            axes.set_title(y_label)
+        handles, names = np.atleast_1d(all_axes)[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+        figure.suptitle(title)
+        return _png(figure)
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+        yield figure, axes
+
+
+def _png(figure: Any) -> bytes:
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    return buffer.getvalue()

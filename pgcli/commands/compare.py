@@ -1,0 +1,182 @@
+"""`pg compare`: estimators side by side, at one frozen policy, on the same episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from pgcli import parallel
+from pgcli.commands import metrics
+from pgcli.commands.frozen import Critics, Frozen
+from pgcli.config.presets import estimator_configs, reference_of
+from pgcli.config.schema import CompareConfig, EstimatorConfig
+from pgcli.environments.engines import open_engine, slots_per_seed, tabular_model
+from pgcli.environments.tabular import Tabular
+from pgcli.errors import ConfigError, Stopped
+from pgcli.estimators import estimator
+from pgcli.estimators.bias import bias_notes
+from pgcli.gradients.exact import Exact, Problem, Solution, solve
+from pgcli.gradients.paired import MOST_UNITS, Sample, coupled, in_batches, joined, samples
+from pgcli.gradients.resampled import Comparison, Resamples
+from pgcli.runs import verdicts
+from pgcli.runs.directory import lock
+from pgcli.runs.progress import Progress
+from pgcli.runs.signals import noted
+from pgcli.runs.verdicts import Finding
+from pgcli.streams import Purpose, generator
+
+ROUNDS = 16  # in which episodes are collected: what a signal interrupts is one of them
+FEWEST = 4  # batches from which figures can be told
+AFFORDABLE = 1.5e9  # transitions × time steps × parameters: half a minute per estimator
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared, and on what."""
+
+    config: CompareConfig
+    estimators: dict[str, EstimatorConfig]
+    notes: dict[str, list[str]]  # sources of bias, by estimator
+    frozen: Frozen
+    critics: Critics
+    model: Tabular | None
+    solution: Solution | None
+
+
+def run(config: CompareConfig, directory: Path) -> None:
+    """Compare the estimators; tables and pictures lie in `directory`."""
+    parallel.begin()
+    estimators = estimator_configs(config)
+    notes = {name: bias_notes(e, off_policy=config.off_policy) for name, e in estimators.items()}
+    with lock(directory), noted() as signals:
+        progress = Progress(config.log.interval)
+        slots = slots_per_seed(config.env, max(config.episodes // ROUNDS, config.batch_size))
+        engine = open_engine(config.env, slots)
+        try:
+            frozen = Frozen(config, engine, slots)
+            model = tabular_model(config.env)
+            solution = _solution(config, frozen, model)
+            critics = Critics(frozen, estimators, solution if config.critic.exact else None)
+            study = Study(config, estimators, notes, frozen, critics, model, solution)
+            findings: list[Finding] = []
+            sources = frozen.sources()
+            for i, (kl, theta) in enumerate(sources):
+                found, ess = _sampled(study, theta, (i, len(sources)), progress, signals)
+                exact = _exact(study, theta, progress, signals)
+                findings += _judged(study, found, ess, exact, i, kl)
+                if signals:
+                    break
+        finally:
+            engine.close()
+            progress.close()
+        verdicts.write(directory, config, findings, solution, progress)
+        if signals:
+            raise Stopped(signals[0])
+
+
+def _solution(config: CompareConfig, frozen: Frozen, model: Tabular | None) -> Solution | None:
+    if model is not None:
+        return solve(model, frozen.policy, frozen.theta, config.gamma)
+    if config.critic.exact or config.exact:
+        key = "critic.exact" if config.critic.exact else "exact"
+        raise ConfigError(key, True, f"{config.env.id} does not expose its model: false")
+    return None
+
+
+def _sampled(
+    study: Study, theta: Tensor, part: tuple[int, int], progress: Progress, signals: list[int]
+) -> tuple[dict[str, Sample], dict[str, float]]:
+    """Every estimator on episodes that theta collects; mean effective sample sizes of a batch.
+
+    A signal ends it as soon as there are the fewest batches.
+    """
+    config, frozen = study.config, study.frozen
+    total = config.episodes // config.batch_size
+    each, units = max(1, total // ROUNDS), max(1, MOST_UNITS // total)
+    parts: list[dict[str, Sample]] = []
+    ess: dict[str, list[float]] = {name: [] for name in study.estimators}
+    done = 0
+    while done < total and not (signals and done >= FEWEST):
+        count = min(each, total - done)
+        batch = frozen.collect(count * config.batch_size, part[0] * total + done, theta)
+        ratio = frozen.log_ratio(batch, theta) if config.off_policy else None
+        cases = {}
+        for name, est in study.estimators.items():
+            episodes = replace(study.critics.episodes(batch, est), log_ratio=ratio)
+            cases[name] = est, episodes
+            if ratio is not None:
+                batches = in_batches(episodes, count)
+                weights = metrics.importance(estimator.terms(est, batches), batches.mask)
+                ess[name].append(float(weights["importance/ess_whole"].mean()))
+        parts.append(samples(frozen.policy, frozen.theta, batch, cases, config.batch_size, units))
+        done += count
+        spent = (part[0] + done / total) / part[1]
+        progress.advance(spent, [f"episodes {round(spent * part[1] * config.episodes)}"])
+    return joined(parts), {name: float(np.mean(x)) for name, x in ess.items() if x}
+
+
+def _exact(study: Study, theta: Tensor, progress: Progress, signals: list[int]) -> dict[str, Exact]:
+    """Exact mean and variance of the estimators for which they are known."""
+    config, frozen, model = study.config, study.frozen, study.model
+    if model is None or config.exact is False:
+        return {}
+    cost = len(model.state) * model.horizon * frozen.policy.num_params
+    if config.exact is None and cost > AFFORDABLE:
+        progress.say("note: exact variances would take long here; exact=true computes them")
+        return {}
+    acting = frozen.probabilities(theta, model.states) if config.off_policy else None
+    problems: dict[tuple[str, ...], Problem] = {}  # estimators with the same critics share one
+    found = {}
+    for i, (name, est) in enumerate(study.estimators.items()):
+        if signals:
+            break
+        key = tuple(sorted(study.critics.kinds(est)))
+        if key not in problems:
+            value, q = study.critics.tables(est, model)
+            problems[key] = Problem(
+                model, frozen.policy, frozen.theta, behaviour=acting, value=value, q=q
+            )
+        known = problems[key].estimate(est, config.batch_size)
+        if known is not None:
+            found[name] = known
+        progress.advance((i + 1) / len(study.estimators), [f"exact {name}"])
+    return found
+
+
+def _judged(
+    study: Study,
+    found: dict[str, Sample],
+    ess: dict[str, float],
+    exact: dict[str, Exact],
+    index: int,
+    kl: float | None,
+) -> list[Finding]:
+    """The figures of every estimator with their intervals."""
+    config = study.config
+    reference = reference_of(config, list(found))
+    batches = len(found[reference].mean)
+    units = max(sample.mean.shape[1] for sample in found.values())
+    rng = generator(config.seed, index, Purpose.BOOTSTRAP)
+    resamples = Resamples(batches, units, config.resamples, rng)
+    comparison = Comparison(found, config.batch_size, resamples, config.level)
+    unbiased = [name for name, notes in study.notes.items() if not notes]
+    best = min(unbiased, key=comparison.noise, default=None)
+    truth = best if study.solution is None else study.solution.gradient
+    return [
+        Finding(
+            name=name,
+            config=est,
+            notes=study.notes[name],
+            kl=kl,
+            episodes=batches * config.batch_size,
+            verdict=comparison.verdict(name, reference, truth, unbiased=name in unbiased),
+            variances=[] if coupled(est) else comparison.variances(name, config.sizes),
+            exact=exact.get(name),
+            ess=ess.get(name),
+            seconds=found[name].seconds,
+        )
+        for name, est in study.estimators.items()
+    ]

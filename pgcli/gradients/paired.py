@@ -1,0 +1,135 @@
+"""Many estimators on the same trajectories of one frozen policy: one pass, paired figures.
+
+Forward and backward happen once; each estimator then only weighs the scores. What is kept of an
+estimator are the mean gradients of its units: single trajectories or small groups of them, or a
+whole batch where the estimator couples the trajectories of a batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pgcli.agents.policy import Policy
+from pgcli.config.schema import LEAVES_ONE_OUT, Baseline, EstimatorConfig, Importance
+from pgcli.environments.batch import Batch
+from pgcli.estimators.estimator import FITTED, terms
+from pgcli.estimators.phi import Episodes
+from pgcli.gradients.control import controlled
+from pgcli.gradients.trajectory import chunk, chunks_of, trajectory_gradients
+from pgcli.parallel import ordered
+
+MOST_UNITS = 512  # per estimator: the inner products of all pairs are resampled
+
+
+class Sample(NamedTuple):
+    """What one estimator made of R batches of n trajectories each."""
+
+    mean: Tensor  # [R, u, P]: mean gradients of the u units of each batch
+    square: Tensor  # [R, u]: mean ‖g_n‖² of their trajectories; ‖ĝ‖² where coupled
+    size: int  # trajectories that one such square stands for: 1, or n where coupled
+    seconds: float  # of one core, alone: forward, backward and its own weights
+
+
+def coupled(config: EstimatorConfig) -> bool:
+    """Whether the trajectories of a batch enter each other's gradients."""
+    weighted = config.importance is not Importance["none"]
+    return (
+        config.baseline in (*LEAVES_ONE_OUT, Baseline["own_mean"])
+        or config.normalize
+        or (weighted and config.self_normalize)
+        or ":" in config.phi  # of one's own: who knows
+    )
+
+
+def samples(
+    policy: Policy,
+    theta: Tensor,
+    batch: Batch,
+    cases: Mapping[str, tuple[EstimatorConfig, Episodes]],
+    batch_size: int,
+    units: int,
+) -> dict[str, Sample]:
+    """Every estimator on the R · n episodes of `batch` (one seed), in batches of n = batch_size.
+
+    `cases`: each estimator with what it may look at, [1, R · n, T] each. `units`: at most so many
+    per batch; the number taken divides n.
+    """
+    rounds = batch.length.shape[1] // batch_size
+    most = max(u for u in range(1, min(units, batch_size) + 1) if batch_size % u == 0)
+    spent = dict.fromkeys(cases, 0.0)
+    weights: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, (config, episodes) in cases.items():
+        clock = time.thread_time()
+        found = terms(config, in_batches(episodes, rounds))
+        flat = (1, rounds * batch_size, -1)
+        weights[name] = found.weights.reshape(flat), found.control.reshape(flat)
+        spent[name] += time.thread_time() - clock
+
+    def one_batch(r: int) -> tuple[dict[str, tuple[Tensor, Tensor, float]], float]:
+        clock = time.thread_time()
+        member = torch.arange(r * batch_size, (r + 1) * batch_size, device=theta.device)[None]
+        by_length = batch.length.gather(1, member).argsort(dim=1, descending=True)
+        indices = list(chunks_of(batch.length, member.gather(1, by_length)))
+        pieces = [(i, chunk(policy, theta, batch, i)) for i in indices]
+        shared = time.thread_time() - clock
+        found = {}
+        for name, (config, _) in cases.items():
+            clock = time.thread_time()
+            # Sums over trajectories in their own precision, what becomes of them in double.
+            g = batch.obs.new_empty(batch_size, policy.num_params)
+            s = torch.empty_like(g) if config.baseline in FITTED else None
+            for index, piece in pieces:
+                rows = index[0] - r * batch_size
+                for into, w in zip((g, s), weights[name], strict=True):
+                    if into is not None:
+                        cut = w[:, index[0], : piece.steps].to(batch.obs.dtype)
+                        into[rows] = trajectory_gradients(piece.factors, cut, policy.num_params)[0]
+            if s is not None:
+                g = controlled(g, s, per_parameter=config.baseline is FITTED[1])
+            if coupled(config):
+                mean = g.mean(0, keepdim=True)
+                square = mean.double().square().sum(-1)
+            else:
+                mean = g.reshape(most, -1, policy.num_params).mean(1)
+                square = g.square().sum(-1, dtype=torch.float64).reshape(most, -1).mean(1)
+            found[name] = mean, square, time.thread_time() - clock
+        return found, shared
+
+    parts = list(ordered(one_batch, range(rounds)))
+    shared = sum(seconds for _, seconds in parts)
+    return {
+        name: Sample(
+            torch.stack([found[name][0] for found, _ in parts]),
+            torch.stack([found[name][1] for found, _ in parts]),
+            batch_size if coupled(config) else 1,
+            shared + spent[name] + sum(found[name][2] for found, _ in parts),
+        )
+        for name, (config, _) in cases.items()
+    }
+
+
+def joined(parts: list[dict[str, Sample]]) -> dict[str, Sample]:
+    """Several rounds of batches as one."""
+    return {
+        name: Sample(
+            torch.cat([part[name].mean for part in parts]),
+            torch.cat([part[name].square for part in parts]),
+            first.size,
+            sum(part[name].seconds for part in parts),
+        )
+        for name, first in parts[0].items()
+    }
+
+
+def in_batches(episodes: Episodes, rounds: int) -> Episodes:
+    """Fields [1, R · n, ...] as [R, n, ...]: batches are coupled within, never across."""
+    found: dict[str, Any] = {
+        name: None if x is None else x[0].unflatten(0, (rounds, -1))
+        for name, x in vars(episodes).items()
+    }
+    return Episodes(**found)

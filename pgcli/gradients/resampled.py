@@ -1,0 +1,256 @@
+"""Signal, noise, bias and direction of estimators, with bootstrap intervals over trajectories.
+
+The units of a sample are independent, so inner products of DIFFERENT units have no noise of their
+own in their mean: E⟨u_i, u_j⟩ = ‖G‖² for i ≠ j. Every figure is made from such means and from the
+mean square E‖g_n‖². A resample draws units with replacement; pairs of a unit with itself stay out.
+Intervals are percentiles, but for variances and their ratios, which few large terms may rule: there
+they are studentised, on the logarithm (Davison & Hinkley 1997, section 5.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgcli.gradients.paired import Sample
+
+Array = np.ndarray
+
+
+class Figure(NamedTuple):
+    """An estimate with its confidence limits."""
+
+    value: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known about one estimator. Gradients are per trajectory, ‖G‖² = ‖E[ĝ]‖²."""
+
+    grad_norm: float  # ‖mean of all‖, noise included
+    signal: Figure  # ‖G‖², unbiased; may be negative
+    trace_cov: Figure  # N · tr Var(ĝ); tr Cov(g_n) where the trajectories are independent
+    nsr: Figure  # trace_cov / ‖G‖²: the batch size at which signal equals noise
+    snr: Figure  # ‖G‖² over tr Var(ĝ), at the batch size
+    cos_between: Figure  # of two independent batches
+    cos_to_true: Figure  # of a batch and ∇J
+    variance_ratio: Figure  # trace_cov over the reference's, paired
+    bias: Figure  # ‖E[ĝ] − ∇J‖ / ‖∇J‖; negative where it is below what its noise explains
+    along: float  # ⟨E[ĝ], ∇J⟩ / ‖∇J‖; NaN where ∇J is not known
+    truth_square: float  # ‖∇J‖²; NaN where it is not known
+
+    def cosine_at(self, batch_size: int) -> float:
+        """The cosine to ∇J to be expected from a batch of that size, were its noise tr Σ/N."""
+        return self.along / math.sqrt(
+            max(1e-300, self.signal.value + self.trace_cov.value / batch_size)
+        )
+
+
+class Resamples:
+    """Bootstrap weights over R batches of u units, drawn once and shared by all estimators."""
+
+    def __init__(self, batches: int, units: int, draws: int, rng: np.random.Generator) -> None:
+        total = batches * units
+        by_unit = rng.multinomial(total, np.full(total, 1 / total), draws)
+        by_batch = rng.multinomial(batches, np.full(batches, 1 / batches), draws)
+        # The first row is the sample itself.
+        self.by_unit = np.concatenate([np.ones((1, total)), by_unit])
+        self.by_batch = np.concatenate([np.ones((1, batches)), by_batch])
+
+
+class Comparison:
+    """Samples of many estimators on the same trajectories, paired."""
+
+    def __init__(
+        self,
+        samples: Mapping[str, Sample],
+        batch_size: int,
+        resamples: Resamples,
+        level: float = 0.95,
+    ) -> None:
+        self._samples, self._n, self._level = samples, batch_size, level
+        self._resamples = resamples
+        self._sums: dict[tuple[str, str, bool], tuple[Array, Array]] = {}
+
+    def verdict(
+        self, name: str, reference: str, truth: Tensor | str | None, *, unbiased: bool
+    ) -> Verdict:
+        """The figures of one estimator.
+
+        `truth`: ∇J [P] itself, the name of an unbiased estimator of it, or None. `unbiased`: the
+        theory says so, and no bias is estimated.
+        """
+        signal = self._signal(name, name)
+        spread = self._spread(name)
+        trace, noise = spread.value, spread.value / self._n
+        total = np.sqrt(np.maximum(signal + noise, 1e-300))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            nsr = np.where(signal > 0, trace / signal, np.inf)
+            snr = signal / noise
+            between = signal / (signal + noise)
+            cosine, bias, square = self._against(name, truth, signal, total, unbiased)
+        by_batch = self._coarse(name) or self._coarse(reference)
+        ratio = self._spread(name, by_batch).over(self._spread(reference, by_batch))
+        mean = self._samples[name].mean.double().mean((0, 1))
+        return Verdict(
+            float(mean.norm()),
+            self._percentiles(signal),
+            self._studentised(spread),
+            self._percentiles(nsr),
+            self._percentiles(snr),
+            self._percentiles(between),
+            self._percentiles(cosine),
+            self._studentised(ratio),
+            self._percentiles(bias),
+            float(cosine[0] * total[0]),
+            float(square[0]),
+        )
+
+    def noise(self, name: str) -> float:
+        """trace_cov itself, without its interval."""
+        return float(self._spread(name).value[0])
+
+    def variances(self, name: str, sizes: list[int]) -> list[tuple[int, float]]:
+        """(N, tr Var(ĝ)) measured between disjoint groups of N trajectories, where there are 4.
+
+        For estimators that do not couple trajectories.
+        """
+        sample = self._samples[name]
+        u = sample.mean.flatten(0, 1).double()
+        per_unit = self._n // sample.mean.shape[1]
+        found = []
+        for size in sizes:
+            group, rest = divmod(size, per_unit)
+            if rest == 0 and len(u) // group >= 4:
+                means = u[: len(u) // group * group].unflatten(0, (-1, group)).mean(1)
+                found.append((size, float(means.var(0).sum())))
+        return found
+
+    def _against(
+        self, name: str, truth: Tensor | str | None, signal: Array, total: Array, unbiased: bool
+    ) -> tuple[Array, Array, Array]:
+        """Cosine to ∇J, relative bias and ‖∇J‖², each with its draws."""
+        none = np.full_like(signal, np.nan)
+        if truth is None:
+            return none, none, none
+        if isinstance(truth, str):
+            square, along = self._signal(truth, truth), self._signal(name, truth)
+            own = signal
+            if self._coarse(name) != self._coarse(truth):
+                own = self._signal(name, name, by_batch=True)
+                square = self._signal(truth, truth, by_batch=True)
+        else:
+            own, g = signal, truth.double()
+            square = np.full_like(signal, float(g.square().sum()))
+            along = self._mean(name, (self._samples[name].mean.double() @ g).flatten())
+        norm = np.sqrt(np.where(square > 0, square, np.nan))
+        cosine = np.clip(along / (norm * total), -1, 1)
+        if unbiased or name == truth:
+            return cosine, none, square
+        excess = (own - 2 * along + square) / norm**2
+        return cosine, np.sign(excess) * np.sqrt(np.abs(excess)), square
+
+    def _coarse(self, name: str) -> bool:
+        """Whether only whole batches are independent."""
+        return self._samples[name].size > 1
+
+    def _weights(self, by_batch: bool) -> Array:
+        return self._resamples.by_batch if by_batch else self._resamples.by_unit
+
+    def _units(self, name: str, by_batch: bool) -> Tensor:
+        mean = self._samples[name].mean.double()
+        return mean.mean(1) if by_batch else mean.flatten(0, 1)
+
+    def _signal(self, a: str, b: str, by_batch: bool = False) -> Array:
+        """Mean of ⟨u_i, v_j⟩ over different units i ≠ j, for every resample."""
+        by_batch = by_batch or self._coarse(a) or self._coarse(b)
+        w = self._weights(by_batch)
+        sums, diagonal = self._products(a, b, by_batch)
+        own = w**2
+        pairs = w.sum(1) ** 2 - own.sum(1)
+        return ((sums * w).sum(1) - own @ diagonal) / pairs
+
+    def _products(self, a: str, b: str, by_batch: bool) -> tuple[Array, Array]:
+        """Σ_i w_i ⟨u_i, v_j⟩ [draws, units] and ⟨u_i, v_i⟩ [units]."""
+        key = a, b, by_batch
+        if key not in self._sums:
+            gram = self._units(a, by_batch) @ self._units(b, by_batch).T
+            # Torch, not NumPy: its one thread does not wait for others by spinning.
+            w = torch.from_numpy(self._weights(by_batch))
+            self._sums[key] = (w @ gram).numpy(), gram.diagonal().numpy()
+        return self._sums[key]
+
+    def _mean(self, name: str, x: Tensor) -> Array:
+        """Mean of one number per unit of this sample, for every resample."""
+        w = self._weights(self._coarse(name))
+        return (w @ x.numpy()) / w.sum(1)
+
+    def _spread(self, name: str, by_batch: bool = False) -> _Positive:
+        """trace_cov = size · (E‖u‖² − ‖G‖²), and how far each unit moves it."""
+        sample = self._samples[name]
+        by_batch = by_batch or self._coarse(name)
+        w = self._weights(by_batch)
+        square = (sample.square.mean(1) if by_batch else sample.square.flatten()).numpy()
+        count = w.sum(1, keepdims=True)
+        along = self._products(name, name, by_batch)[0] / count  # [draws, units]: ⟨u_i, ḡ⟩
+        signal = self._signal(name, name, by_batch)
+        trace = (w @ square) / count[:, 0] - signal
+        influence = square - 2 * along
+        influence -= (w * influence).sum(1, keepdims=True) / count
+        return _Positive(sample.size * trace, sample.size * influence, w)
+
+    def _percentiles(self, draws: Array) -> Figure:
+        value, rest = float(draws[0]), draws[1:]
+        rest = rest[~np.isnan(rest)]
+        if np.isnan(value) or not len(rest):
+            return Figure(value, np.nan, np.nan)
+        return Figure(value, *self._limits(rest))
+
+    def _studentised(self, x: _Positive) -> Figure:
+        value, rounding = float(x.value[0]), 1e-9
+        if not value > 0:
+            return Figure(value, np.nan, np.nan)
+        if x.error[0] < rounding * value:  # a ratio of the same numbers
+            return Figure(value, value, value)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log, error = np.log(x.value), x.error / x.value
+            t = (log[1:] - log[0]) / error[1:]
+        low, high = self._limits(t[np.isfinite(t)])
+        return Figure(value, *(float(np.exp(log[0] - z * error[0])) for z in (high, low)))
+
+    def _limits(self, draws: Array) -> tuple[float, float]:
+        tail = (1 - self._level) / 2
+        low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
+        return float(low), float(high)
+
+
+class _Positive(NamedTuple):
+    """A positive figure on every resample, with the influence of each unit on it."""
+
+    value: Array  # [draws]
+    influence: Array  # [draws, units]
+    weight: Array  # [draws, units]
+
+    @property
+    def error(self) -> Array:
+        """Its standard error, [draws]."""
+        found: Array = np.sqrt((self.weight * self.influence**2).sum(1)) / self.weight.sum(1)
+        return found
+
+    def over(self, other: _Positive) -> _Positive:
+        """The ratio of two figures of the same units."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._over(other)
+
+    def _over(self, other: _Positive) -> _Positive:
+        ratio = self.value / other.value
+        relative = (self.influence - ratio[:, None] * other.influence) / other.value[:, None]
+        return _Positive(ratio, relative, self.weight)

@@ -1,0 +1,199 @@
+"""What a comparison of runs found, in tables and words."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+from pgcli.analysis.bootstrap import Estimate
+from pgcli.runs.archive import Run
+from pgcli.runs.comparison import LAST, Range, Result
+from pgcli.runs.document import Block, Heading, Table
+from pgcli.runs.groups import Group
+from pgcli.runs.progress import table
+from pgcli.runs.tally import RECENT
+
+SHOWN = 8  # runs left out that the terminal names
+NONE = "—"
+
+LeftOut = Sequence[tuple[Run, str]]  # and why
+Ranges = Mapping[str, Range]  # by environment
+
+
+def results_table(results: Sequence[Result], thresholds: Mapping[str, float]) -> Table:
+    """One row per group; thresholds by environment."""
+    levels = {_number(thresholds[r.group.environment], "{:g}") for r in results}
+    level = levels.pop() if len(levels) == 1 else NONE
+    headers = [
+        "group",
+        "runs",
+        "seeds",
+        f"return (last {RECENT})",
+        f"steps to {'threshold' if level == NONE else level}",
+        "AUC/steps",
+        "gradient variance",
+        "noise scale",
+        "P(> first)",
+    ]
+    return Table(headers, [_cells(result) for result in results])
+
+
+def terminal(results: Table, left_out: LeftOut) -> str:
+    """The results, and what is not in them."""
+    width = max(len(row[0]) for row in results.rows)
+    rows = [[row[0].ljust(width), *row[1:]] for row in results.rows]
+    lines = [table(rows, results.headers)]
+    lines += [f"left out, {run.state.name}: {run.directory}: {why}" for run, why in left_out]
+    if len(left_out) > SHOWN:
+        lines[SHOWN + 1 :] = [f"left out: {len(left_out) - SHOWN} more, named in report.md"]
+    return "\n".join(lines)
+
+
+def explanation(ranges: Ranges) -> list[Block]:
+    """What the columns and the pictures show."""
+    spans = (f"{name}: {a:,.0f} to {b:,.0f}" for name, (a, b) in ranges.items())
+    rows = [
+        ("runs, seeds", "that count; the same seed of the same setting counts once", ""),
+        (
+            f"return (last {RECENT})",
+            f"mean return of a seed's last {RECENT} training episodes; IQM over seeds",
+            "reward",
+        ),
+        (
+            "steps to …",
+            "environment steps until that mean reached the threshold; of the median seed, "
+            "∞ where half or more never did (seeds that did)",
+            "steps",
+        ),
+        (
+            "AUC/steps",
+            "area under a seed's learning curve, divided by its width: the steps that every "
+            f"seed covers ({', '.join(spans)}); IQM over seeds",
+            "reward",
+        ),
+        (
+            "gradient variance",
+            f"tr Σ̂/N of the estimate, its mean in the last 1/{LAST} of a seed's iterations; "
+            "IQM over seeds",
+            "norm²",
+        ),
+        (
+            "noise scale",
+            f"tr Σ/‖G‖² there, noise and signal averaged apart; {NONE} where the signal is lost",
+            "episodes",
+        ),
+        (
+            "P(> first)",
+            "probability that a seed's return (first column of figures) is above that of a seed "
+            "of the environment's first group; a tie counts half",
+            "1",
+        ),
+        (
+            "[a, b], bands",
+            "95 % percentile bootstrap over seeds. Few seeds make it too narrow: of normal "
+            "numbers it covers 75 % with 3 seeds, 91 % with 5, 94 % with 10 or 20",
+            "",
+        ),
+        (
+            "pictures",
+            "IQM over seeds; thin where some seeds have ended, up to where half of them have",
+            "",
+        ),
+    ]
+    return [Heading("How to read it"), Table(["", "meaning", "unit"], rows, words=True)]
+
+
+def differences(groups: Sequence[Group]) -> list[Block]:
+    """The settings in which the groups differ."""
+    keys = list(groups[0].settings)
+    rows = [[g.label, *(g.settings[key] for key in keys)] for g in groups]
+    return [Heading("Settings that differ"), Table(["group", *keys], rows)] if keys else []
+
+
+def common(shared: Mapping[str, str]) -> list[Block]:
+    """The settings that all runs share."""
+    table = Table(["setting", "value"], list(shared.items()), words=True)
+    return [Heading("Settings of all runs"), table]
+
+
+def left_out_table(left_out: LeftOut) -> list[Block]:
+    """The runs that do not count, and why."""
+    rows = [(str(run.directory), run.state.name, why) for run, why in left_out]
+    headers = ["run", "state", "why"]
+    return [Heading("Runs left out"), Table(headers, rows, words=True)] if rows else []
+
+
+def as_csv(results: Sequence[Result], thresholds: Mapping[str, float], ranges: Ranges) -> str:
+    """One line per group with every digit; a cell is empty where there is no number."""
+    rows: list[dict[str, object]] = []
+    for r in results:
+        name = r.group.environment
+        rows.append(
+            {
+                "group": r.group.label,
+                "environment": name,
+                **r.group.settings,
+                "runs": len(r.group.runs),
+                "runs_counted": r.group.counted,
+                "seeds": len(r.group.seeds),
+                **_columns(f"return_{RECENT}", r.final),
+                "threshold": _exact(thresholds[name]),
+                "steps_to_threshold": _exact(r.steps),
+                "seeds_that_reached": r.reached,
+                "auc_from": ranges[name][0],
+                "auc_to": ranges[name][1],
+                **_columns("auc_per_step", r.area),
+                **_columns("gradient_variance", r.variance),
+                "noise_scale": _exact(r.noise_scale),
+                **_columns("p_better", r.better),
+            }
+        )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _cells(r: Result) -> list[str]:
+    runs, seeds = len(r.group.runs), len(r.group.seeds)
+    return [
+        r.group.label,
+        f"{runs}" if r.group.counted == runs else f"{r.group.counted} of {runs}",
+        f"{seeds}",
+        _interval(r.final),
+        NONE if math.isnan(r.steps) else f"{_number(r.steps)} ({r.reached}/{seeds})",
+        _interval(r.area),
+        _interval(r.variance),
+        _number(r.noise_scale),
+        _interval(r.better, "{:.2f}"),
+    ]
+
+
+def _interval(x: Estimate, form: str | None = None) -> str:
+    value, lower, upper = (_number(float(number), form) for number in x)
+    return value if lower == NONE else f"{value} [{lower}, {upper}]"
+
+
+def _number(x: float, form: str | None = None) -> str:
+    """With three digits or more, or as `form` has it."""
+    if math.isnan(x):
+        return NONE
+    if math.isinf(x):
+        return "∞" if x > 0 else "-∞"
+    if form is None:
+        form = "{:#.3g}"
+        if 10 <= abs(x) < 1e6:
+            form = "{:,.0f}" if abs(x) >= 1000 else "{:.1f}"
+    return form.format(x)
+
+
+def _columns(name: str, x: Estimate) -> dict[str, object]:
+    names = (name, f"{name}_lower", f"{name}_upper")
+    return {key: _exact(float(number)) for key, number in zip(names, x, strict=True)}
+
+
+def _exact(x: float) -> str:
+    return repr(x) if math.isfinite(x) else ""
