@@ -23,7 +23,7 @@ from pgcli.gradients.control import controlled
 from pgcli.gradients.trajectory import chunk, chunks_of, trajectory_gradients
 from pgcli.parallel import ordered
 
-MOST_UNITS = 512  # per estimator: the inner products of all pairs are resampled
+MOST_UNITS = 256  # per estimator: the inner products of all pairs are resampled
 
 
 class Sample(NamedTuple):

@@ -78,7 +78,8 @@ class Comparison:
     ) -> None:
         self._samples, self._n, self._level = samples, batch_size, level
         self._resamples = resamples
-        self._sums: dict[tuple[str, str, bool], tuple[Array, Array]] = {}
+        self._double = {name: sample.mean.double() for name, sample in samples.items()}
+        self._known: dict[tuple[str, str, bool], _Products] = {}
 
     def verdict(
         self, name: str, reference: str, truth: Tensor | str | None, *, unbiased: bool
@@ -99,7 +100,7 @@ class Comparison:
             cosine, bias, square = self._against(name, truth, signal, total, unbiased)
         by_batch = self._coarse(name) or self._coarse(reference)
         ratio = self._spread(name, by_batch).over(self._spread(reference, by_batch))
-        mean = self._samples[name].mean.double().mean((0, 1))
+        mean = self._double[name].mean((0, 1))
         return Verdict(
             float(mean.norm()),
             self._percentiles(signal),
@@ -123,15 +124,17 @@ class Comparison:
 
         For estimators that do not couple trajectories.
         """
-        sample = self._samples[name]
-        u = sample.mean.flatten(0, 1).double()
-        per_unit = self._n // sample.mean.shape[1]
+        per_unit = self._n // self._samples[name].mean.shape[1]
+        gram = self._products(name, name, by_batch=False).gram
         found = []
         for size in sizes:
             group, rest = divmod(size, per_unit)
-            if rest == 0 and len(u) // group >= 4:
-                means = u[: len(u) // group * group].unflatten(0, (-1, group)).mean(1)
-                found.append((size, float(means.var(0).sum())))
+            count = 0 if rest else len(gram) // group
+            if count >= 4:
+                cut = gram[: count * group, : count * group]
+                means = cut.reshape(count, group, count, group).mean((1, 3))  # their products
+                spread = (means.diagonal().sum() - means.sum() / count) / (count - 1)
+                found.append((size, float(spread)))
         return found
 
     def _against(
@@ -150,7 +153,7 @@ class Comparison:
         else:
             own, g = signal, truth.double()
             square = np.full_like(signal, float(g.square().sum()))
-            along = self._mean(name, (self._samples[name].mean.double() @ g).flatten())
+            along = self._mean(name, (self._double[name] @ g).flatten())
         norm = np.sqrt(np.where(square > 0, square, np.nan))
         cosine = np.clip(along / (norm * total), -1, 1)
         if unbiased or name == truth:
@@ -166,27 +169,26 @@ class Comparison:
         return self._resamples.by_batch if by_batch else self._resamples.by_unit
 
     def _units(self, name: str, by_batch: bool) -> Tensor:
-        mean = self._samples[name].mean.double()
+        mean = self._double[name]
         return mean.mean(1) if by_batch else mean.flatten(0, 1)
 
     def _signal(self, a: str, b: str, by_batch: bool = False) -> Array:
         """Mean of ⟨u_i, v_j⟩ over different units i ≠ j, for every resample."""
         by_batch = by_batch or self._coarse(a) or self._coarse(b)
         w = self._weights(by_batch)
-        sums, diagonal = self._products(a, b, by_batch)
+        products = self._products(a, b, by_batch)
         own = w**2
         pairs = w.sum(1) ** 2 - own.sum(1)
-        return ((sums * w).sum(1) - own @ diagonal) / pairs
+        return ((products.sums * w).sum(1) - own @ products.gram.diagonal()) / pairs
 
-    def _products(self, a: str, b: str, by_batch: bool) -> tuple[Array, Array]:
-        """Σ_i w_i ⟨u_i, v_j⟩ [draws, units] and ⟨u_i, v_i⟩ [units]."""
+    def _products(self, a: str, b: str, by_batch: bool) -> _Products:
         key = a, b, by_batch
-        if key not in self._sums:
+        if key not in self._known:
             gram = self._units(a, by_batch) @ self._units(b, by_batch).T
             # Torch, not NumPy: its one thread does not wait for others by spinning.
             w = torch.from_numpy(self._weights(by_batch))
-            self._sums[key] = (w @ gram).numpy(), gram.diagonal().numpy()
-        return self._sums[key]
+            self._known[key] = _Products(gram.numpy(), (w @ gram).numpy())
+        return self._known[key]
 
     def _mean(self, name: str, x: Tensor) -> Array:
         """Mean of one number per unit of this sample, for every resample."""
@@ -200,7 +202,7 @@ class Comparison:
         w = self._weights(by_batch)
         square = (sample.square.mean(1) if by_batch else sample.square.flatten()).numpy()
         count = w.sum(1, keepdims=True)
-        along = self._products(name, name, by_batch)[0] / count  # [draws, units]: ⟨u_i, ḡ⟩
+        along = self._products(name, name, by_batch).sums / count  # [draws, units]: ⟨u_i, ḡ⟩
         signal = self._signal(name, name, by_batch)
         trace = (w @ square) / count[:, 0] - signal
         influence = square - 2 * along
@@ -230,6 +232,13 @@ class Comparison:
         tail = (1 - self._level) / 2
         low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
         return float(low), float(high)
+
+
+class _Products(NamedTuple):
+    """Inner products of the units of two estimators."""
+
+    gram: Array  # [units, units]: ⟨u_i, v_j⟩
+    sums: Array  # [draws, units]: Σ_i w_i ⟨u_i, v_j⟩
 
 
 class _Positive(NamedTuple):
