@@ -30,7 +30,7 @@ def ordered(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterato
     pending: deque[Future[Result]] = deque()
     for piece in pieces:
         pending.append(executor.submit(work, piece))
-        if len(pending) > executor._max_workers + 1:
+        if len(pending) > cores() + 1:
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
@@ -38,6 +38,8 @@ def ordered(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterato
 
 @cache
 def _executor() -> ThreadPoolExecutor:
+    if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+        os.register_at_fork(after_in_child=_executor.cache_clear)
     return ThreadPoolExecutor(cores(), thread_name_prefix="pg", initializer=begin)
 
 

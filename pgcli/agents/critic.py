@@ -138,11 +138,19 @@ def packed(mask: Tensor) -> tuple[Tensor, Tensor]:
 class LinearCritic:
     """V linear in (o, o², u, u², u³, 1) with u = t/T, by ridge regression (Duan et al. 2016)."""
 
-    RIDGE = 1e-5  # relative to the mean square of the features
+    RIDGE = 1e-5  # of each feature, relative to its own mean square: no unit matters
 
-    def __init__(self, obs_dim: int, horizon: int, seeds: int, device: torch.device) -> None:
-        self.weight = torch.zeros(seeds, 2 * obs_dim + 4, dtype=torch.float64, device=device)
-        self._horizon = horizon
+    def __init__(
+        self,
+        obs_dim: int,
+        horizon: int,
+        seeds: int,
+        device: torch.device,
+        time_input: bool = True,
+    ) -> None:
+        features = 2 * obs_dim + (4 if time_input else 1)
+        self.weight = torch.zeros(seeds, features, dtype=torch.float64, device=device)
+        self._horizon, self._time_input = horizon, time_input
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that a fit changes; live, not copies."""
@@ -162,14 +170,15 @@ class LinearCritic:
         time = torch.arange(obs.shape[2], device=obs.device).expand(mask.shape)
         x = (self._features(obs, time) * mask.unsqueeze(-1)).flatten(1, 2)  # [S, M, F]
         gram = x.mT @ x
-        scale = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-        ridge = self.RIDGE * scale * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        square = gram.diagonal(dim1=1, dim2=2)
+        ridge = torch.diag_embed(self.RIDGE * square + (square == 0))  # a feature that is always 0
         y = (target * mask).flatten(1).to(x.dtype).unsqueeze(-1)
         self.weight.copy_(torch.linalg.solve(gram + ridge, x.mT @ y).squeeze(-1))
 
     def _features(self, obs: Tensor, time: Tensor) -> Tensor:
         o, u = obs.double(), (time / self._horizon).double().unsqueeze(-1)
-        return torch.cat([o, o.square(), u, u.square(), u**3, torch.ones_like(u)], -1)
+        timed = [u, u.square(), u**3] if self._time_input else []
+        return torch.cat([o, o.square(), *timed, torch.ones_like(u)], -1)
 
     def _evaluate(self, obs: Tensor, time: Tensor) -> Tensor:
         weight = self.weight.reshape(len(self.weight), *(1,) * (obs.ndim - 2), -1)

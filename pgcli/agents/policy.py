@@ -66,10 +66,17 @@ class Policy:
         changed = self.head.behaviour(out, extra, behaviour.temperature, behaviour.epsilon)
         return self.head.log_prob(*changed, act)
 
-    def kl(self, theta_p: Tensor, theta_q: Tensor, obs: Tensor) -> Tensor:
-        """KL(π_p‖π_q) at each of the states obs [S, M, D] in nats, [S, M]."""
+    def kl(
+        self, theta_p: Tensor, theta_q: Tensor, obs: Tensor, changed: BehaviourConfig | None = None
+    ) -> Tensor:
+        """KL(π_p‖π_q) at each of the states obs [S, M, D] in nats, [S, M].
+
+        `changed`: of the behaviour made from π_p instead.
+        """
         with torch.no_grad():
             p, q = self.distribution(theta_p, obs), self.distribution(theta_q, obs)
+            if changed is not None:
+                p = self.head.behaviour(*p, changed.temperature, changed.epsilon)
             return self.head.kl(p, q)
 
     def score_factors(

@@ -13,7 +13,14 @@ from pgcli.agents.heads import make_head
 from pgcli.agents.learner import Learner
 from pgcli.agents.network import Mlp
 from pgcli.agents.policy import Policy
-from pgcli.config.schema import Baseline, BehaviourConfig, Device, PolicyConfig, TrainConfig
+from pgcli.config.schema import (
+    Baseline,
+    BehaviourConfig,
+    CriticKind,
+    Device,
+    PolicyConfig,
+    TrainConfig,
+)
 from pgcli.environments.engines import Engine
 from pgcli.environments.spaces import ActionKind
 from pgcli.errors import ConfigError
@@ -41,8 +48,12 @@ def build_learner(
     policy = build_policy(config.policy, config.behaviour, engine)
     critics: dict[str, Critic | LinearCritic] = {}
     horizon = engine.max_episode_steps
-    if config.estimator.baseline is Baseline["linear"]:
-        critics["value"] = LinearCritic(engine.obs_dim, horizon, len(seeds), device)
+    linear = config.critic.kind is CriticKind["linear"]
+    if config.estimator.baseline is Baseline["linear"] or (
+        linear and estimator.needs_value(config.estimator)
+    ):
+        timed = config.critic.time_input
+        critics["value"] = LinearCritic(engine.obs_dim, horizon, len(seeds), device, timed)
     elif estimator.needs_value(config.estimator):
         critics["value"] = Critic(config.critic, engine.obs_dim, horizon, seeds, device)
     if estimator.needs_q(config.estimator):
@@ -64,12 +75,10 @@ def behaviour_parameters(
     if run is None:
         return None
     found = checkpoint.load(Path(run), config.behaviour.iteration)
+    checkpoint.check_policy("behaviour.checkpoint", run, found, config)
     theta = torch.from_numpy(found.arrays["theta"]).to(device)
-    if theta.shape[1] != policy.num_params or len(theta) not in (1, config.seeds):
-        allowed = (
-            f"its policy has {len(theta)} seeds × {theta.shape[1]} parameters, "
-            f"this one {config.seeds} × {policy.num_params}"
-        )
+    if len(theta) not in (1, config.seeds):
+        allowed = f"it has {len(theta)} seeds, this run {config.seeds}: 1, or as many"
         raise ConfigError("behaviour.checkpoint", run, allowed)
     return theta.expand(config.seeds, -1).contiguous()
 

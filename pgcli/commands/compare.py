@@ -12,7 +12,7 @@ from pgcli import parallel
 from pgcli.commands import metrics
 from pgcli.commands.frozen import Critics, Frozen
 from pgcli.config.presets import estimator_configs, reference_of
-from pgcli.config.schema import CompareConfig, EstimatorConfig
+from pgcli.config.schema import CompareConfig, CriticKind, EstimatorConfig
 from pgcli.environments.engines import open_engine, slots_per_seed, tabular_model
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import ConfigError, Stopped
@@ -59,7 +59,8 @@ def run(config: CompareConfig, directory: Path) -> None:
             frozen = Frozen(config, engine, slots)
             model = tabular_model(config.env)
             solution = _solution(config, frozen, model)
-            critics = Critics(frozen, estimators, solution if config.critic.exact else None)
+            known = solution if config.critic.kind is CriticKind["exact"] else None
+            critics = Critics(frozen, estimators, known)
             study = Study(config, estimators, notes, frozen, critics, model, solution)
             findings: list[Finding] = []
             sources = frozen.sources()
@@ -80,9 +81,10 @@ def run(config: CompareConfig, directory: Path) -> None:
 def _solution(config: CompareConfig, frozen: Frozen, model: Tabular | None) -> Solution | None:
     if model is not None:
         return solve(model, frozen.policy, frozen.theta, config.gamma)
-    if config.critic.exact or config.exact:
-        key = "critic.exact" if config.critic.exact else "exact"
-        raise ConfigError(key, True, f"{config.env.id} does not expose its model: false")
+    if config.critic.kind is CriticKind["exact"]:
+        raise ConfigError("critic.kind", "exact", f"{config.env.id} does not expose its model")
+    if config.exact:
+        raise ConfigError("exact", True, f"{config.env.id} does not expose its model: false")
     return None
 
 
@@ -109,7 +111,9 @@ def _sampled(
             cases[name] = est, episodes
             if ratio is not None:
                 batches = in_batches(episodes, count)
-                weights = metrics.importance(estimator.terms(est, batches), batches.mask)
+                found = estimator.terms(est, batches)
+                per_batch = ratio[0].unflatten(0, (count, -1))
+                weights = metrics.importance(found, per_batch, batches.mask)
                 ess[name].append(float(weights["importance/ess_whole"].mean()))
         parts.append(samples(frozen.policy, frozen.theta, batch, cases, config.batch_size, units))
         done += count

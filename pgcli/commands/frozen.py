@@ -18,6 +18,7 @@ from pgcli.config.schema import (
     BehaviourConfig,
     CompareConfig,
     CriticConfig,
+    CriticKind,
     EstimatorConfig,
 )
 from pgcli.environments.batch import Batch
@@ -51,10 +52,9 @@ class Frozen:
 
     def _saved(self, key: str, run: str, iteration: int | None) -> Tensor:
         """theta [1, P] of this seed in a run's checkpoint; ConfigError where it does not fit."""
-        theta = torch.from_numpy(checkpoint.load(Path(run), iteration).arrays["theta"])
-        if theta.shape[1] != self.policy.num_params:
-            allowed = f"its policy has {theta.shape[1]} parameters, not {self.policy.num_params}"
-            raise ConfigError(key, run, allowed)
+        found = checkpoint.load(Path(run), iteration)
+        checkpoint.check_policy(key, run, found, self.config)
+        theta = torch.from_numpy(found.arrays["theta"])
         if len(theta) == 1:
             return theta
         first = int(OmegaConf.load(Path(run) / ".hydra" / "config.yaml").seed)
@@ -172,7 +172,9 @@ class Critics:
         self._fitted: dict[str, Critic | LinearCritic] = {}
         obs_dim, seeds = frozen.engine.obs_dim, [config.seed]
         settings: CriticConfig = config.critic
-        if "value" in needed and self._exact is None:
+        if "value" in needed and settings.kind is CriticKind["linear"]:
+            self._fitted["value"] = LinearCritic(obs_dim, horizon, 1, device, settings.time_input)
+        elif "value" in needed and self._exact is None:
             self._fitted["value"] = Critic(settings, obs_dim, horizon, seeds, device)
         if "q" in needed and self._exact is None:
             inputs = obs_dim + frozen.policy.head.num_outputs
@@ -180,7 +182,8 @@ class Critics:
                 settings, inputs, horizon, seeds, device, Purpose.Q_INIT, Purpose.Q_FIT
             )
         if "linear" in needed:
-            self._fitted["linear"] = LinearCritic(obs_dim, horizon, 1, device)
+            timed = settings.time_input
+            self._fitted["linear"] = LinearCritic(obs_dim, horizon, 1, device, timed)
         if self._fitted:
             batch = frozen.collect_own(config.fit_episodes)
             target = reward_to_go(batch.rew, config.gamma)

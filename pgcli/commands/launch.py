@@ -66,6 +66,9 @@ def launch(command: str, argv: Sequence[str]) -> None:
     if args.cfg is not None or args.info is not None:
         _hydra(command, flags, lines)
         return
+    for config in (c.config for c in composed):
+        if isinstance(config, CompareConfig):
+            estimator_configs(config)
     # Only now: Gymnasium takes longer to import than a bad value takes to be told.
     from pgcli.environments.engines import check_environment
 
@@ -73,6 +76,7 @@ def launch(command: str, argv: Sequence[str]) -> None:
         check_environment(env)
     for config in (c.config for c in composed):
         _check_references(config)
+    lines += _pinned(composed)
     if resumed is not None:
         checkpoint.load_for(resumed, composed[0].config)
         _hydra(command, flags, [*lines, f"hydra.run.dir={_quoted(resumed)}"])
@@ -259,6 +263,16 @@ def _as_trained(overrides: Sequence[Override]) -> list[str]:
     env_id = settings.pop("env.id", None)
     lines = [f"++{key}={_literal(value)}" for key, value in settings.items()]
     return lines if env_id is None else [f"env={_literal(env_id)}", *lines]
+
+
+def _pinned(composed: Sequence[Composed]) -> list[str]:
+    """Where a behaviour's policy lies, so that a resumed run finds the same one from anywhere."""
+    named = {(c.config.behaviour.checkpoint, c.config.behaviour.iteration) for c in composed}
+    if len(named) != 1 or (run := next(iter(named))[0]) is None:
+        return []
+    found = checkpoint.load(Path(run), next(iter(named))[1])
+    where = _quoted(Path(run).absolute())
+    return [f"behaviour.checkpoint={where}", f"behaviour.iteration={found.iteration}"]
 
 
 def _literal(value: Any) -> str:

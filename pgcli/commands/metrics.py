@@ -7,9 +7,10 @@ from torch import Tensor
 
 from pgcli.agents.critic import packed
 from pgcli.agents.policy import Policy
+from pgcli.config.schema import BehaviourConfig
 from pgcli.environments.batch import Batch
 from pgcli.estimators.estimator import Terms
-from pgcli.estimators.importance import effective_sample_size
+from pgcli.estimators.importance import effective_sample_size, log_prefix
 from pgcli.gradients.statistics import Measurement, NoiseScale
 
 KL_STEPS = 2048  # steps over which the divergence of an update is averaged
@@ -45,20 +46,21 @@ def critic(name: str, value: Tensor | None, target: Tensor, mask: Tensor) -> dic
     return {f"{name}/loss": _mean(error.square(), mask), f"{name}/explained_variance": explained}
 
 
-def importance(terms: Terms, mask: Tensor) -> dict[str, Tensor]:
-    """Effective sample sizes, in episodes, and the extremes of the last update's weights."""
-    drawn = mask.any(-1, keepdim=True)  # [S, N, 1]: an ended episode keeps its weight
-    weight = terms.importance
+def importance(terms: Terms, log_ratio: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """How far the data's policy is, whatever form the weights have; log_ratio, mask [S, N, T].
+
+    Effective sample sizes, in episodes, of ρ_{0:t} for prefixes of so many steps (an ended episode
+    keeps its weight), the largest weight that the estimate used, and how many had to be clamped.
+    """
+    drawn = mask.any(-1, keepdim=True).expand_as(mask)
+    ess = effective_sample_size(log_prefix(log_ratio), drawn)  # [S, T]
     last = mask.shape[-1] - 1
-    length = mask.sum(-1, keepdim=True)
-    found = {}
-    for name, step in {"1": 0, "10": 9, "100": 99, "whole": last}.items():
-        column = torch.minimum(length - 1, length.new_tensor(min(step, last))).clamp(min=0)
-        at = weight.gather(-1, column)  # [S, N, 1]
-        found[f"importance/ess_{name}"] = effective_sample_size(at, drawn)[..., 0]
-    found["importance/max_weight"] = weight.amax((1, 2))
-    found["importance/clamped"] = terms.clamped
-    return found
+    prefixes = {"1": 0, "10": 9, "100": 99, "whole": last}
+    return {
+        **{f"importance/ess_{name}": ess[:, min(t, last)] for name, t in prefixes.items()},
+        "importance/max_weight": terms.importance.amax((1, 2)),
+        "importance/clamped": terms.clamped,
+    }
 
 
 def score(found: Measurement) -> dict[str, Tensor]:
@@ -74,12 +76,21 @@ def _variance(x: Tensor, mask: Tensor) -> Tensor:
     return _mean((x - _mean(x, mask)[:, None, None]).square(), mask)
 
 
-def mean_kl(policy: Policy, old: Tensor, new: Tensor, batch: Batch) -> Tensor:
-    """KL(π_old‖π_new) in nats over at most KL_STEPS real steps, evenly spread, [S]."""
+def mean_kl(
+    policy: Policy,
+    p: Tensor,
+    q: Tensor,
+    batch: Batch,
+    changed: BehaviourConfig | None = None,
+) -> Tensor:
+    """KL(π_p‖π_q) in nats per state, over at most KL_STEPS real steps, evenly spread, [S].
+
+    `changed`: of the behaviour made from π_p instead.
+    """
     rows, valid = packed(batch.mask)
     count = valid.sum(1, keepdim=True)  # [S, 1]
     most = min(KL_STEPS, rows.shape[1])
     chosen = torch.arange(most, device=rows.device) * count // most  # [S, most]
     seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
     obs = batch.obs.flatten(1, 2)[seed, rows.gather(1, chosen)]
-    return policy.kl(old, new, obs).mean(1)
+    return policy.kl(p, q, obs, changed).mean(1)

@@ -20,6 +20,7 @@ from pgcli.environments.engines import open_engine, slots_per_seed
 from pgcli.environments.rollout import Quota, collect
 from pgcli.errors import NonFinite
 from pgcli.estimators import estimator
+from pgcli.estimators.importance import exponentiated, log_prefix
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.statistics import NoiseScale, measure
 from pgcli.gradients.trajectory import (
@@ -71,9 +72,12 @@ def run(config: TrainConfig, directory: Path) -> None:
 
             if config.off_policy:
                 source_logp = log_probs(policy, source, batch, changed)
+                log_ratio = log_probs(policy, old_theta, batch) - source_logp
             for update in range(config.updates_per_batch):
+                target_theta = learner.theta.detach().clone()  # whose gradient is estimated
+                if update > 0:
+                    log_ratio = log_probs(policy, target_theta, batch) - source_logp
                 if update > 0 or config.behaviour.differs:
-                    log_ratio = log_probs(policy, learner.theta, batch) - source_logp
                     episodes = replace(episodes, log_ratio=log_ratio)
                 terms = estimator.terms(config.estimator, episodes)
                 sums = sums_of(config, learner, batch, terms, session)
@@ -97,9 +101,14 @@ def run(config: TrainConfig, directory: Path) -> None:
                 "policy/kl": metrics.mean_kl(policy, old_theta, learner.theta, batch),
             }
             if config.off_policy:
-                record |= metrics.importance(terms, batch.mask)
+                record |= metrics.importance(terms, log_ratio, batch.mask)
+                distance = metrics.mean_kl(policy, source, target_theta, batch, changed)
+                record["importance/kl"] = distance
             if config.gradient.score:
-                scores = gradient_sums(policy, old_theta, batch, batch.mask.double())
+                weight = batch.mask.double()
+                if config.off_policy:  # without its weight the mean score would not be zero
+                    weight = exponentiated(log_prefix(log_ratio), batch.mask).weight * weight
+                scores = gradient_sums(policy, target_theta, batch, weight)
                 record |= metrics.score(measure(scores))
             # Critics come last: a baseline must not have seen the batch that it serves.
             if "value" in critics:
@@ -126,6 +135,9 @@ def sums_of(
     if baseline in LEAVES_ONE_OUT and bool((batch.episodes < 2).any()):
         session.notice(f"a batch of one episode has no others: {baseline.name} is 0 there")
     if baseline in estimator.FITTED:
+        needed = 2 * batch.length.numel() * policy.num_params * 4 / 2**20
+        if needed > config.gradient.memory_mb:
+            session.notice(f"{baseline.name} holds the gradients of all episodes: {needed:.0f} MB")
         per_parameter = baseline is Baseline["optimal_per_parameter"]
         return fitted_gradient_sums(
             policy, theta, batch, terms.weights, terms.control, per_parameter=per_parameter

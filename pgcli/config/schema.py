@@ -22,6 +22,7 @@ Engine = Enum("Engine", "auto native sync async envpool")
 Activation = Enum("Activation", "tanh relu elu")
 Init = Enum("Init", "orthogonal zeros")
 Target = Enum("Target", "monte_carlo td_lambda")
+CriticKind = Enum("CriticKind", "mlp linear exact")
 OptimizerName = Enum("OptimizerName", "adam adamw sgd rmsprop")
 Schedule = Enum("Schedule", "constant linear cosine")
 Device = Enum("Device", "cpu cuda auto")
@@ -119,8 +120,9 @@ class PolicyConfig:
 
 @dataclass
 class CriticConfig:
-    """The value network and its regression."""
+    """The critics and their regression."""
 
+    kind: CriticKind  # V: a network, linear in features, or with Q by dynamic programming
     hidden: list[int] = field(metadata=within(ge=1))
     activation: Activation
     lr: float = field(metadata=within(gt=0, le=1e6))
@@ -128,7 +130,6 @@ class CriticConfig:
     minibatches: int = field(metadata=within(ge=1))  # gradient steps per pass
     target: Target
     time_input: bool  # the value of a finite horizon depends on t: append t/T to the observation
-    exact: bool  # V and Q by dynamic programming, where the model is known
 
 
 @dataclass
@@ -324,6 +325,9 @@ def check_estimator(est: EstimatorConfig) -> None:
             True,
             f"estimator.baseline={est.baseline.name} is fitted to the scale of Φ: only false",
         )
+    if est.normalize and est.importance is not Importance["none"]:
+        allowed = "its mean would go in without its importance weight: only false"
+        raise ConfigError("estimator.normalize", True, allowed)
     for key, given in (("self_normalize", est.self_normalize), ("clip_ratio", est.clip_ratio)):
         if given not in (False, None) and est.importance is Importance["none"]:
             raise ConfigError(f"estimator.{key}", given, "needs an estimator.importance")
@@ -339,8 +343,8 @@ def _check_training(config: TrainConfig) -> None:
             config.batch_size,
             f"estimator.baseline={est.baseline.name} needs at least 2 episodes",
         )
-    if config.critic.exact:
-        raise ConfigError("critic.exact", True, "only pg compare has exact critics: false")
+    if config.critic.kind is CriticKind["exact"]:
+        raise ConfigError("critic.kind", "exact", "only pg compare has exact critics: mlp, linear")
     if config.behaviour.iteration is not None and config.behaviour.checkpoint is None:
         raise ConfigError(
             "behaviour.iteration", config.behaviour.iteration, "needs a behaviour.checkpoint"

@@ -25,7 +25,8 @@ def bias_notes(
         and not config.discount_state,
         "own mean: a batch mean that includes the own return shrinks the gradient by 1 − 1/N; "
         "estimator.baseline=mean leaves it out": config.baseline is Baseline["own_mean"],
-        "normalised Φ: its mean and deviation come from the same batch, O(1/N)": config.normalize,
+        "normalised Φ: the gradient's length is another, and its direction off by O(1/N), for mean "
+        "and deviation come from the same batch": config.normalize,
         "batch_steps: the mean is over a random number of episodes, O(1/N)": counted_by_steps,
         "no importance weight: the data are another policy's": off_policy and not weighted,
         "first-order importance: the states are the behaviour policy's": off_policy
@@ -38,4 +39,7 @@ def bias_notes(
         "reuse: after its first update the policy has seen the batch that it is weighed on": reused,
     }
     own = form.bias(config)
+    found["critic of the behaviour: it is fitted on another policy's returns"] = (
+        off_policy and own is not None and bool(form.needs)
+    )
     return [*([own] if own else []), *(note for note, applies in found.items() if applies)]

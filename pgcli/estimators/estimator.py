@@ -7,6 +7,7 @@ Everything here is a pure function of one batch; nothing carries a gradient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pgcli.config.schema import Baseline, EstimatorConfig, Importance, Target
+from pgcli.errors import ConfigError
 from pgcli.estimators import baselines, importance, returns
 from pgcli.estimators.phi import Episodes, Stream, given, phi, td
 
@@ -45,11 +47,16 @@ def terms(config: EstimatorConfig, episodes: Episodes) -> Terms:
     form = phi(config)
     found = form.function(config, episodes)
     plain = found.sum() if isinstance(found, Stream) else found
+    if plain.shape != episodes.rew.shape:
+        allowed = f"gave the shape {list(plain.shape)} for rewards {list(episodes.rew.shape)}"
+        raise ConfigError("estimator.phi", config.phi, allowed)
     omega, clamped = _importance_weights(config, episodes)
-    if config.importance is Importance["per_decision"] and isinstance(found, Stream):
+    if config.importance is not Importance["per_decision"]:
+        weighted = omega * plain
+    elif isinstance(found, Stream):
         weighted = found.sum(omega)
     else:
-        weighted = omega * plain
+        raise ConfigError("estimator.phi", config.phi, "is registered as a stream and gave none")
     baseline = _BASELINE[config.baseline](config, episodes, plain)
     weights, control = weighted - omega * baseline, omega
     if config.discount_state and not form.from_start:
@@ -108,10 +115,12 @@ def _importance_weights(config: EstimatorConfig, e: Episodes) -> importance.Weig
         log_weight = importance.log_whole(log_ratio)
     else:
         log_weight = importance.log_prefix(log_ratio)
-    omega, clamped = importance.exponentiated(log_weight, e.mask, config.clip_ratio)
-    if config.self_normalize:
-        omega = importance.self_normalized(omega, counted)
-    return importance.Weights(omega, clamped)
+    if not config.self_normalize:
+        return importance.exponentiated(log_weight, e.mask, config.clip_ratio)
+    if config.clip_ratio is not None:
+        log_weight = log_weight.clamp(max=math.log(config.clip_ratio))
+    omega = importance.self_normalized(log_weight, counted)
+    return importance.Weights(omega, torch.zeros_like(e.mask.sum((-2, -1))))
 
 
 _BASELINE: dict[Baseline, Callable[[EstimatorConfig, Episodes, Tensor], Tensor]] = {

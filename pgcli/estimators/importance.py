@@ -40,13 +40,18 @@ def exponentiated(log_weight: Tensor, mask: Tensor, clip: float | None = None) -
     return Weights(weight, clamped.sum((-2, -1)))
 
 
-def self_normalized(weight: Tensor, counted: Tensor) -> Tensor:
-    """Weights [..., N, T] over their mean at the same t among those counted: bias O(1/N)."""
-    mean = (weight * counted).sum(-2, keepdim=True) / counted.sum(-2, keepdim=True).clamp(min=1)
-    return torch.where(mean > 0, weight / mean, 0.0)
+def self_normalized(log_weight: Tensor, counted: Tensor) -> Tensor:
+    """exp of log weights [..., N, T] over its mean at the same t among those counted: bias O(1/N).
+
+    Needs no clamp: only differences of logarithms matter.
+    """
+    shown = log_weight.masked_fill(~counted, -torch.inf)
+    share = torch.where(counted.any(-2, keepdim=True), shown, 0.0).softmax(-2)
+    return share * counted.sum(-2, keepdim=True) * counted
 
 
-def effective_sample_size(weight: Tensor, counted: Tensor) -> Tensor:
+def effective_sample_size(log_weight: Tensor, counted: Tensor) -> Tensor:
     """ESS = (Σ w)² / Σ w² over the trajectories counted, at each t: `[..., N, T]` to `[..., T]`."""
-    w = weight * counted
-    return w.sum(-2).square() / w.square().sum(-2).clamp(min=torch.finfo(w.dtype).tiny)
+    shown = log_weight.masked_fill(~counted, -torch.inf)
+    found = (2 * shown.logsumexp(-2) - (2 * shown).logsumexp(-2)).exp()
+    return torch.where(counted.any(-2), found, 0.0)

@@ -1,9 +1,13 @@
 """Φ_t: what a score is weighted by. Each is registered by name; a module of your own adds more.
 
-# my_phi.py                                            pg train estimator.phi=my_phi:late ...
-@register("late")
-def late(config, episodes):
-    return Stream(episodes.rew, config.gamma)          # or any tensor [..., N, T]
+    # my_phi.py: pg train estimator.phi=my_phi:late
+    from pgcli.estimators.phi import Stream, register
+
+    @register("late", stream=True)
+    def late(config, episodes):
+        return Stream(episodes.rew, config.gamma)
+
+A function that is registered without `stream=True` returns any tensor [..., N, T].
 """
 
 from __future__ import annotations
@@ -89,8 +93,11 @@ def register(
     `bias`: where its bias comes from, told to the user; None claims that there is none.
     `from_start`: it discounts rewards from the start of the episode, not from t.
     `stream`: it returns a Stream, so per-decision importance can weigh its terms.
-    `later`: it depends on rewards after step t. ValueError for a name that is taken.
+    `later`: it depends on rewards after step t. ValueError for a name that is taken, or needs
+    that cannot be met.
     """
+    if not set(needs) <= {"value", "q"}:
+        raise ValueError(f"Φ {name} needs {needs}: only value and q can be had")
     found = bias if callable(bias) else lambda config: bias
 
     def add(function: Function) -> Function:
@@ -108,7 +115,10 @@ def phi(config: EstimatorConfig) -> Phi:
 
     Raises ConfigError where there is none, or where it does not fit the importance weights.
     """
-    module, _, name = config.phi.rpartition(":")
+    module, colon, name = config.phi.rpartition(":")
+    if colon and module in ("", __name__):
+        allowed = "module:name is a module of your own; the names here need no module"
+        raise ConfigError("estimator.phi", config.phi, allowed)
     if module:
         try:
             importlib.import_module(module)

@@ -22,10 +22,24 @@ def discounted_sum(x: Tensor, discount: float) -> Tensor:
 
 
 def windowed_sum(x: Tensor, discount: float, n: int) -> Tensor:
-    """y_t = Σ_{0≤k<n} discount^k x_{t+k}, `[..., T]`."""
-    y = discounted_sum(x, discount)
-    later = torch.nn.functional.pad(y[..., n:], (0, min(n, x.shape[-1])))
-    return y - discount**n * later
+    """y_t = Σ_{0≤k<n} discount^k x_{t+k}, `[..., T]`.
+
+    From windows of 1, 2, 4, ... terms, so that no large sum is taken away from another.
+    """
+    n = min(n, x.shape[-1])
+    y, offset = torch.zeros_like(x), 0
+    window, size = x, 1  # sums of `size` terms from t on
+    while offset < n:
+        if n & size:
+            y = y + discount**offset * _ahead(window, offset)
+            offset += size
+        window, size = window + discount**size * _ahead(window, size), 2 * size
+    return y
+
+
+def _ahead(x: Tensor, steps: int) -> Tensor:
+    """x_{t+steps}, zero beyond the end."""
+    return torch.nn.functional.pad(x[..., steps:], (0, min(steps, x.shape[-1])))
 
 
 def powers(discount: float, like: Tensor) -> Tensor:

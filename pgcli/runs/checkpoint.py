@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 
 from pgcli.config.schema import TrainConfig, flat
-from pgcli.errors import NoCheckpoint, RunDirectoryError
+from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.runs.directory import write_atomically
 
 META = "meta.json"
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
+# What a policy is, beside its parameters.
+SAME_POLICY = ("env.id", "policy.hidden", "policy.activation", "policy.bias")
 BUDGET = ("iterations", "total_steps", "resume", "checkpoint.", "log.")  # may change on resume
 
 
@@ -76,7 +78,15 @@ def load_for(run: Path, config: TrainConfig) -> Checkpoint:
     return found
 
 
-def fingerprints(config: TrainConfig) -> dict[str, str]:
+def check_policy(key: str, run: str, found: Checkpoint, config: Any) -> None:
+    """ConfigError where the policy saved there is of another kind, or for another environment."""
+    old, new = found.meta["settings"], fingerprints(config)
+    differ = [name for name in SAME_POLICY if old.get(name) != new.get(name)]
+    if differ:
+        raise ConfigError(key, run, f"that run has another {', '.join(differ)}")
+
+
+def fingerprints(config: Any) -> dict[str, str]:
     """A digest of each setting that a resumed run must share: comparable, yet no secret leaks."""
     return {
         key: hashlib.sha256(repr(value).encode()).hexdigest()[:12]

@@ -260,9 +260,13 @@ def _ladder(rows: Sequence[Mapping[str, Any]], where: str) -> bytes:
     def bias(row: Mapping[str, Any]) -> float:
         return _bias_to_show(row) or math.nan
 
+    def noise(row: Mapping[str, Any]) -> float:
+        exact = row["trace_cov_exact"]
+        return row["trace_cov"] if math.isnan(exact) else exact
+
     panels = {
         "relative bias": lines(bias),
-        "tr Σ per trajectory": lines(lambda r: r["trace_cov"]),
+        "tr Σ per trajectory, exact where known": lines(noise),
         "ESS of a batch, episodes": lines(lambda r: r["ess"]),
     }
     return slides.ladder(panels, "KL(behaviour‖policy), nats per state", f"Importance: {where}")

@@ -92,3 +92,21 @@ def test_linear_critic_solves_least_squares():
     assert not found[~mask].any()
     end = critic.after(obs[:, :, 2], torch.full((2, 3), 2))
     torch.testing.assert_close(end[mask[..., 2]], found[..., 2][mask[..., 2]])
+
+
+def test_a_linear_critic_does_not_depend_on_units():
+    """With ridge relative to each feature, V follows t and holds the mean at any scale of obs."""
+    obs, mask, _ = data(seeds=1, episodes=3)
+    time = torch.arange(6).expand(1, 3, 6) / 6
+    target = (100 + 50 * time + 30 * time**3).double() * mask
+    for scale in (1e-2, 1.0, 1e2):
+        critic = LinearCritic(4, 6, 1, torch.device("cpu"))
+        critic.fit(scale * obs, mask, target, 0)
+        error = (critic.along(scale * obs, mask) - target)[mask]
+        assert error.abs().max() < 0.5
+    timeless = LinearCritic(4, 6, 1, torch.device("cpu"), time_input=False)
+    timeless.fit(0 * obs, mask, target, 0)
+    mean = target[mask].mean().float()
+    torch.testing.assert_close(
+        timeless.along(0 * obs, mask)[mask], mean.expand(mask.sum()), rtol=1e-3, atol=0
+    )

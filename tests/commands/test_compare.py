@@ -156,7 +156,7 @@ BAD = {
     "estimator.gamma=2": (2, "estimator.gamma=2", "<= 1"),
     "checkpoint=nowhere": (4, "nowhere"),
     "iteration=3": (2, "needs a checkpoint"),
-    "critic=exact": (2, "critic.exact=true", "does not expose its model"),
+    "critic=exact": (2, "critic.kind=exact", "does not expose its model"),
     "exact=true": (2, "exact=true", "does not expose its model"),
     "estimators=[my_phi:x]": (2, "my_phi:x", "does not import"),
     "behaviour.kl=[0]": (2, "behaviour.kl", "> 0"),

@@ -6,11 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from settings import train_config
 
-from pgcli.commands.train import run
+from pgcli.agents.policy import Actor
+from pgcli.commands.build import build_learner
+from pgcli.commands.train import run, state_actions
+from pgcli.config.schema import Target
 from pgcli.config.sources import conf_dir
+from pgcli.environments.engines import open_engine, slots_per_seed
+from pgcli.environments.rollout import Quota, collect
 from pgcli.errors import ConfigError
+from pgcli.estimators.estimator import q_target
+from pgcli.estimators.phi import Episodes
 from pgcli.runs import checkpoint
 
 SHORT = ("iterations=2", "batch_size=6", "policy.hidden=[8]", "critic.hidden=[8]")
@@ -100,6 +108,84 @@ def test_a_tempered_behaviour_is_weighted_back(tmp_path):
     metrics, _ = train(tmp_path, "behaviour.temperature=3", "behaviour.epsilon=0.1",
                        "policy.output_gain=5", "estimator.importance=trajectory")  # fmt: skip
     assert (metrics["importance/ess_whole"] < 6).all()
+
+
+def test_the_mean_score_is_zero_off_policy_too(tmp_path):
+    metrics, _ = train(tmp_path, "gradient.score=true", "batch_size=256", "behaviour.temperature=2",
+                       "policy.output_gain=2", "env.max_episode_steps=8",
+                       "estimator.importance=per_decision")  # fmt: skip
+    ratio = (metrics["score/norm"] / metrics["score/standard_error"]) ** 2
+    assert 0.2 < ratio.mean() < 3
+    assert (metrics["importance/kl"] > 1e-3).all()
+
+
+@pytest.mark.parametrize("behaviour", [False, True])
+def test_an_iteration_replayed_by_hand(behaviour, tmp_path):
+    """Two iterations of two updates each, with plain autograd: critics serve before they learn."""
+    settings = (*SHORT, "estimator=rtg_value", "estimator.importance=per_decision",
+                "updates_per_batch=2", "optimizer=sgd", "optimizer.lr=0.01", "batch_size=3",
+                "env.max_episode_steps=12")  # fmt: skip
+    if behaviour:
+        run(train_config(*settings, "seed=7", "policy.output_gain=1"), tmp_path / "source")
+        settings += (f"behaviour.checkpoint={tmp_path / 'source'}",)
+    config = train_config(*settings)
+    run(config, tmp_path / "run")
+    found = checkpoint.load(tmp_path / "run").arrays
+
+    engine = open_engine(config.env, slots := slots_per_seed(config.env, 3))
+    learner = build_learner(config, engine, [0], torch.device("cpu"))
+    policy, critic = learner.policy, learner.critics["value"]
+    theta = learner.theta.detach().clone()
+    for iteration in range(2):
+        source = theta
+        if behaviour:
+            source = torch.from_numpy(checkpoint.load(tmp_path / "source").arrays["theta"])
+        actor = Actor(policy, source, [0], iteration, slots)
+        batch = collect(engine, actor, Quota(3, None), [0], iteration)
+        value = critic.along(batch.obs, batch.mask)[0].double()
+        rows = batch.obs.flatten(1, 2), batch.act.flatten(1, 2)
+        acting = policy.log_prob(source, *rows).detach()
+        for _ in range(2):
+            at = theta.clone().requires_grad_()
+            logp = policy.log_prob(at, *rows)
+            ratio = (logp - acting).detach().double().reshape(3, -1)
+            surrogate = torch.zeros(())
+            for n in range(3):
+                steps = int(batch.length[0, n])
+                rho = ratio[n, :steps].cumsum(0).exp()
+                for t in range(steps):
+                    to_go = (rho[t:] * batch.rew[0, n, t:steps]).sum()
+                    weight = to_go - rho[t] * value[n, t]
+                    surrogate = surrogate + weight * logp.reshape(3, -1)[n, t] / 3
+            rate = 0.01 * (1 - iteration / 2)
+            theta = theta + rate * torch.autograd.grad(surrogate, at)[0]
+        target = batch.rew.flip(-1).cumsum(-1).flip(-1) * batch.mask
+        critic.fit(batch.obs, batch.mask, target, iteration + 1)
+    np.testing.assert_allclose(found["theta"], theta.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["value/theta"], critic.theta.detach().numpy(), rtol=1e-4,
+                               atol=1e-5)  # fmt: skip
+
+
+def test_q_is_told_the_action_and_follows_its_own_targets():
+    config = train_config("estimator=q", "estimator.lam=0", "estimator.gamma=0.5")
+    engine = open_engine(config.env, 2)
+    learner = build_learner(config, engine, [0], torch.device("cpu"))
+    batch = collect(engine, Actor(learner.policy, learner.theta, [0], 0, 2), Quota(2, None), [0], 0)
+    pairs = state_actions(learner.policy, batch)
+    assert torch.equal(pairs[..., :4], batch.obs)
+    assert torch.equal(pairs[..., 4:].argmax(-1)[batch.mask], batch.act[batch.mask])
+    q = torch.randn(batch.rew.shape).double() * batch.mask
+    looks = Episodes(batch.rew, batch.mask, batch.truncated, q=q)
+    sarsa = q_target(config.estimator, Target["td_lambda"], looks)
+    for n in range(2):
+        for t in range(int(batch.length[0, n])):
+            following = q[0, n, t + 1] if t + 1 < batch.length[0, n] else 0.0
+            expected = batch.rew[0, n, t] + 0.5 * following
+            assert float(sarsa[0, n, t]) == pytest.approx(float(expected))
+    monte_carlo = q_target(config.estimator, Target["monte_carlo"], looks)
+    assert float(monte_carlo[0, 0, 0]) == pytest.approx(
+        sum(0.5**t for t in range(int(batch.length[0, 0])))
+    )
 
 
 def test_one_seed_among_several_trains_as_alone(tmp_path):

@@ -37,7 +37,7 @@ def combinations(names):
             options += [{"n": 1}, {"n": 2, "bootstrap": True}]
         if form is not Importance["none"] and name in ("reward_to_go", "total_return"):
             options += [{"self_normalize": True}, {"clip_ratio": 1.1}]
-        if base not in FITTED and not off:
+        if base not in FITTED and form is Importance["none"]:
             options += [{"normalize": True}]
         for option in options:
             given = {
@@ -164,6 +164,18 @@ def test_exact_critics_leave_no_bias(problem, phi, importance, gamma, bootstrap)
     )  # fmt: skip
     truth = mdp.gradient(policy, theta, gamma)
     torch.testing.assert_close(estimate, truth, rtol=1e-9, atol=1e-10)
+
+
+def test_what_a_run_adds_to_the_notes():
+    config = train_config().estimator
+    assert bias_notes(config) == []
+    assert "random number of episodes" in bias_notes(config, counted_by_steps=True)[0]
+    notes = bias_notes(replace(config, importance=Importance["per_decision"]), off_policy=True,
+                       reused=True)  # fmt: skip
+    assert len(notes) == 1
+    assert notes[0].startswith("reuse")
+    critic = bias_notes(replace(config, phi="td"), off_policy=True)
+    assert any(note.startswith("critic of the behaviour") for note in critic)
 
 
 def test_dynamic_programming_agrees_with_the_listed_trajectories(problem):

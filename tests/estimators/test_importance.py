@@ -37,7 +37,7 @@ def test_extreme_ratios_stay_finite_and_are_counted(form, size, self_normalize):
     )
     assert torch.isfinite(found.weights).all()
     assert torch.isfinite(found.weights.float().square()).all()
-    assert (found.clamped > 0).all()
+    assert (found.clamped > 0).all() != self_normalize  # normalised, they need no clamp
 
 
 def test_forms_by_hand():
@@ -62,13 +62,40 @@ def test_forms_by_hand():
 def test_self_normalised_weights_average_to_one():
     weight = torch.tensor([[1.0, 4.0], [3.0, 4.0], [9.0, 9.0]])
     counted = torch.tensor([[1, 1], [1, 1], [0, 0]]).bool()
-    found = importance.self_normalized(weight, counted)
-    assert found[:2].tolist() == [[0.5, 1.0], [1.5, 1.0]]
+    found = importance.self_normalized(weight.log(), counted)
+    torch.testing.assert_close(found[:2], torch.tensor([[0.5, 1.0], [1.5, 1.0]]))
+    assert not found[2].any()
+    far = importance.self_normalized(torch.tensor([[-31.0], [-40.0]]), torch.ones(2, 1).bool())
+    torch.testing.assert_close(far[:, 0], 2 * torch.tensor([9.0, 0.0]).softmax(0))
+
+
+def test_an_ended_episode_keeps_its_weight_in_the_normalisation():
+    batch = episodes(shape=(2,), steps=2)
+    mask = torch.tensor([[1, 1], [1, 0]]).bool()
+    ratio = torch.tensor([[2.0, 3.0], [4.0, 1.0]], dtype=torch.float64).log()
+    batch = replace(batch, rew=mask.double(), mask=mask, log_ratio=ratio)
+    found = terms(config(importance="truncated", self_normalize=True), batch).importance
+    assert found.tolist() == [pytest.approx([2 / 3, 6 / 5]), pytest.approx([4 / 3, 0])]
+
+
+def test_clipping_cuts_large_weights_only():
+    found = importance.exponentiated(
+        torch.tensor([[0.1, 5.0]]).log(), torch.ones(1, 2).bool(), clip=2.0
+    )
+    assert found.weight[0].tolist() == pytest.approx([0.1, 2.0])
+
+
+def test_only_real_steps_are_counted_as_clamped():
+    found = importance.exponentiated(torch.full((1, 3), 99.0), torch.tensor([[1, 0, 0]]).bool())
+    assert found.clamped.item() == 1
 
 
 def test_effective_sample_size():
-    even, one = torch.ones(5, 1), torch.tensor([[1.0], [0.0], [0.0], [0.0], [0.0]])
     counted = torch.ones(5, 1, dtype=torch.bool)
+    even, one = torch.full((5, 1), 800.0).double(), torch.tensor([[0.0], *[[-1000.0]] * 4])
     assert importance.effective_sample_size(even, counted).item() == pytest.approx(5)
     assert importance.effective_sample_size(one, counted).item() == pytest.approx(1)
-    assert importance.effective_sample_size(0 * one, counted).item() == 0
+    assert importance.effective_sample_size(even, ~counted).item() == 0
+    weight = torch.tensor([[1.0], [2.0], [5.0]])
+    found = importance.effective_sample_size(weight.log(), torch.ones(3, 1).bool())
+    assert found.item() == pytest.approx(64 / 30)

@@ -1,0 +1,67 @@
+"""Optimisers, schedules and clipping, against what they say."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from settings import train_config
+
+from pgcli.agents.heads import Categorical
+from pgcli.agents.learner import Learner, learning_rate
+from pgcli.agents.network import Mlp
+from pgcli.agents.policy import Policy
+
+CPU = torch.device("cpu")
+
+
+def learner(*overrides, seeds=(0, 1)):
+    policy = Policy(Mlp((3, 2)), Categorical(2))
+    return Learner(train_config(*overrides), policy, {}, seeds, CPU)
+
+
+def test_schedules():
+    def rates(name):
+        config = train_config(f"optimizer.schedule={name}", "optimizer.lr=0.4").optimizer
+        return [learning_rate(config, progress) for progress in (0, 0.25, 0.5, 1)]
+
+    assert rates("constant") == [0.4] * 4
+    assert rates("linear") == pytest.approx([0.4, 0.3, 0.2, 0])
+    cosine = [0.2 * (1 + math.cos(math.pi * x)) for x in (0, 0.25, 0.5, 1)]
+    assert rates("cosine") == pytest.approx(cosine)
+
+
+def test_ascent_by_hand_with_the_schedule():
+    found = learner("optimizer=sgd", "optimizer.lr=0.5", "optimizer.schedule=linear")
+    before = found.theta.detach().clone()
+    gradient = torch.randn(found.theta.shape, dtype=torch.float64)
+    found.ascend(gradient, 0.25)
+    torch.testing.assert_close(found.theta.detach(), before + 0.375 * gradient.float())
+
+
+def test_momentum_remembers():
+    found = learner("optimizer=sgd", "optimizer.momentum=0.5", "optimizer.lr=1",
+                    "optimizer.schedule=constant")  # fmt: skip
+    before = found.theta.detach().clone()
+    gradient = torch.ones(found.theta.shape)
+    found.ascend(gradient, 0.0)
+    found.ascend(gradient, 0.0)
+    torch.testing.assert_close(found.theta.detach(), before + 2.5)  # 1 + (1 + 0.5)
+
+
+def test_each_seed_is_clipped_by_its_own_norm():
+    found = learner("optimizer=sgd", "optimizer.lr=1", "optimizer.clip_norm=2",
+                    "optimizer.schedule=constant")  # fmt: skip
+    before = found.theta.detach().clone()
+    gradient = torch.zeros(found.theta.shape)
+    gradient[0, 0], gradient[1, 1] = 10.0, 1.0
+    found.ascend(gradient, 0.0)
+    step = found.theta.detach() - before
+    assert step[0].norm().item() == pytest.approx(2)
+    assert step[1].norm().item() == pytest.approx(1)
+
+
+def test_weight_decay_reaches_torch():
+    found = learner("optimizer=adamw", "optimizer.weight_decay=0.25")
+    assert found.optimizer.param_groups[0]["weight_decay"] == 0.25
+    assert replace(train_config().optimizer).weight_decay is None
