@@ -2,14 +2,15 @@
 
     python tests/benchmarks/measurement.py [result.json]
 
-An update is the score factors, the weighting, the sums and the optimiser's step, for a 4-64-64-2
-policy on batches like those of CartPole-v1 at the start and at the end of training; beside it
-what a plain loss.backward() takes.
+An update is the score factors, the weighting, the sums and the optimiser's step, for policies of two
+hidden layers, on batches like those of CartPole-v1 at the start and at the end of training; beside
+it what a plain loss.backward() takes.
 """
 
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import torch
 from pairing import interleaved, report
@@ -36,7 +37,7 @@ def batch(episodes: int, low: int, high: int) -> Batch:
                  ended, ~ended, torch.randn(1, episodes, 4), length)  # fmt: skip
 
 
-def update(data: Batch, group: int) -> float:
+def update(policy: Policy, learner: Learner, data: Batch, group: int) -> float:
     """Milliseconds of one update; a single group measures nothing."""
     weights = torch.randn(data.mask.shape) * data.mask
     start = time.perf_counter()
@@ -46,7 +47,7 @@ def update(data: Batch, group: int) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def ordinary_update(data: Batch) -> float:
+def ordinary_update(policy: Policy, learner: Learner, data: Batch) -> float:
     """Milliseconds of the textbook's loss.backward() over the whole batch and a step of Adam."""
     weights = torch.randn(data.mask.shape) * data.mask
     start = time.perf_counter()
@@ -61,19 +62,21 @@ def ordinary_update(data: Batch) -> float:
 if __name__ == "__main__":
     torch.manual_seed(0)
     (composed,) = compose_all("train", [], None, multirun=False)
-    policy = Policy(Mlp((4, 64, 64, 2)), Categorical(2))
-    learner = Learner(composed.config, policy, None, [0], torch.device("cpu"))
-    for title, data in {
-        "32 episodes of 500 steps": batch(32, 500, 500),
-        "32 episodes of 10 to 40 steps": batch(32, 10, 40),
-        "256 episodes of 10 to 500 steps": batch(256, 10, 500),
-    }.items():
+    for width, title, data in (
+        (64, "32 episodes of 500 steps", batch(32, 500, 500)),
+        (64, "32 episodes of 10 to 40 steps", batch(32, 10, 40)),
+        (64, "256 episodes of 10 to 500 steps", batch(256, 10, 500)),
+        (256, "32 episodes of 500 steps", batch(32, 500, 500)),
+        (256, "256 episodes of 10 to 40 steps", batch(256, 10, 40)),
+    ):
+        policy = Policy(Mlp((4, width, width, 2)), Categorical(2))
+        learner = Learner(composed.config, policy, {}, [0], torch.device("cpu"))
         found = interleaved(
             {
-                "loss.backward()": lambda data=data: ordinary_update(data),
-                "without": lambda data=data: update(data, data.length.numel()),
-                "with": lambda data=data: update(data, 1),
+                "loss.backward()": partial(ordinary_update, policy, learner, data),
+                "without": partial(update, policy, learner, data, data.length.numel()),
+                "with": partial(update, policy, learner, data, 1),
             },
             REPETITIONS,
         )
-        report(f"one update, {title}", "ms", found, "without")
+        report(f"one update, 2×{width}, {title}", "ms", found, "without")
