@@ -2,9 +2,9 @@
 
     python tests/benchmarks/measurement.py [result.json]
 
-An update is the score factors, the weighting, the sums and the optimiser's step, for policies of two
-hidden layers, on batches like those of CartPole-v1 at the start and at the end of training; beside
-it what a plain loss.backward() takes.
+An update is the score factors, the weighting, the sums and the optimiser's step, for policies of
+two hidden layers, on batches like those of CartPole-v1 at the start and at the end of training;
+beside it what a plain loss.backward() takes.
 """
 
 from __future__ import annotations
