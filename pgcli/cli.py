@@ -10,9 +10,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
-from pgcli import __version__
+from pgcli import __version__, interrupts
 from pgcli.errors import PgError, Stopped
 
 COMMANDS = {
@@ -84,7 +83,7 @@ def _dispatch(args: list[str]) -> int:
 
 
 def _run(command: str, args: list[str]) -> int:
-    signal.signal(signal.SIGTERM, _stop)
+    interrupts.listen()
     try:
         # env=my_module:MyEnv-v0 finds a module of the user's folder; last, so that none of them
         # stands in for a library.
@@ -99,10 +98,6 @@ def _run(command: str, args: list[str]) -> int:
 
     launch(command, args)
     return 0
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    raise Stopped(signum)
 
 
 def _complete(args: list[str]) -> int:

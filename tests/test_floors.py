@@ -7,7 +7,7 @@ import pgcli
 
 ROOT = Path(pgcli.__file__).parent
 FLOORS = [  # each may import from its own and from lower ones
-    {"errors", "streams", "parallel", "config.schema"},
+    {"errors", "streams", "parallel", "interrupts", "config.schema"},
     {"estimators", "analysis"},
     {"agents", "environments"},
     {"gradients"},

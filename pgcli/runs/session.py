@@ -15,6 +15,7 @@ import numpy as np
 
 from pgcli.config.schema import Schedule, TrainConfig, flat
 from pgcli.errors import PgError, RunDirectoryError, Stopped
+from pgcli.interrupts import raise_swallowed
 from pgcli.runs import checkpoint, summary
 from pgcli.runs.directory import lock
 from pgcli.runs.logbook import Logbook
@@ -60,6 +61,7 @@ class Session:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._stack.callback(signal.signal, signum, signal.signal(signum, self._on_signal))
+            raise_swallowed()
         return self
 
     def enter(self, resource: Closing) -> Closing:

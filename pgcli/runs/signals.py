@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from pgcli.errors import Stopped
+from pgcli.interrupts import raise_swallowed
 
 
 @contextmanager
@@ -24,6 +25,7 @@ def noted() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield found
         return
+    raise_swallowed()
     old = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield found
