@@ -198,7 +198,8 @@ class AsyncEngine(_VectorEngine):
 
     def __init__(self, config: EnvConfig, num_envs: int) -> None:
         with _failing(config.id, "make"), _quiet():
-            envs = AsyncVectorEnv([partial(_in_worker, _maker(config))] * num_envs, copy=False)
+            make = partial(_in_worker, _maker(config), os.getpid())
+            envs = AsyncVectorEnv([make] * num_envs, copy=False)
         super().__init__(config, envs)
 
     def _step(self, act: Array) -> Any:
@@ -385,10 +386,14 @@ def _maker(config: EnvConfig) -> Callable[[], gym.Env[Any, Any]]:
     return make
 
 
-def _in_worker(make: Callable[[], gym.Env[Any, Any]]) -> gym.Env[Any, Any]:
-    """Make the environment in a process of its own, where the run's signals are not handled."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
+def _in_worker(make: Callable[[], gym.Env[Any, Any]], parent: int) -> gym.Env[Any, Any]:
+    """Make the environment in a process of its own, where the run's signals are not handled.
+
+    Gymnasium calls this once in the parent as well, to see the spaces: its handlers stay.
+    """
+    if os.getpid() != parent:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
     return make()
 
 

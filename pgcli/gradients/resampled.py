@@ -225,7 +225,8 @@ class Comparison:
         with np.errstate(divide="ignore", invalid="ignore"):
             log, error = np.log(x.value), x.error / x.value
             t = (log[1:] - log[0]) / error[1:]
-        low, high = self._limits(t[np.isfinite(t)])
+        t[x.value[1:] <= 0] = -np.inf  # all that varies was left out: how much there is, is open
+        low, high = self._limits(t[~np.isnan(t)])
         return Figure(value, *(float(np.exp(log[0] - z * error[0])) for z in (high, low)))
 
     def _limits(self, draws: Array) -> tuple[float, float]:

@@ -1,5 +1,7 @@
 """Spaces, engine choice, and what is refused."""
 
+import signal
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -158,3 +160,14 @@ def test_envpool_without_the_package_names_the_extra():
         pytest.skip("envpool is installed")
     with pytest.raises(ConfigError, match="extra `envpool`"):
         check_environment(settings("CartPole-v1", "envpool"))
+
+
+def test_worker_processes_leave_this_ones_signal_handlers_alone():
+    """Gymnasium makes one of the workers' environments in the parent too, to see its spaces."""
+    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    engine = open_engine(settings("Acrobot-v1", "async"), 2)
+    try:
+        after = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    finally:
+        engine.close()
+    assert after == before

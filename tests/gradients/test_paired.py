@@ -127,6 +127,17 @@ def test_bias_is_found_where_it_is_and_not_where_it_is_not():
         assert not comparison.verdict("same", "ref", truth, unbiased=False).bias.lower > 0
 
 
+def test_one_event_alone_bounds_no_variance_from_above():
+    u = torch.zeros(40, 8, 3).double()
+    u[3, 2] = 1.0
+    sample = Sample(u, u.square().sum(-1), 1, 0.0)
+    rng = np.random.default_rng(0)
+    found = Comparison({"a": sample}, 8, Resamples(40, 8, 300, rng))
+    figure = found.verdict("a", "a", None, unbiased=True).trace_cov
+    assert 0 < figure.lower < figure.value
+    assert figure.upper == np.inf
+
+
 def test_variance_falls_with_the_batch_size():
     rng = np.random.default_rng(0)
     sample = gaussian(rng, np.zeros(50), np.ones(50), batches=64, units=8)
