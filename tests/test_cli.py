@@ -479,3 +479,15 @@ def test_launchers(launcher, tmp_path):
     done = pg("train", "-m", f"hydra/launcher={launcher}", *TRAIN, "seed=0,1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "outputs" / "multirun").glob("*/*/*/summary.json"))) == 2
+
+
+def test_report(tmp_path):
+    for seed in (0, 1):
+        done = pg("train", *SHORT, f"seed={seed}", f"hydra.run.dir=runs/{seed}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    done = pg("report", "runs", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {"report.csv", "report.html", "report.md"} <= {p.name for p in tmp_path.glob("out/*")}
+    bad = pg("report", "nowhere", cwd=tmp_path)
+    assert (bad.returncode, bad.stderr.count("\n")) == (2, 1)
+    assert "nowhere" in bad.stderr
