@@ -76,6 +76,7 @@ class Session:
         """
         self._tally, self._parts, self._facts = tally, [tally, *parts], facts
         self._progress = Progress(self._config.log.interval)
+        known = list(facts["notices"])
         if self._config.resume is not None:
             self._restore()
         self._saved = tally.iteration
@@ -92,7 +93,7 @@ class Session:
         self._begun = True
         for note in facts["bias"]:
             self._progress.say(f"biased: {note}")
-        for notice in facts["notices"]:
+        for notice in known:
             self._progress.say(f"note: {notice}")
 
     def notice(self, text: str) -> None:

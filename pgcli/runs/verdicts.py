@@ -100,6 +100,8 @@ def row_of(finding: Finding, config: CompareConfig, solution: Solution | None) -
         "batch_size": config.batch_size,
         "grad_norm": verdict.grad_norm,
         "norm_sq_unbiased": verdict.signal.value,
+        "norm_sq_unbiased_lo": verdict.signal.lower,
+        "norm_sq_unbiased_hi": verdict.signal.upper,
     }
     for name in INTERVALS:
         figure: Figure = getattr(verdict, name)
