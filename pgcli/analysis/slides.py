@@ -60,10 +60,11 @@ def bars(rows: Sequence[Bar], x_label: str, title: str) -> bytes:
         if np.isfinite(exact).any():
             axes.plot(exact, y, "D", color=COLOURS[1], markersize=7, label="exact")
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
-        positive = [*value[value > 0], *limits[limits > 0]]
-        axes.set_xscale("log")
-        if positive:
-            axes.set_xlim(min(positive) / 1.5, max(positive) * 1.5)
+        seen = np.concatenate([value, limits.ravel()])
+        seen = seen[np.isfinite(seen) & (seen > 0)]
+        if len(seen):
+            axes.set_xscale("log")
+            axes.set_xlim(seen.min() / 1.5, seen.max() * 1.5)
         axes.set_yticks(y, [row.label for row in rows])
         axes.set_xlabel(x_label)
         figure.suptitle(title)
@@ -84,13 +85,11 @@ def lines(
             colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
             mark = MARKS[i % len(MARKS)]
             axes.plot(row.x, row.y, color=colour, linestyle=dash, marker=mark, label=row.label)
-        if slope is not None and rows:
+        if slope is not None and rows and np.nanmax([0.0, *rows[0].y]) > 0:
             x = np.array(rows[0].x, float)
             y = np.nanmax(rows[0].y) * (x / x[0]) ** slope
             axes.plot(x, y, color="#bbbbbb", lw=4, zorder=0, label=f"slope {slope:g}")
-        axes.set_xscale("log")
-        if log_y:
-            axes.set_yscale("log")
+        _logarithmic(axes, [p for row in rows for p in zip(row.x, row.y, strict=True)], y=log_y)
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
@@ -109,8 +108,7 @@ def scatter(rows: Sequence[Dot], labels: tuple[str, str], title: str) -> bytes:
                 marker=MARKS[i % len(MARKS)], color=COLOURS[i % len(COLOURS)], label=row.label,
             )  # fmt: skip
         axes.axvspan(floor / 1.5, floor * 1.5, color="#eeeeee", zorder=0)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        _logarithmic(axes, [(max(row.bias, floor), row.variance) for row in rows], y=True)
         axes.set_xlabel(labels[0] + "   (grey: none, or none resolved)")
         axes.set_ylabel(labels[1])
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
@@ -122,7 +120,7 @@ def ladder(panels: Mapping[str, Sequence[Line]], x_label: str, title: str) -> by
     """Panels side by side over a common logarithmic axis, each named by what it shows."""
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(STYLE):
+    with plt.rc_context(STYLE), np.errstate(invalid="ignore"):  # zeros on logarithmic axes
         figure, all_axes = plt.subplots(
             1, len(panels), figsize=(5.6 * len(panels), 5.6), layout="constrained"
         )
@@ -130,9 +128,8 @@ def ladder(panels: Mapping[str, Sequence[Line]], x_label: str, title: str) -> by
             for i, row in enumerate(rows):
                 axes.plot(row.x, row.y, color=COLOURS[i % len(COLOURS)], marker=MARKS[i],
                           label=row.label)  # fmt: skip
-            axes.set_xscale("log")
-            if min((y for row in rows for y in row.y if np.isfinite(y)), default=0) > 0:
-                axes.set_yscale("log")
+            points = [p for row in rows for p in zip(row.x, row.y, strict=True)]
+            _logarithmic(axes, points, y=all(y > 0 for _, y in points if np.isfinite(y)))
             axes.set_xlabel(x_label)
             axes.set_title(y_label)
         handles, names = np.atleast_1d(all_axes)[0].get_legend_handles_labels()
@@ -141,11 +138,20 @@ def ladder(panels: Mapping[str, Sequence[Line]], x_label: str, title: str) -> by
         return _png(figure)
 
 
+def _logarithmic(axes: Axes, points: Sequence[tuple[float, float]], *, y: bool) -> None:
+    """Logarithmic x axis, and y axis if asked for; where nothing can be drawn they stay linear."""
+    shown = [p for p in points if np.isfinite(p).all()]
+    if any(p[0] > 0 for p in shown):
+        axes.set_xscale("log")
+    if y and any(p[1] > 0 for p in shown):
+        axes.set_yscale("log")
+
+
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(STYLE):
+    with plt.rc_context(STYLE), np.errstate(invalid="ignore"):  # zeros on logarithmic axes
         figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
         yield figure, axes
 

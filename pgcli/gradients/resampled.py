@@ -179,7 +179,8 @@ class Comparison:
         products = self._products(a, b, by_batch)
         own = w**2
         pairs = w.sum(1) ** 2 - own.sum(1)
-        return ((products.sums * w).sum(1) - own @ products.gram.diagonal()) / pairs
+        with np.errstate(invalid="ignore"):  # a resample of one unit alone has no pairs
+            return ((products.sums * w).sum(1) - own @ products.gram.diagonal()) / pairs
 
     def _products(self, a: str, b: str, by_batch: bool) -> _Products:
         key = a, b, by_batch
@@ -226,7 +227,10 @@ class Comparison:
             log, error = np.log(x.value), x.error / x.value
             t = (log[1:] - log[0]) / error[1:]
         t[x.value[1:] <= 0] = -np.inf  # all that varies was left out: how much there is, is open
-        low, high = self._limits(t[~np.isnan(t)])
+        t = t[~np.isnan(t)]
+        if not len(t):
+            return Figure(value, np.nan, np.nan)
+        low, high = self._limits(t)
         return Figure(value, *(float(np.exp(log[0] - z * error[0])) for z in (high, low)))
 
     def _limits(self, draws: Array) -> tuple[float, float]:
@@ -252,8 +256,9 @@ class _Positive(NamedTuple):
     @property
     def error(self) -> Array:
         """Its standard error, [draws]."""
-        found: Array = np.sqrt((self.weight * self.influence**2).sum(1)) / self.weight.sum(1)
-        return found
+        with np.errstate(invalid="ignore"):  # a ratio to nothing has an infinite influence
+            square: Array = (self.weight * self.influence**2).sum(1)
+        return np.sqrt(square) / self.weight.sum(1)
 
     def over(self, other: _Positive) -> _Positive:
         """The ratio of two figures of the same units."""

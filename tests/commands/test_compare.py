@@ -110,6 +110,23 @@ def test_exact_critics_take_the_bias_away(mine):
         assert row["variance_ratio"]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("env=CartPole-v1", "env.reward_shift=-1"),  # no reward ever
+        ("env=FrozenLake-v1", "env.max_episode_steps=3"),  # and no gradient at all
+        ("env=FrozenLake-v1", "env.max_episode_steps=20"),  # hardly any reward
+        ("env=CartPole-v1", "estimators=[td]"),  # nothing to measure a bias against
+    ],
+    ids=str,
+)
+def test_where_there_is_nothing_to_measure(settings, tmp_path):
+    done = pg("compare", *settings, "episodes=128", "hydra.run.dir=run", *SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(list((tmp_path / "run").glob("*.png"))) == 4
+
+
 def test_a_ladder_of_distances(mine):
     cwd, _, _ = mine
     done = pg("compare", "env=my_module:Mine-v0", "behaviour.kl=[0.01,0.1]", "episodes=512",
