@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgcli.agents.heads import Head
+from pgcli.agents.heads import Categorical, Gaussian, Head
 from pgcli.agents.network import ACTIVATIONS, Mlp
 from pgcli.config.schema import BehaviourConfig, Init, PolicyConfig
 from pgcli.streams import Purpose, generator
@@ -104,6 +104,15 @@ class Policy:
         return factors, logp.detach(), entropy
 
 
+class Network(NamedTuple):
+    """What a policy comes down to in a rollout, a row per seed."""
+
+    sizes: np.ndarray  # [L + 1] int64: inputs, hidden units, outputs
+    weights: np.ndarray  # [S, n] float32: per layer W [inputs, outputs] row by row, then b
+    activation: str
+    spread: np.ndarray  # [S, A] float32: standard deviations; A = 0 where actions are discrete
+
+
 class Actor:
     """Samples actions in the rollout with NumPy: for small networks half the time of torch.
 
@@ -126,6 +135,7 @@ class Actor:
         theta = theta.detach().cpu()
         self._layers = [(w.numpy(), b.numpy()) for w, b in policy.net.unpack(theta)]
         self._extra = theta[:, policy.net.num_params :].numpy()
+        self._net = policy.net
         self._activation = ACTIVATIONS[policy.net.activation][1]
         self._rngs = [generator(seed, iteration, Purpose.ACTION) for seed in seeds]
         shape = (len(seeds), slots)
@@ -135,8 +145,7 @@ class Actor:
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Actions [S, K, ...] for obs [S, K, D] float32; each call advances the noise by a step."""
         if self._step == self.BLOCK:
-            blocks = [self._head.noise(rng, self.BLOCK, self._slots) for rng in self._rngs]
-            self._noise, self._step = np.stack(blocks, axis=1), 0  # [BLOCK, S, K, O]
+            self._noise, self._step = self.noise(), 0
         x = obs
         for i, ((weight, bias), out) in enumerate(zip(self._layers, self._buffers, strict=True)):
             if i:
@@ -149,6 +158,22 @@ class Actor:
         act = self._head.sample(x, extra, self._noise[self._step])
         self._step += 1
         return act
+
+    def noise(self) -> np.ndarray:
+        """The noise of the next BLOCK steps, float32 [BLOCK, S, K, O]."""
+        return np.stack([self._head.noise(r, self.BLOCK, self._slots) for r in self._rngs], axis=1)
+
+    def network(self) -> Network | None:
+        """The same policy as plain arrays; None where its head or behaviour is of another kind."""
+        if self._behaviour is not None or not isinstance(self._head, (Categorical, Gaussian)):
+            return None
+        flat = [x.reshape(len(x), -1) for layer in self._layers for x in layer]
+        return Network(
+            np.array(self._net.sizes),
+            np.ascontiguousarray(np.concatenate(flat, axis=1)),
+            self._net.activation,
+            np.exp(self._extra),
+        )
 
     def _changed(
         self, out: np.ndarray, extra: np.ndarray, by: BehaviourConfig

@@ -18,7 +18,7 @@ Baseline = Enum(
     "Baseline", "none constant mean own_mean time optimal optimal_per_parameter linear value"
 )
 Importance = Enum("Importance", "none trajectory per_decision truncated first_order")
-Engine = Enum("Engine", "auto native sync async envpool")
+Engine = Enum("Engine", "auto compiled native sync async envpool")
 Activation = Enum("Activation", "tanh relu elu")
 Init = Enum("Init", "orthogonal zeros")
 Target = Enum("Target", "monte_carlo td_lambda")

@@ -39,6 +39,8 @@ Step = tuple[Array, Array, Array, Array]
 
 SLOTS = 16  # of Sync and Async, per seed: more copies no longer make a step of one cheaper
 NATIVE_SLOTS = 256  # a native engine steps hundreds for the price of one
+MANY_SLOTS = ("compiled", "native", "envpool")
+COMPILED = ("CartPoleEnv", "AcrobotEnv", "MountainCarEnv", "PendulumEnv")  # of classic control
 SLOW_STEP = 1e-3  # seconds: from here on a process per environment pays for its pipes
 STEP_TIMEOUT = 300.0  # seconds without an answer after which a worker counts as dead
 
@@ -75,7 +77,7 @@ class Engine(Protocol):
         ...
 
 
-class _Base:
+class Base:
     """What all engines share: the adapters, and errors that name the environment."""
 
     name: str
@@ -91,13 +93,13 @@ class _Base:
         return self.obs.dim
 
 
-class SyncEngine(_Base):
+class SyncEngine(Base):
     """A plain loop over environments in this process; idle slots cost nothing."""
 
     name = "sync"
 
     def __init__(self, config: EnvConfig, num_envs: int) -> None:
-        make = _maker(config)
+        make = maker(config)
         with _failing(config.id, "make"):
             self._envs = [make() for _ in range(num_envs)]
         env = self._envs[0]
@@ -137,7 +139,7 @@ class SyncEngine(_Base):
             env.close()
 
 
-class _VectorEngine(_Base):
+class _VectorEngine(Base):
     """Any vector environment of Gymnasium's interface."""
 
     def __init__(self, config: EnvConfig, envs: Any) -> None:
@@ -198,7 +200,7 @@ class AsyncEngine(_VectorEngine):
 
     def __init__(self, config: EnvConfig, num_envs: int) -> None:
         with _failing(config.id, "make"), _quiet():
-            make = partial(_in_worker, _maker(config), os.getpid())
+            make = partial(_in_worker, maker(config), os.getpid())
             envs = AsyncVectorEnv([make] * num_envs, copy=False)
         super().__init__(config, envs)
 
@@ -234,7 +236,7 @@ class EnvpoolEngine(_VectorEngine):
             self._envs = self._make(seed=0)
         self._seeded = False
         spaces = self._envs.observation_space, self._envs.action_space
-        _Base.__init__(self, config, num_envs, *spaces)
+        Base.__init__(self, config, num_envs, *spaces)
 
     def reset(self, seeds: Sequence[int]) -> Array:
         with _failing(self.id, "reset"):
@@ -252,6 +254,7 @@ def open_engine(config: EnvConfig, num_envs: int) -> Engine:
     if name == "sync" and config.engine is EngineName["auto"] and _is_slow(config, num_envs):
         name = "async"
     engines: dict[str, Callable[[EnvConfig, int], Engine]] = {
+        "compiled": _compiled,
         "native": NativeEngine,
         "sync": SyncEngine,
         "async": AsyncEngine,
@@ -260,10 +263,28 @@ def open_engine(config: EnvConfig, num_envs: int) -> Engine:
     return engines[name](config, num_envs)
 
 
+def _compiled(config: EnvConfig, num_envs: int) -> Engine:
+    module = importlib.import_module("pgcli.environments.compiled")  # which takes its time
+    engine: Engine = module.CompiledEngine(config, num_envs)
+    return engine
+
+
+def compiled_model(config: EnvConfig) -> str | None:
+    """The class of the environment, where its dynamics exist compiled and nothing changes them."""
+    if config.kwargs or config.engine is EngineName["envpool"]:
+        return None
+    spec = _spec(config.id)
+    module, _, name = str(spec.entry_point).partition(":")
+    known = module.startswith("gymnasium.envs.classic_control") and name in COMPILED
+    return name if known and not spec.kwargs and not spec.additional_wrappers else None
+
+
 def choose_engine(config: EnvConfig) -> str:
     """The engine's name; `sync` stands for async too where `auto` may still find it slow."""
     if config.engine is not EngineName["auto"]:
         return config.engine.name
+    if compiled_model(config) is not None and importlib.util.find_spec("numba") is not None:
+        return "compiled"
     try:
         NativeEngine(config, 1).close()
     except (ConfigError, EnvironmentFailed):
@@ -278,7 +299,7 @@ def slots_per_seed(config: EnvConfig, episodes: int | None) -> int:
     """
     if config.num_envs is not None:
         return config.num_envs
-    most = NATIVE_SLOTS if choose_engine(config) in ("native", "envpool") else SLOTS
+    most = NATIVE_SLOTS if choose_engine(config) in MANY_SLOTS else SLOTS
     return min(episodes, most) if episodes is not None else min(SLOTS, most)
 
 
@@ -306,7 +327,9 @@ def check_environment(config: EnvConfig) -> None:
         if config.engine is EngineName["native"] and _spec(config.id).vector_entry_point is None:
             allowed = f"{config.id} has no vector entry point: auto, sync, async"
             raise ConfigError("env.engine", config.engine, allowed)
-        make = _maker(config)
+        if config.engine is EngineName["compiled"]:
+            _check_compiled(config)
+        make = maker(config)
         try:
             env = make()
         except Exception as error:
@@ -322,6 +345,14 @@ def check_environment(config: EnvConfig) -> None:
     action_adapter(action, config.id)
 
 
+def _check_compiled(config: EnvConfig) -> None:
+    if compiled_model(config) is None:
+        allowed = "compiled are CartPole, Acrobot, MountainCar and Pendulum without env.kwargs: auto"
+        raise ConfigError("env.engine", "compiled", allowed)
+    if importlib.util.find_spec("numba") is None:
+        raise ConfigError("env.engine", "compiled", "numba is not installed: extra `fast`")
+
+
 def tabular_model(config: EnvConfig) -> Tabular | None:
     """The environment's model, rewards shifted, where it exposes one; else None.
 
@@ -329,7 +360,7 @@ def tabular_model(config: EnvConfig) -> Tabular | None:
     """
     if config.engine is EngineName["envpool"]:
         return None
-    env = _maker(config)()
+    env = maker(config)()
     try:
         return read_model(env, time_limit(config), config.reward_shift)
     except (ValueError, TypeError, KeyError, IndexError) as error:
@@ -368,7 +399,7 @@ def _spec(env_id: str) -> EnvSpec:
         raise ConfigError("env", env_id, allowed) from error
 
 
-def _maker(config: EnvConfig) -> Callable[[], gym.Env[Any, Any]]:
+def maker(config: EnvConfig) -> Callable[[], gym.Env[Any, Any]]:
     mujoco = "mujoco" in str(_spec(config.id).entry_point)
 
     def make() -> gym.Env[Any, Any]:
@@ -402,7 +433,7 @@ def _is_slow(config: EnvConfig, num_envs: int) -> bool:
     if num_envs == 1 or (os.cpu_count() or 1) == 1:
         return False
     with _failing(config.id, "step"):
-        env = _maker(config)()
+        env = maker(config)()
         env.reset(seed=0)
         env.action_space.seed(0)
         times = []

@@ -6,10 +6,11 @@ afterwards. "The first N episodes to finish" is never the rule: it would favour 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Protocol
+from itertools import chain, count
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +28,69 @@ class Actor(Protocol):
 
     def __call__(self, obs: Array) -> Array:
         """Actions [S, K, ...] for obs [S, K, D] float32."""
+        ...
+
+
+class Network(Protocol):
+    """What a multilayer perceptron and its action distribution come down to."""
+
+    @property
+    def sizes(self) -> Array:
+        """[L + 1] int64: inputs, hidden units, outputs."""
+        ...
+
+    @property
+    def weights(self) -> Array:
+        """[S, n] float32: per layer W [inputs, outputs] row by row, then b."""
+        ...
+
+    @property
+    def activation(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def spread(self) -> Array:
+        """[S, A] float32: standard deviations; A = 0 where an action is one of the outputs."""
+        ...
+
+
+@runtime_checkable
+class NetworkActor(Actor, Protocol):
+    """An actor that can be played without being asked step by step."""
+
+    def network(self) -> Network | None:
+        """What it computes; None where that is more than a Network can say."""
+        ...
+
+    def noise(self) -> Array:
+        """The noise of the next rows, [rows, S, K, O], added to the outputs."""
+        ...
+
+
+class Film(NamedTuple):
+    """What happens, slot by slot and row by row."""
+
+    obs: Array  # [E, rows, D] float32
+    act: Array  # [E, rows, A], float32 or int64
+    rew: Array  # [E, rows] float64
+    terminated: Array  # [E, rows] bool
+    truncated: Array  # [E, rows] bool
+
+
+@runtime_checkable
+class PlayingEngine(Protocol):
+    """An engine that can play many rows at once, environment and policy compiled together."""
+
+    def plays(self, network: Network) -> bool:
+        """Whether it can stand for this policy, and is worth it."""
+        ...
+
+    def play(self, network: Network, noise: Array, left: Array, film: Film, row: int) -> int:
+        """Fill `film` from `row` on for as many rows as there is noise [rows, S, K, O].
+
+        Slot e plays left[e] more episodes. Returns how many rows that took.
+        """
         ...
 
 
@@ -56,20 +120,46 @@ def collect(
     else:
         plan = _StepPlan(len(seeds), slots, quota.steps or 0)
     tape = _Tape(engine)
-    obs = engine.reset(_slot_seeds(seeds, iteration, slots))
-    shape = (len(seeds), slots, engine.obs_dim)
-    while True:
-        row = tape.next_row()
-        tape.obs[row] = obs
-        act = actor(tape.obs[row].reshape(shape))
-        tape.act[row] = act = act.reshape(engine.num_envs, *act.shape[2:])
-        obs, tape.rew[row], terminated, truncated = engine.step(act, plan.active)
-        tape.terminated[row], tape.truncated[row] = terminated, truncated
+    tape.film.obs[:, 0] = engine.reset(_slot_seeds(seeds, iteration, slots))
+    network = actor.network() if isinstance(actor, NetworkActor) else None
+    if network is not None and isinstance(engine, PlayingEngine) and engine.plays(network):
+        _play(engine, actor, network, plan, tape)
+    else:
+        _step(engine, actor, plan, tape, (len(seeds), slots, engine.obs_dim))
+    return tape.cut(plan.episodes(), len(seeds), reward_shift)
+
+
+def _step(
+    engine: Engine, actor: Actor, plan: _Plan, tape: _Tape, shape: tuple[int, int, int]
+) -> None:
+    """Ask policy and environment in turn, row by row."""
+    for row in count():
+        film = tape.reaching(row + 1)
+        act = actor(film.obs[:, row].reshape(shape))
+        act = act.reshape(engine.num_envs, *act.shape[2:])
+        obs, rew, terminated, truncated = engine.step(act, plan.left > 0)
+        film.obs[:, row + 1], film.rew[:, row], tape.act[:, row] = obs, rew, act
+        film.terminated[:, row], film.truncated[:, row] = terminated, truncated
         done = terminated | truncated
         if done.any() and plan.finished(row, done):
-            break
-    tape.obs[tape.next_row()] = obs  # the observation after the last step
-    return tape.cut(plan.episodes(), len(seeds), reward_shift)
+            return
+
+
+def _play(
+    engine: PlayingEngine, actor: NetworkActor, network: Network, plan: _Plan, tape: _Tape
+) -> None:
+    """Let the engine play many rows at a time."""
+    start = 0
+    while True:
+        noise = actor.noise()
+        film = tape.reaching(start + len(noise))
+        rows = engine.play(network, noise, plan.left, film, start)
+        window = slice(start, start + rows)
+        done = film.terminated[:, window] | film.truncated[:, window]
+        for row in done.any(0).nonzero()[0].tolist():
+            if plan.finished(start + row, done[:, row]):
+                return
+        start += rows
 
 
 def _slot_seeds(seeds: Sequence[int], iteration: int, slots: int) -> list[int]:
@@ -90,7 +180,7 @@ class _Span:
 class _Plan(Protocol):
     """Which slots still play, and which spans become the batch."""
 
-    active: Array  # [E] bool
+    left: Array  # [E] int64: how many more episodes a slot plays, at most
 
     def finished(self, row: int, done: Array) -> bool:
         """Note the episodes that ended in this row, done [E]; whether all quotas are met."""
@@ -107,19 +197,17 @@ class _EpisodePlan:
     def __init__(self, seeds: int, slots: int, quota: int) -> None:
         share = np.full(slots, quota // slots)
         share[: quota % slots] += 1
-        self._left = np.tile(share, seeds)
-        self.active = self._left > 0
+        self.left = np.tile(share, seeds)
         self._start = np.zeros(seeds * slots, np.int64)
         self._spans: list[list[_Span]] = [[] for _ in range(seeds * slots)]
         self._slots = slots
 
     def finished(self, row: int, done: Array) -> bool:
-        for slot in (done & self.active).nonzero()[0].tolist():
+        for slot in (done & (self.left > 0)).nonzero()[0].tolist():
             self._spans[slot].append(_Span(slot, int(self._start[slot]), row + 1))
             self._start[slot] = row + 2  # the row between is the reset, no transition
-            self._left[slot] -= 1
-        np.greater(self._left, 0, out=self.active)
-        return not self.active.any()
+            self.left[slot] -= 1
+        return not self.left.any()
 
     def episodes(self) -> list[list[_Span]]:
         per_seed = range(0, len(self._spans), self._slots)
@@ -134,7 +222,7 @@ class _StepPlan:
     """
 
     def __init__(self, seeds: int, slots: int, quota: int) -> None:
-        self.active = np.ones(seeds * slots, bool)
+        self.left = np.full(seeds * slots, quota)  # an episode has at least one step
         self._quota, self._slots = quota, slots
         self._stop: dict[tuple[int, int], int] = {}  # (start, slot) of an ended episode: its stop
         starts = [[(0, seed * slots + k) for k in range(slots)] for seed in range(seeds)]
@@ -143,7 +231,7 @@ class _StepPlan:
         self._steps = [0] * seeds
 
     def finished(self, row: int, done: Array) -> bool:
-        for slot in (done & self.active).nonzero()[0].tolist():
+        for slot in (done & (self.left > 0)).nonzero()[0].tolist():
             self._stop[self._open[slot], slot] = row + 1
             self._open[slot] = row + 2  # the row between is the reset, no transition
             self._order[slot // self._slots].append((row + 2, slot))
@@ -154,36 +242,45 @@ class _StepPlan:
                 prefix.append(_Span(slot, start, self._stop[start, slot]))
                 self._steps[seed] += prefix[-1].stop - start
             if self._steps[seed] >= self._quota:
-                self.active[seed * self._slots : (seed + 1) * self._slots] = False
-        return not self.active.any()
+                self.left[seed * self._slots : (seed + 1) * self._slots] = 0
+        return not self.left.any()
 
     def episodes(self) -> list[list[_Span]]:
         return self._prefix
 
 
 class _Tape:
-    """Everything that happened, row by row, in buffers that double when they are full."""
+    """The film of one collection, longer whenever it is full."""
 
     def __init__(self, engine: Engine) -> None:
-        e = engine.num_envs
-        self._engine, self._rows, self._capacity = engine, 0, 512
-        self.obs = np.empty((self._capacity, e, engine.obs_dim), np.float32)
-        self.act: Array = np.empty((self._capacity, e, *engine.action.shape), engine.action.dtype)
-        self.rew = np.empty((self._capacity, e), np.float64)
-        self.terminated = np.empty((self._capacity, e), bool)
-        self.truncated = np.empty((self._capacity, e), bool)
+        self._engine = engine
+        self.film = self._blank(513)
+        self.act = self._actions()
 
-    def next_row(self) -> int:
-        """Room for one more row."""
-        if self._rows == self._capacity:
-            for name in ("obs", "act", "rew", "terminated", "truncated"):
-                old = getattr(self, name)
-                new = np.empty((2 * self._capacity, *old.shape[1:]), old.dtype)
-                new[: self._capacity] = old
-                setattr(self, name, new)
-            self._capacity *= 2
-        self._rows += 1
-        return self._rows - 1
+    def reaching(self, row: int) -> Film:
+        """The film, long enough that this row exists."""
+        rows = self.film.obs.shape[1]
+        if row >= rows:
+            longer = self._blank(max(2 * rows - 1, row + 1))
+            for new, old in zip(longer, self.film, strict=True):
+                new[:, :rows] = old
+            self.film = longer
+            self.act = self._actions()
+        return self.film
+
+    def _blank(self, rows: int) -> Film:
+        e, action = self._engine.num_envs, self._engine.action
+        return Film(
+            np.empty((e, rows, self._engine.obs_dim), np.float32),
+            np.empty((e, rows, math.prod(action.shape)), action.dtype),
+            np.empty((e, rows), np.float64),
+            np.zeros((e, rows), bool),
+            np.zeros((e, rows), bool),
+        )
+
+    def _actions(self) -> Array:
+        """The film's actions in their own shape."""
+        return self.film.act.reshape(*self.film.rew.shape, *self._engine.action.shape)
 
     def cut(self, spans: list[list[_Span]], seeds: int, reward_shift: float) -> Batch:
         """The spans of each seed as a batch, padded with zeros to the longest."""
@@ -193,21 +290,22 @@ class _Tape:
             for i, span in enumerate(episodes):
                 table[:, seed, i] = span.slot, span.start, span.stop
         slot, start, stop = table
+        film = self.film
         length = stop - start
         steps = np.arange(length.max())
         mask = steps < length[..., None]  # [S, N, T]
         row = np.where(mask, start[..., None] + steps, start[..., None])
-        column = slot[..., None]
-        obs = np.where(mask[..., None], self.obs[row, column], 0)
-        rew = np.where(mask, self.rew[row, column] + reward_shift, 0.0)
-        final_obs = self.obs[stop, slot]
+        place = slot[..., None], row
+        obs = np.where(mask[..., None], film.obs[place], 0)
+        rew = np.where(mask, film.rew[place] + reward_shift, 0.0)
+        final_obs = film.obs[slot, stop]
         self._check_finite(obs, "observation")
         self._check_finite(rew, "reward")
         self._check_finite(final_obs, "observation")
-        act = self.act[row, column]
+        act = self.act[place]
         act[~mask] = 0
-        terminated = self.terminated[stop - 1, slot] & (length > 0)
-        truncated = self.truncated[stop - 1, slot] & (length > 0) & ~terminated
+        terminated = film.terminated[slot, stop - 1] & (length > 0)
+        truncated = film.truncated[slot, stop - 1] & (length > 0) & ~terminated
         arrays = (obs, act, rew, mask, terminated, truncated, final_obs, length)
         return Batch(*(torch.from_numpy(x) for x in arrays))
 
