@@ -6,22 +6,34 @@ over. Here each core takes whole pieces instead, and torch computes every piece 
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from typing import TypeVar
 
 import torch
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+KEPT = 2**25  # bytes: the largest value that glibc accepts for both
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
 def begin() -> None:
-    """Let torch compute with one thread from now on: its results depend on how many it has."""
+    """Let torch compute with one thread from now on: its results depend on how many it has.
+
+    And let the C library keep freed memory: given back, every large array would be paged in anew.
+    """
     torch.set_num_threads(1)
+    with suppress(OSError, AttributeError):  # other C libraries have other ways, or no need
+        tune = ctypes.CDLL(None).mallopt
+        for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            tune(parameter, KEPT)
 
 
 def ordered(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,14 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 Array = np.ndarray
+
+
+class Score(NamedTuple):
+    """The derivatives of log π(a|s) by what parametrises it, and the entropy beside them."""
+
+    out: Tensor  # [S, M, O]
+    extra: Tensor  # [S, M, X]
+    entropy: Tensor  # [S, M]
 
 
 class Head(Protocol):
@@ -45,6 +53,10 @@ class Head(Protocol):
         """Entropy of each row's distribution in nats, [S, M]."""
         ...
 
+    def score(self, out: Tensor, extra: Tensor, act: Tensor) -> Score:
+        """∂ log π(a|s) by out and extra [S, 1 or M, X], in closed form, and the entropy."""
+        ...
+
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
         """KL(p‖q) of each row in nats, [S, M]; p and q are (out, extra)."""
         ...
@@ -71,6 +83,10 @@ class Head(Protocol):
         ...
 
 
+def _nothing(out: Tensor) -> Tensor:
+    return out[..., :0]
+
+
 def _gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     # Drawn in float64, so that −log of an exact zero is out of reach.
     return -np.log(rng.standard_exponential(shape)).astype(np.float32)
@@ -94,6 +110,12 @@ class Categorical:
     def entropy(self, out: Tensor, extra: Tensor) -> Tensor:
         logp = out.log_softmax(-1)
         return -(logp.exp() * logp).sum(-1)
+
+    def score(self, out: Tensor, extra: Tensor, act: Tensor) -> Score:
+        logp = out.log_softmax(-1)
+        p = logp.exp()
+        one_hot = torch.zeros_like(p).scatter_(-1, act.unsqueeze(-1), 1.0)
+        return Score(one_hot - p, _nothing(out), -(p * logp).sum(-1))
 
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
         logp, logq = p[0].log_softmax(-1), q[0].log_softmax(-1)
@@ -149,6 +171,14 @@ class MultiCategorical:
     def entropy(self, out: Tensor, extra: Tensor) -> Tensor:
         return torch.stack([h.entropy(logits, extra) for h, logits in self._components(out)]).sum(0)
 
+    def score(self, out: Tensor, extra: Tensor, act: Tensor) -> Score:
+        parts = [
+            head.score(logits, extra, act[..., i])
+            for i, (head, logits) in enumerate(self._components(out))
+        ]
+        entropy = torch.stack([part.entropy for part in parts]).sum(0)
+        return Score(torch.cat([part.out for part in parts], -1), _nothing(out), entropy)
+
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
         pairs = zip(self._components(p[0]), self._components(q[0]), strict=True)
         return torch.stack([h.kl((a, p[1]), (b, q[1])) for (h, a), (_, b) in pairs]).sum(0)
@@ -194,6 +224,9 @@ class Bernoulli:
 
     def entropy(self, out: Tensor, extra: Tensor) -> Tensor:
         return (softplus(out) - out * out.sigmoid()).sum(-1)
+
+    def score(self, out: Tensor, extra: Tensor, act: Tensor) -> Score:
+        return Score(act - out.sigmoid(), _nothing(out), self.entropy(out, extra))
 
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
         (a, _), (b, _) = p, q
@@ -246,6 +279,10 @@ class Gaussian:
     def entropy(self, out: Tensor, extra: Tensor) -> Tensor:
         constant = 0.5 * (1 + math.log(2 * math.pi))
         return (extra + constant).sum(-1).expand(out.shape[:-1])
+
+    def score(self, out: Tensor, extra: Tensor, act: Tensor) -> Score:
+        z = (act - out) * (-extra).exp()
+        return Score(z * (-extra).exp(), z.square() - 1.0, self.entropy(out, extra))
 
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
         (mean_p, log_p), (mean_q, log_q) = p, q

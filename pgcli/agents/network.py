@@ -14,11 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[..., np.ndarray]]] = {
-    "tanh": (torch.tanh, np.tanh),
-    "relu": (torch.relu, lambda x, out: np.maximum(x, 0.0, out=out)),
-    "elu": (
+class Activation(NamedTuple):
+    """σ, elementwise."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]  # of (∂f/∂σ(z), σ(z)): ∂f/∂z
+    numpy: Callable[..., np.ndarray]
+
+
+ACTIVATIONS = {
+    "tanh": Activation(torch.tanh, torch.ops.aten.tanh_backward, np.tanh),
+    "relu": Activation(
+        torch.relu,
+        lambda delta, y: delta * (y > 0),
+        lambda x, out: np.maximum(x, 0.0, out=out),
+    ),
+    "elu": Activation(
         torch.nn.functional.elu,
+        lambda delta, y: delta * (y.clamp(max=0.0) + 1.0),
         lambda x, out: np.add(np.maximum(x, 0.0), np.expm1(np.minimum(x, 0.0)), out=out),
     ),
 }
@@ -71,7 +84,7 @@ class Mlp:
 
     def forward(self, theta: Tensor, x: Tensor) -> Tensor:
         """Outputs [S, M, outputs] for x [S, M, inputs]."""
-        activation = ACTIVATIONS[self.activation][0]
+        activation = ACTIVATIONS[self.activation].forward
         (weight, bias), *rest = self.unpack(theta)
         x = torch.baddbmm(bias, x, weight)
         for weight, bias in rest:
@@ -79,16 +92,27 @@ class Mlp:
         return x
 
     def trace(self, theta: Tensor, x: Tensor) -> Trace:
-        """Forward at a fixed theta, ready to differentiate with respect to each affine output."""
-        activation = ACTIVATIONS[self.activation][0]
-        inputs: list[Tensor] = []
-        affine: list[Tensor] = []
-        for weight, bias in self.unpack(theta.detach()):
-            inputs.append(activation(affine[-1]) if affine else x)
-            affine.append(torch.baddbmm(bias, inputs[-1], weight))
-            if len(affine) == 1:
-                affine[0].requires_grad_()
-        return Trace(inputs, affine)
+        """The same, with each layer's input kept; nothing carries a gradient."""
+        activation = ACTIVATIONS[self.activation].forward
+        inputs = [x]
+        with torch.no_grad():
+            *hidden, last = self.unpack(theta)
+            for weight, bias in hidden:
+                inputs.append(activation(torch.bmm(inputs[-1], weight).add_(bias)))
+            return Trace(inputs, torch.bmm(inputs[-1], last[0]).add_(last[1]))
+
+    def deltas(self, theta: Tensor, trace: Trace, delta: Tensor) -> list[Tensor]:
+        """∂f/∂z [S, M, o] of every layer's affine output z, from `delta` = ∂f/∂out.
+
+        Back-propagation (Rumelhart et al. 1986): δ_l = (δ_{l+1} W_{l+1}ᵀ) ∘ σ'(z_l).
+        """
+        backward = ACTIVATIONS[self.activation].backward
+        found = [delta]
+        with torch.no_grad():
+            weights = [weight for weight, _ in self.unpack(theta)]
+            for weight, y in zip(weights[:0:-1], trace.inputs[:0:-1], strict=True):
+                found.append(backward(torch.bmm(found[-1], weight.mT), y))
+        return found[::-1]
 
     def init(self, generators: Sequence[np.random.Generator], output_gain: float) -> Tensor:
         """theta [S, P] float32: orthogonal weights (Saxe et al. 2014), zero biases.
@@ -105,10 +129,10 @@ class Mlp:
 
 
 class Trace(NamedTuple):
-    """One forward pass: per layer its input [S, M, i] and its affine output [S, M, o]."""
+    """One forward pass."""
 
-    inputs: list[Tensor]
-    affine: list[Tensor]
+    inputs: list[Tensor]  # of each layer, [S, M, i]
+    out: Tensor  # [S, M, outputs]
 
 
 def _orthogonal(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:

@@ -80,28 +80,28 @@ class Policy:
             return self.head.kl(p, q)
 
     def score_factors(
-        self, theta: Tensor, obs: Tensor, act: Tensor
-    ) -> tuple[list[Factor], Tensor, Tensor]:
-        """The factors of ∇log π(a|s) for rows obs [S, M, D]; log-prob and entropy, [S, M] each.
+        self, theta: Tensor, obs: Tensor, act: Tensor, weight: Tensor | None = None
+    ) -> tuple[list[Factor], Tensor]:
+        """The factors of ∇log π(a|s) for rows obs [S, M, D], and the entropy at each, [S, M].
 
-        One backward pass to the affine outputs; no gradient with respect to a weight is formed.
+        With weight [S, M], those of weight · ∇log π(a|s). One backward pass to the affine outputs;
+        no gradient with respect to a network's weight is formed.
         """
-        with torch.enable_grad():
+        with torch.no_grad():
             trace = self.net.trace(theta, obs)
-            extra = theta.detach()[:, None, self.net.num_params :].expand(-1, obs.shape[1], -1)
-            extra = extra.clone().requires_grad_()
-            logp = self.head.log_prob(trace.affine[-1], extra, act)
-            wanted = [*trace.affine, extra] if self.head.num_extra else trace.affine
-            deltas = torch.autograd.grad(logp.sum(), wanted)
-            entropy = self.head.entropy(trace.affine[-1].detach(), extra.detach())
+            score = self.head.score(trace.out, theta[:, None, self.net.num_params :], act)
+            out, extra = score.out, score.extra
+            if weight is not None:
+                out, extra = out * weight.unsqueeze(-1), extra * weight.unsqueeze(-1)
+            deltas = self.net.deltas(theta, trace, out)
         factors = []
-        for layer, x, delta in zip(self.net.layers, trace.inputs, deltas, strict=False):
-            factors.append(Factor(layer.weight, x.detach(), delta))
+        for layer, x, delta in zip(self.net.layers, trace.inputs, deltas, strict=True):
+            factors.append(Factor(layer.weight, x, delta))
             if layer.bias is not None:
                 factors.append(Factor(layer.bias, None, delta))
         if self.head.num_extra:
-            factors.append(Factor(slice(self.net.num_params, self.num_params), None, deltas[-1]))
-        return factors, logp.detach(), entropy
+            factors.append(Factor(slice(self.net.num_params, self.num_params), None, extra))
+        return factors, score.entropy
 
 
 class Network(NamedTuple):
@@ -136,7 +136,7 @@ class Actor:
         self._layers = [(w.numpy(), b.numpy()) for w, b in policy.net.unpack(theta)]
         self._extra = theta[:, policy.net.num_params :].numpy()
         self._net = policy.net
-        self._activation = ACTIVATIONS[policy.net.activation][1]
+        self._activation = ACTIVATIONS[policy.net.activation].numpy
         self._rngs = [generator(seed, iteration, Purpose.ACTION) for seed in seeds]
         shape = (len(seeds), slots)
         self._buffers = [np.empty((*shape, n), np.float32) for n in policy.net.sizes[1:]]

@@ -33,29 +33,30 @@ CARTPOLE, ACROBOT, MOUNTAIN_CAR, PENDULUM = range(4)
 
 
 @compiled()
-def cartpole(state: Array, act: float) -> tuple[float, bool]:
-    """A pole on a cart, one Euler step of 0.02 s: state (x, ẋ, θ, θ̇) in place; reward, terminated.
+def cartpole(state: Array, e: int, act: float) -> tuple[float, bool]:
+    """A pole on a cart: state[e] = (x, ẋ, θ, θ̇) after one Euler step of 0.02 s.
 
     Barto, Sutton and Anderson 1983; the equations as corrected by Florian 2007, (23) and (24).
     """
     g, pole, total, half, push, tau = 9.8, 0.1, 1.1, 0.5, 10.0, 0.02
-    x, v, angle, spin = state[0], state[1], state[2], state[3]
+    x, v, angle, spin = state[e, 0], state[e, 1], state[e, 2], state[e, 3]
     cos, sin = math.cos(angle), math.sin(angle)
     force = push if act == 1 else -push
     common = (force + pole * half * (spin * spin) * sin) / total
     spinning = (g * sin - cos * common) / (half * (4.0 / 3.0 - pole * (cos * cos) / total))
     driving = common - pole * half * spinning * cos / total
-    state[0], state[1] = x + tau * v, v + tau * driving
-    state[2], state[3] = angle + tau * spin, spin + tau * spinning
-    fallen = abs(state[0]) > 2.4 or abs(state[2]) > 12 * 2 * math.pi / 360
-    return 1.0, fallen
+    x, angle = x + tau * v, angle + tau * spin
+    state[e, 0], state[e, 1] = x, v + tau * driving
+    state[e, 2], state[e, 3] = angle, spin + tau * spinning
+    return 1.0, abs(x) > 2.4 or abs(angle) > 12 * 2 * math.pi / 360
 
 
 @compiled()
-def double_pendulum(s: Array, torque: float) -> tuple[float, float, float, float]:
+def links(
+    one: float, two: float, spin1: float, spin2: float, torque: float
+) -> tuple[float, float, float, float]:
     """d/dt of (θ₁, θ₂, θ̇₁, θ̇₂): Sutton and Barto 1998, section 11.3, all lengths and masses 1."""
     g, centre = 9.8, 0.5
-    one, two, spin1, spin2 = s[0], s[1], s[2], s[3]
     cos2, sin2 = math.cos(two), math.sin(two)
     d1 = centre**2 + (1.0 + centre**2 + 2 * centre * cos2) + 1.0 + 1.0
     d2 = centre**2 + centre * cos2 + 1.0
@@ -69,81 +70,88 @@ def double_pendulum(s: Array, torque: float) -> tuple[float, float, float, float
     push2 = (torque + d2 / d1 * phi1 - centre * spin1**2 * sin2 - phi2) / (
         centre**2 + 1.0 - d2**2 / d1
     )
-    push1 = -(d2 * push2 + phi1) / d1
-    return spin1, spin2, push1, push2
+    return spin1, spin2, -(d2 * push2 + phi1) / d1, push2
 
 
 @compiled()
-def acrobot(state: Array, act: float) -> tuple[float, bool]:
-    """Two links, a torque at their joint; one classical Runge-Kutta step of 0.2 s, in place."""
-    tau = 0.2
-    start, there = state.copy(), state.copy()
-    slope = np.zeros(4)
-    for weight, reach in ((1.0, 0.5), (2.0, 0.5), (2.0, 1.0), (1.0, 0.0)):
-        k = double_pendulum(there, act - 1.0)
-        for i in range(4):
-            slope[i] += weight * k[i]
-            there[i] = start[i] + tau * reach * k[i]
+def wrapped(angle: float) -> float:
+    """The same angle in [-π, π]."""
+    while angle > math.pi:
+        angle -= 2 * math.pi
+    while angle < -math.pi:
+        angle += 2 * math.pi
+    return angle
+
+
+@compiled()
+def acrobot(state: Array, e: int, act: float) -> tuple[float, bool]:
+    """Two links, a torque at their joint: state[e] after a Runge-Kutta step of 0.2 s."""
+    tau, torque = 0.2, act - 1.0
+    a, b, c, d = state[e, 0], state[e, 1], state[e, 2], state[e, 3]
+    k1 = links(a, b, c, d, torque)
+    h = tau / 2.0
+    k2 = links(a + h * k1[0], b + h * k1[1], c + h * k1[2], d + h * k1[3], torque)
+    k3 = links(a + h * k2[0], b + h * k2[1], c + h * k2[2], d + h * k2[3], torque)
+    k4 = links(a + tau * k3[0], b + tau * k3[1], c + tau * k3[2], d + tau * k3[3], torque)
     for i in range(4):
-        state[i] = start[i] + tau / 6.0 * slope[i]
-    for i in range(2):
-        while state[i] > math.pi:
-            state[i] -= 2 * math.pi
-        while state[i] < -math.pi:
-            state[i] += 2 * math.pi
-    state[2] = min(max(state[2], -4 * math.pi), 4 * math.pi)
-    state[3] = min(max(state[3], -9 * math.pi), 9 * math.pi)
-    high = -math.cos(state[0]) - math.cos(state[1] + state[0]) > 1.0
+        state[e, i] += tau / 6.0 * (k1[i] + 2 * k2[i] + 2 * k3[i] + k4[i])
+    one, two = wrapped(state[e, 0]), wrapped(state[e, 1])
+    state[e, 0], state[e, 1] = one, two
+    state[e, 2] = min(max(state[e, 2], -4 * math.pi), 4 * math.pi)
+    state[e, 3] = min(max(state[e, 3], -9 * math.pi), 9 * math.pi)
+    high = -math.cos(one) - math.cos(one + two) > 1.0
     return (0.0 if high else -1.0), high
 
 
 @compiled()
-def mountain_car(state: Array, act: float) -> tuple[float, bool]:
-    """A car too weak for the hill, state (position, velocity): Moore 1990, in place."""
-    speed = state[1] + (act - 1.0) * 0.001 + math.cos(3 * state[0]) * (-0.0025)
+def mountain_car(state: Array, e: int, act: float) -> tuple[float, bool]:
+    """A car too weak for the hill: state[e] = (position, velocity) a step on. Moore 1990."""
+    speed = state[e, 1] + (act - 1.0) * 0.001 - 0.0025 * math.cos(3 * state[e, 0])
     speed = min(max(speed, -0.07), 0.07)
-    place = min(max(state[0] + speed, -1.2), 0.6)
-    state[0], state[1] = place, 0.0 if place == -1.2 and speed < 0 else speed
-    return -1.0, place >= 0.5 and state[1] >= 0.0
+    place = min(max(state[e, 0] + speed, -1.2), 0.6)
+    if place == -1.2 and speed < 0:
+        speed = 0.0
+    state[e, 0], state[e, 1] = place, speed
+    return -1.0, place >= 0.5 and speed >= 0.0
 
 
 @compiled()
-def pendulum(state: Array, act: float) -> tuple[float, bool]:
-    """Swing-up, state (θ, θ̇), 0.05 s; `act` in units of the largest torque, 2 N m. In place."""
-    angle, spin = state[0], state[1]
+def pendulum(state: Array, e: int, act: float) -> tuple[float, bool]:
+    """Swing-up: state[e] = (θ, θ̇), 0.05 s on; `act` in units of the largest torque, 2 N m."""
+    angle, spin = state[e, 0], state[e, 1]
     torque = min(max(2.0 * act, -2.0), 2.0)
     off = (angle + math.pi) % (2 * math.pi) - math.pi
     cost = off**2 + 0.1 * spin**2 + 0.001 * torque**2
-    spin = spin + (15.0 * math.sin(angle) + 3.0 * torque) * 0.05
-    spin = min(max(spin, -8.0), 8.0)
-    state[0], state[1] = angle + spin * 0.05, spin
+    spin = min(max(spin + (15.0 * math.sin(angle) + 3.0 * torque) * 0.05, -8.0), 8.0)
+    state[e, 0], state[e, 1] = angle + spin * 0.05, spin
     return -cost, False
 
 
 @compiled()
-def advance(model: int, state: Array, act: float) -> tuple[float, bool]:
-    """One step of a slot's state, in place; its reward, and whether it terminated."""
+def advance(model: int, state: Array, e: int, act: float) -> tuple[float, bool]:
+    """One step of state[e]; its reward, and whether it terminated."""
     if model == CARTPOLE:
-        return cartpole(state, act)
+        return cartpole(state, e, act)
     if model == ACROBOT:
-        return acrobot(state, act)
+        return acrobot(state, e, act)
     if model == MOUNTAIN_CAR:
-        return mountain_car(state, act)
-    return pendulum(state, act)
+        return mountain_car(state, e, act)
+    return pendulum(state, e, act)
 
 
 @compiled()
-def observe(model: int, state: Array, obs: Array) -> None:
-    """The observation of a state, into obs [D]."""
+def observe(model: int, state: Array, obs: Array, e: int, r: int) -> None:
+    """The observation of state[e], into obs[e, r]."""
     if model == ACROBOT:
-        obs[0], obs[1] = math.cos(state[0]), math.sin(state[0])
-        obs[2], obs[3] = math.cos(state[1]), math.sin(state[1])
-        obs[4], obs[5] = state[2], state[3]
+        obs[e, r, 0], obs[e, r, 1] = math.cos(state[e, 0]), math.sin(state[e, 0])
+        obs[e, r, 2], obs[e, r, 3] = math.cos(state[e, 1]), math.sin(state[e, 1])
+        obs[e, r, 4], obs[e, r, 5] = state[e, 2], state[e, 3]
     elif model == PENDULUM:
-        obs[0], obs[1], obs[2] = math.cos(state[0]), math.sin(state[0]), state[1]
+        obs[e, r, 0], obs[e, r, 1] = math.cos(state[e, 0]), math.sin(state[e, 0])
+        obs[e, r, 2] = state[e, 1]
     else:
-        for i in range(len(state)):
-            obs[i] = state[i]
+        for i in range(state.shape[1]):
+            obs[e, r, i] = state[e, i]
 
 
 class Slots(NamedTuple):
@@ -168,7 +176,7 @@ def turn(
         slots.age[e] = 0
         slots.ended[e] = False
         return 0.0, False, False
-    rew, terminated = advance(model, slots.state[e], act)
+    rew, terminated = advance(model, slots.state, e, act)
     slots.age[e] += 1
     truncated = slots.age[e] >= limit
     slots.ended[e] = terminated or truncated
@@ -184,25 +192,43 @@ def step_all(
     for e in range(len(act)):
         if active[e]:
             rew[e], terminated[e], truncated[e] = turn(model, limit, slots, e, float(act[e]))
-            observe(model, slots.state[e], obs[e])
+            observe(model, slots.state, obs, e, 0)
+
+
+@compiled()
+def observe_all(model: int, slots: Slots, obs: Array) -> None:
+    """The observations of all slots, into obs [E, 1, D]."""
+    for e in range(len(obs)):
+        observe(model, slots.state, obs, e, 0)
 
 
 @fast()
 def affine(x: Array, weight: Array, bias: Array, y: Array, n: int) -> None:
-    """y = x W + b for the first n rows, and for some more: four rows share a pass over W."""
+    """y = x W + b for the first n rows, and for some more: y must have room for them.
+
+    Four rows and four inputs at a time: what is loaded is used four times over.
+    """
+    inputs, whole = weight.shape[0], weight.shape[0] // 4 * 4
     for k in range(0, n, 4):
         for r in range(k, k + 4):
             for j in range(len(bias)):
                 y[r, j] = bias[j]
         y0, y1, y2, y3 = y[k], y[k + 1], y[k + 2], y[k + 3]
-        for i in range(weight.shape[0]):
-            a0, a1, a2, a3 = x[k, i], x[k + 1, i], x[k + 2, i], x[k + 3, i]
-            for j in range(weight.shape[1]):
-                w = weight[i, j]
-                y0[j] += a0 * w
-                y1[j] += a1 * w
-                y2[j] += a2 * w
-                y3[j] += a3 * w
+        for i in range(0, whole, 4):
+            w0, w1, w2, w3 = weight[i], weight[i + 1], weight[i + 2], weight[i + 3]
+            a0, a1, a2, a3 = x[k, i], x[k, i + 1], x[k, i + 2], x[k, i + 3]
+            b0, b1, b2, b3 = x[k + 1, i], x[k + 1, i + 1], x[k + 1, i + 2], x[k + 1, i + 3]
+            c0, c1, c2, c3 = x[k + 2, i], x[k + 2, i + 1], x[k + 2, i + 2], x[k + 2, i + 3]
+            d0, d1, d2, d3 = x[k + 3, i], x[k + 3, i + 1], x[k + 3, i + 2], x[k + 3, i + 3]
+            for j in range(len(bias)):
+                y0[j] += a0 * w0[j] + a1 * w1[j] + a2 * w2[j] + a3 * w3[j]
+                y1[j] += b0 * w0[j] + b1 * w1[j] + b2 * w2[j] + b3 * w3[j]
+                y2[j] += c0 * w0[j] + c1 * w1[j] + c2 * w2[j] + c3 * w3[j]
+                y3[j] += d0 * w0[j] + d1 * w1[j] + d2 * w2[j] + d3 * w3[j]
+        for i in range(whole, inputs):
+            for r in range(k, k + 4):
+                for j in range(len(bias)):
+                    y[r, j] += x[r, i] * weight[i, j]
 
 
 def lambert(order: int) -> tuple[tuple[np.float32, ...], tuple[np.float32, ...]]:
@@ -244,9 +270,7 @@ def relu(x: Array) -> None:
 
 
 @fast()
-def outputs(
-    x: Array, y: Array, n: int, sizes: Array, weights: Array, rectified: bool
-) -> Array:
+def outputs(x: Array, y: Array, n: int, sizes: Array, weights: Array, rectified: bool) -> Array:
     """The network's outputs for the first n rows of x; x and y are room for its layers."""
     at = 0
     for layer in range(len(sizes) - 1):
@@ -292,7 +316,7 @@ def play(
                     turn(model, limit, slots, e, 0.0)
                     film.act[e, r, 0], film.rew[e, r] = 0, 0.0
                     film.terminated[e, r] = film.truncated[e, r] = False
-                    observe(model, slots.state[e], film.obs[e, r + 1])
+                    observe(model, slots.state, film.obs, e, r + 1)
                 else:
                     alive[n] = e
                     for i in range(film.obs.shape[2]):
@@ -315,7 +339,7 @@ def play(
             rew, terminated, truncated = turn(model, limit, slots, e, float(film.act[e, r, 0]))
             film.rew[e, r] = rew
             film.terminated[e, r], film.truncated[e, r] = terminated, truncated
-            observe(model, slots.state[e], film.obs[e, r + 1])
+            observe(model, slots.state, film.obs, e, r + 1)
             if terminated or truncated:
                 left[e] -= 1
     return len(noise)
@@ -365,7 +389,7 @@ class CompiledEngine(Base):
             np.zeros((num_envs, 1, states)),
             np.zeros(num_envs, np.int64),
         )
-        self._obs = np.zeros((num_envs, self.obs_dim), np.float32)
+        self._obs = np.zeros((num_envs, 1, self.obs_dim), np.float32)
         self._rew = np.zeros(num_envs)
         self._terminated, self._truncated = np.zeros((2, num_envs), bool)
 
@@ -375,8 +399,8 @@ class CompiledEngine(Base):
         self._slots.used[:] = self._slots.fresh.shape[1]  # what an earlier seed drew is void
         for e, rng in enumerate(self._rngs):
             self._slots.state[e] = self._model.draw(rng, 1)
-            observe(self._model.code, self._slots.state[e], self._obs[e])
-        return self._obs
+        observe_all(self._model.code, self._slots, self._obs)
+        return self._obs[:, 0]
 
     def step(self, act: Array, active: Array) -> Step:
         self._stock((active & self._slots.ended).astype(np.int64))
@@ -384,7 +408,7 @@ class CompiledEngine(Base):
             self._model.code, self.max_episode_steps, self._slots, act.reshape(len(act)), active,
             self._obs, self._rew, self._terminated, self._truncated,
         )  # fmt: skip
-        return self._obs, self._rew, self._terminated, self._truncated
+        return self._obs[:, 0], self._rew, self._terminated, self._truncated
 
     def plays(self, network: Network) -> bool:
         """Whether `play` can stand for this policy, and is worth it."""

@@ -58,7 +58,7 @@ def scores(policy: Policy, theta: Tensor, states: int, actions: int) -> Tensor:
     """ψ(s, a) = ∇log π(a|s), [states, actions, P] float64, at theta [1, P]."""
     obs = torch.eye(states, dtype=torch.float64).repeat_interleave(actions, 0).unsqueeze(0)
     act = torch.arange(actions).repeat(states).unsqueeze(0)
-    factors, _, _ = policy.score_factors(theta.double(), obs, act)
+    factors, _ = policy.score_factors(theta.double(), obs, act)
     one = torch.ones(1, states * actions, 1, dtype=torch.float64)
     return trajectory_gradients(factors, one, policy.num_params)[0].unflatten(0, (states, actions))
 

@@ -29,14 +29,20 @@ def trajectory_gradients(factors: list[Factor], weights: Tensor, num_params: int
 
     No gradient of a single step is ever formed: a block of g_n is one matrix product over time.
     """
-    s, c, t = weights.shape
-    g = weights.new_empty(s, c, num_params)
+    rows = weights.flatten(1).unsqueeze(-1)
+    weighted = [factor._replace(delta=factor.delta * rows) for factor in factors]
+    return over_time(weighted, weights.shape[1], num_params)
+
+
+def over_time(factors: list[Factor], count: int, num_params: int) -> Tensor:
+    """The sums [S, count, P] of `count` trajectories' rows, from factors that are weighted."""
+    g = factors[0].delta.new_empty(len(factors[0].delta), count, num_params)
     for block, x, delta in factors:
-        weighted = delta.unflatten(1, (c, t)) * weights.unsqueeze(-1)  # [S, C, T, o]
+        delta = delta.unflatten(1, (count, -1))  # [S, C, T, o]
         if x is None:
-            g[..., block] = weighted.sum(2)
+            g[..., block] = delta.sum(2)
         else:
-            g[..., block] = (x.unflatten(1, (c, t)).mT @ weighted).flatten(2)  # [S, C, i·o]
+            g[..., block] = (x.unflatten(1, (count, -1)).mT @ delta).flatten(2)  # [S, C, i·o]
     return g
 
 
@@ -115,9 +121,9 @@ def _summed(parts: Iterable[_Part], batch: Batch) -> Sums:
 
 def _alone(policy: Policy, theta: Tensor, batch: Batch, weights: Tensor) -> Iterator[_Part]:
     def part(index: Tensor) -> _Part:
-        factors, entropy, (w,) = _chunk(policy, theta, batch, index, weights)
-        g = trajectory_gradients(factors, w, policy.num_params)
-        return _part(g, batch.length.gather(1, index).clamp(max=1), entropy)
+        piece = chunk(policy, theta, batch, index, weights)
+        g = over_time(piece.factors, index.shape[1], policy.num_params)
+        return _part(g, batch.length.gather(1, index).clamp(max=1), piece.entropy)
 
     return ordered(part, chunks_of(batch.length, _by_length(batch), policy.num_params))
 
@@ -132,10 +138,9 @@ def _grouped(
         members = list(torch.arange(n, device=theta.device).expand(s, n).split(group, dim=1))
 
     def whole(index: Tensor) -> tuple[Tensor, Tensor]:
-        factors, entropy, (w,) = _chunk(policy, theta, batch, index, weights)
+        piece = chunk(policy, theta, batch, index, weights)
         # The chunk's rows as if they were one long trajectory.
-        rows = w.flatten(1).unsqueeze(1)
-        return trajectory_gradients(factors, rows, policy.num_params), entropy
+        return over_time(piece.factors, 1, policy.num_params), piece.entropy
 
     for member in members:  # [S, M]
         found = list(ordered(whole, chunks_of(batch.length, member)))
@@ -154,9 +159,14 @@ def _fitted(
     per_parameter: bool,
 ) -> Iterator[_Part]:
     def pair(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        factors, entropy, ws = _chunk(policy, theta, batch, index, weights, control)
-        x, s = (trajectory_gradients(factors, w, policy.num_params) for w in ws)
-        return x, s, entropy
+        piece = chunk(policy, theta, batch, index)
+        x, s = (
+            trajectory_gradients(
+                piece.factors, taken(w, batch, index).to(batch.obs), policy.num_params
+            )
+            for w in (weights, control)
+        )
+        return x, s, piece.entropy
 
     chunks = list(chunks_of(batch.length, _by_length(batch), policy.num_params))
     found = list(ordered(pair, chunks))
@@ -201,23 +211,21 @@ class Piece(NamedTuple):
     steps: int  # T of these episodes
 
 
-def chunk(policy: Policy, theta: Tensor, batch: Batch, index: Tensor) -> Piece:
-    """Score factors of the episodes index [S, C], padded to the longest of them."""
-    obs, act, mask = (_take(x, batch, index) for x in (batch.obs, batch.act, batch.mask))
-    factors, _, entropy = policy.score_factors(theta, obs.flatten(1, 2), act.flatten(1, 2))
+def chunk(
+    policy: Policy, theta: Tensor, batch: Batch, index: Tensor, weights: Tensor | None = None
+) -> Piece:
+    """Score factors of the episodes index [S, C], padded to the longest of them.
+
+    With weights [S, N, T], those of the weighted scores.
+    """
+    obs, act, mask = (taken(x, batch, index) for x in (batch.obs, batch.act, batch.mask))
+    weight = None if weights is None else taken(weights, batch, index).to(obs).flatten(1)
+    factors, entropy = policy.score_factors(theta, obs.flatten(1, 2), act.flatten(1, 2), weight)
     total = (entropy * mask.flatten(1)).sum(1, dtype=torch.float64)
     return Piece(factors, total, mask.shape[2])
 
 
-def _chunk(
-    policy: Policy, theta: Tensor, batch: Batch, index: Tensor, *weights: Tensor
-) -> tuple[list[Factor], Tensor, list[Tensor]]:
-    """Score factors of the episodes index [S, C], summed entropy [S], their weights [S, C, T]."""
-    piece = chunk(policy, theta, batch, index)
-    return piece.factors, piece.entropy, [_take(w, batch, index).to(batch.obs) for w in weights]
-
-
-def _take(x: Tensor, batch: Batch, index: Tensor) -> Tensor:
+def taken(x: Tensor, batch: Batch, index: Tensor) -> Tensor:
     """x [S, N, T, ...] of the episodes index [S, C], up to their longest."""
     seed = torch.arange(len(index), device=index.device).unsqueeze(1)
     steps = max(1, int(batch.length[seed, index].max()))

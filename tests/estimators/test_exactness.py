@@ -82,7 +82,7 @@ def expected_gradient(mdp, policy, theta, behaviour, config, value, final_value,
                  final_value[pair], q[pair], log_ratio[pair]),
     )  # fmt: skip
     chance = (p[first] * p[second]).unsqueeze(-1)
-    factors, _, _ = policy.score_factors(theta, *rows)
+    factors, _ = policy.score_factors(theta, *rows)
     if config.baseline in FITTED:
         # No coupling but through the fitted coefficient: one trajectory's terms are its own.
         own = torch.stack([found.weights[:: n + 1, 0], found.control[:: n + 1, 0]])
@@ -195,7 +195,7 @@ def test_own_sample_mean_would_shrink_the_gradient_by_one_half(problem):
     ret = b.rew[0].sum(-1)
     mean_of_pair = 0.5 * (ret + (p * ret).sum())  # E over the partner of the pair's mean
     w = (p * (ret - mean_of_pair)).unsqueeze(-1) * b.mask[0]
-    factors, _, _ = policy.score_factors(theta, b.obs.flatten(1, 2), b.act.flatten(1, 2))
+    factors, _ = policy.score_factors(theta, b.obs.flatten(1, 2), b.act.flatten(1, 2))
     estimate = trajectory_gradients(factors, w.unsqueeze(0), policy.num_params).sum(1)
     truth = mdp.gradient(policy, theta, 1.0)
     torch.testing.assert_close(estimate, truth / 2, rtol=1e-10, atol=1e-10)

@@ -15,7 +15,7 @@ def exact(mdp, policy, theta, weights, behaviour=None):
     """Mean [P] and trace of the covariance of g_n, for weights [N, T] on every trajectory."""
     b = mdp.batch
     p = mdp.probabilities(policy, theta if behaviour is None else behaviour).detach()
-    factors, _, _ = policy.score_factors(theta, b.obs.flatten(1, 2), b.act.flatten(1, 2))
+    factors, _ = policy.score_factors(theta, b.obs.flatten(1, 2), b.act.flatten(1, 2))
     g = trajectory_gradients(factors, (weights * b.mask[0]).unsqueeze(0), policy.num_params)[0]
     mean = (p[:, None] * g).sum(0)
     return mean, (p * (g - mean).square().sum(1)).sum().item(), g

@@ -52,7 +52,7 @@ def listed(case, config, off, n):
     batch = Episodes(b.rew[0][index], b.mask[0][index], b.truncated[0][index], v[index],
                      last[index], qs[index], log_ratio[index] if off else None)  # fmt: skip
     weights = terms(config, batch).weights  # [tuples, n, T]
-    factors, _, _ = policy.score_factors(theta, *rows)
+    factors, _ = policy.score_factors(theta, *rows)
     scores = torch.stack(
         [trajectory_gradients(factors, (torch.arange(mdp.horizon) == t).double().expand(
             1, len(p), -1), policy.num_params)[0] for t in range(mdp.horizon)], 1
@@ -150,7 +150,7 @@ def test_the_limit_of_the_time_baseline(case):
     p, b = mdp.probabilities(policy, theta).detach()[:, None], mdp.batch
     to_go = b.rew[0].flip(-1).cumsum(-1).flip(-1) * b.mask[0]
     mean = (p * to_go).sum(0) / (p * b.mask[0]).sum(0)
-    factors, _, _ = policy.score_factors(theta, b.obs.flatten(1, 2), b.act.flatten(1, 2))
+    factors, _ = policy.score_factors(theta, b.obs.flatten(1, 2), b.act.flatten(1, 2))
     weights = ((to_go - mean) * b.mask[0]).unsqueeze(0)
     g = trajectory_gradients(factors, weights, policy.num_params)[0]
     expected = (p * (g - (p * g).sum(0)).square()).sum().item()

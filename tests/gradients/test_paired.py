@@ -50,7 +50,7 @@ def test_one_pass_gives_each_estimators_own_gradients(case):
     ratio = 0.3 * torch.randn(batch.rew.shape, generator=torch.Generator().manual_seed(1)).double()
     looks = Episodes(batch.rew, batch.mask, batch.truncated, log_ratio=ratio * batch.mask)
     found = samples(policy, theta, batch, {k: (c, looks) for k, c in CASES.items()}, 6, 3)
-    factors, _, _ = policy.score_factors(theta, batch.obs.flatten(1, 2), batch.act.flatten(1, 2))
+    factors, _ = policy.score_factors(theta, batch.obs.flatten(1, 2), batch.act.flatten(1, 2))
     for name, config in CASES.items():
         if name == "optimal":
             continue

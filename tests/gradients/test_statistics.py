@@ -18,7 +18,7 @@ def test_trace_and_squared_norm_are_unbiased_exactly(seed):
         1, policy.num_params, dtype=torch.float64, generator=torch.Generator().manual_seed(7)
     )
     b, p = mdp.batch, mdp.probabilities(policy, theta).detach()
-    factors, _, _ = policy.score_factors(theta, b.obs.flatten(1, 2), b.act.flatten(1, 2))
+    factors, _ = policy.score_factors(theta, b.obs.flatten(1, 2), b.act.flatten(1, 2))
     g = trajectory_gradients(factors, reward_to_go(b.rew, 1.0) * b.mask, policy.num_params)[0]
     mean = (p[:, None] * g).sum(0)
     trace = (p * (g - mean).square().sum(1)).sum()
