@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from pgcli.agents.network import Mlp
-from pgcli.config.schema import CriticConfig
+from pgcli.agents.optimizers import Optimizer
+from pgcli.config.schema import CriticConfig, OptimizerName
 from pgcli.streams import Purpose, generator
 
 ROWS = 8192  # rows per forward pass
@@ -38,15 +39,16 @@ class Critic:
         inputs = num_inputs + config.time_input
         self.net = Mlp((inputs, *config.hidden, 1), config.activation.name)
         rngs = [generator(seed, 0, init) for seed in seeds]
-        self.theta = torch.nn.Parameter(self.net.init(rngs, 1.0).to(device))
-        self.optimizer = torch.optim.Adam([self.theta], lr=config.lr)
+        self.theta = self.net.init(rngs, 1.0).to(device)
+        self.optimizer = Optimizer(OptimizerName["adam"], self.theta)
         self.mean = torch.zeros(len(seeds), device=device)
         self.std = torch.ones(len(seeds), device=device)
         self._config, self._horizon, self._seeds, self._fit_stream = config, horizon, seeds, fit
 
     def state(self) -> dict[str, Tensor]:
-        """The tensors that a fit changes, beside the optimiser's; live, not copies."""
-        return {"theta": self.theta, "mean": self.mean, "std": self.std}
+        """The tensors that a fit changes; live, not copies."""
+        remembered = {f"optimizer/{key}": x for key, x in self.optimizer.state.items()}
+        return {"theta": self.theta, "mean": self.mean, "std": self.std, **remembered}
 
     def along(self, obs: Tensor, mask: Tensor) -> Tensor:
         """V(s_t) [S, N, T] for obs [S, N, T, D], zero where the mask is not set."""
@@ -71,16 +73,15 @@ class Critic:
         y = (y - self.mean[:, None]) / self.std[:, None]
         seed = torch.arange(len(y), device=y.device).unsqueeze(1)
         for index, real in self._minibatches(valid.sum(1).tolist(), iteration):
-            prediction = self.net.forward(self.theta, x[seed, index]).squeeze(-1)
-            error = (prediction - y[seed, index]).square() * real
-            self.optimizer.zero_grad(set_to_none=True)
-            (error.sum(1) / real.sum(1).clamp(min=1)).sum().backward()
-            self.optimizer.step()
+            trace = self.net.trace(self.theta, x[seed, index])
+            error = (trace.out.squeeze(-1) - y[seed, index]) * real
+            mean_square = 2.0 * error / real.sum(1, keepdim=True).clamp(min=1)  # its derivative
+            gradient = self.net.gradient(self.theta, trace, mean_square.unsqueeze(-1))
+            self.optimizer.step(gradient, self._config.lr)
 
     def _evaluate(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            out = torch.cat([self.net.forward(self.theta, c) for c in x.split(ROWS, 1)], 1)
-            return out.squeeze(-1) * self.std[:, None] + self.mean[:, None]
+        out = torch.cat([self.net.forward(self.theta, c) for c in x.split(ROWS, 1)], 1)
+        return out.squeeze(-1) * self.std[:, None] + self.mean[:, None]
 
     def _inputs(self, obs: Tensor, rows: Tensor) -> Tensor:
         """Network inputs [S, M, ·] of the steps `rows` [S, M] of obs [S, N, T, D]."""
@@ -98,11 +99,10 @@ class Critic:
         mean = (y * real).sum(1) / count
         centred = (y - mean[:, None]) * real
         std = (centred.square().sum(1) / count).sqrt().clamp(min=1e-3)
-        with torch.no_grad():
-            weight, bias = self.net.unpack(self.theta)[-1]
-            weight *= (self.std / std)[:, None, None]
-            bias *= (self.std / std)[:, None, None]
-            bias += ((self.mean - mean) / std)[:, None, None]
+        weight, bias = self.net.unpack(self.theta)[-1]
+        weight *= (self.std / std)[:, None, None]
+        bias *= (self.std / std)[:, None, None]
+        bias += ((self.mean - mean) / std)[:, None, None]
         self.mean.copy_(mean)
         self.std.copy_(std)
 

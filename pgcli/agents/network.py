@@ -114,6 +114,16 @@ class Mlp:
                 found.append(backward(torch.bmm(found[-1], weight.mT), y))
         return found[::-1]
 
+    def gradient(self, theta: Tensor, trace: Trace, delta: Tensor) -> Tensor:
+        """∂/∂theta [S, P] of a sum over the rows, from `delta` = its derivative by out."""
+        found = torch.empty_like(theta)
+        deltas = self.deltas(theta, trace, delta)
+        for layer, x, d in zip(self.layers, trace.inputs, deltas, strict=True):
+            found[:, layer.weight] = torch.bmm(x.mT, d).flatten(1)
+            if layer.bias is not None:
+                found[:, layer.bias] = d.sum(1)
+        return found
+
     def init(self, generators: Sequence[np.random.Generator], output_gain: float) -> Tensor:
         """theta [S, P] float32: orthogonal weights (Saxe et al. 2014), zero biases.
 

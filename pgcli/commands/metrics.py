@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pgcli.agents.critic import packed
 from pgcli.agents.policy import Policy
 from pgcli.config.schema import BehaviourConfig
 from pgcli.environments.batch import Batch
 from pgcli.estimators.estimator import Terms
 from pgcli.estimators.importance import effective_sample_size, log_prefix
 from pgcli.gradients.statistics import Measurement, NoiseScale
+from pgcli.parallel import ordered
 
 KL_STEPS = 2048  # steps over which the divergence of an update is averaged
 
@@ -87,10 +87,11 @@ def mean_kl(
 
     `changed`: of the behaviour made from π_p instead.
     """
-    rows, valid = packed(batch.mask)
-    count = valid.sum(1, keepdim=True)  # [S, 1]
-    most = min(KL_STEPS, rows.shape[1])
-    chosen = torch.arange(most, device=rows.device) * count // most  # [S, most]
-    seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
-    obs = batch.obs.flatten(1, 2)[seed, rows.gather(1, chosen)]
-    return policy.kl(p, q, obs, changed).mean(1)
+    count, ends = batch.steps.unsqueeze(1), batch.length.cumsum(1)
+    most = min(KL_STEPS, int(count.max()))
+    chosen = torch.arange(most, device=ends.device) * count // most  # [S, most]
+    episode = torch.searchsorted(ends, chosen, right=True)
+    step = chosen - (ends - batch.length).gather(1, episode)
+    seed = torch.arange(len(ends), device=ends.device).unsqueeze(1)
+    pieces = batch.obs[seed, episode, step].split(KL_STEPS // 2, 1)
+    return torch.cat(list(ordered(lambda obs: policy.kl(p, q, obs, changed), pieces)), 1).mean(1)

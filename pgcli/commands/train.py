@@ -160,7 +160,8 @@ def check_finite(
     x: Tensor, what: str, tally: Tally, seeds: list[int], blame: str = "optimizer.lr"
 ) -> None:
     """Stop before a NaN or an infinity in x [S, ...] spreads."""
-    bad = (~torch.isfinite(x.flatten(1) if x.ndim > 1 else x[:, None]).all(dim=1)).nonzero()
+    rows = x.flatten(1) if x.ndim > 1 else x.reshape(-1, 1)
+    bad = (~torch.isfinite(rows).all(dim=1)).nonzero()
     if len(bad):
         raise NonFinite(
             f"{what} of seed {seeds[int(bad[0])]} is NaN or infinite after {tally.iteration} "
