@@ -48,6 +48,20 @@ def ordered(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterato
         yield pending.popleft().result()
 
 
+def started(pieces: Iterable[Callable[[], None]]) -> Callable[[], None]:
+    """Let the cores begin with independent pieces; the function returned waits for the last.
+
+    A piece may not wait for others itself: there might be no core left to do them.
+    """
+    pending = [_executor().submit(piece) for piece in pieces]
+
+    def finish() -> None:
+        for one in pending:
+            one.result()
+
+    return finish
+
+
 @cache
 def _executor() -> ThreadPoolExecutor:
     if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads

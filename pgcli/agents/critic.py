@@ -5,7 +5,8 @@ To a critic an observation is its inputs; for Q they hold the action's features 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,9 +15,12 @@ from torch import Tensor
 from pgcli.agents.network import Mlp
 from pgcli.agents.optimizers import Optimizer
 from pgcli.config.schema import CriticConfig, OptimizerName
+from pgcli.parallel import ordered
 from pgcli.streams import Purpose, generator
 
 ROWS = 8192  # rows per forward pass
+
+Work = Callable[[], None]
 
 
 class Critic:
@@ -43,7 +47,7 @@ class Critic:
         self.optimizer = Optimizer(OptimizerName["adam"], self.theta)
         self.mean = torch.zeros(len(seeds), device=device)
         self.std = torch.ones(len(seeds), device=device)
-        self._config, self._horizon, self._seeds, self._fit_stream = config, horizon, seeds, fit
+        self._config, self._horizon, self._seeds, self._stream = config, horizon, seeds, fit
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that a fit changes; live, not copies."""
@@ -52,87 +56,66 @@ class Critic:
 
     def along(self, obs: Tensor, mask: Tensor) -> Tensor:
         """V(s_t) [S, N, T] for obs [S, N, T, D], zero where the mask is not set."""
-        rows, valid = packed(mask)
-        value = torch.zeros_like(obs[..., 0])
-        value[mask] = self._evaluate(self._inputs(obs, rows))[valid]
-        return value
+        step = torch.arange(obs.shape[2], device=obs.device).expand(mask.shape)
+        x = self._with_time(obs, step).flatten(1, 2)
+        return self._evaluate(x).reshape(mask.shape) * mask
 
     def after(self, final_obs: Tensor, length: Tensor) -> Tensor:
         """V(final_obs) [S, N] for final_obs [S, N, D], reached at time length [S, N]."""
         return self._evaluate(self._with_time(final_obs, length))
 
-    def fit(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: int) -> None:
-        """Regress V on targets [S, N, T] at the real steps.
+    def fits(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: int) -> list[Work]:
+        """To regress V on targets [S, N, T] at the real steps: what is to be done, seed by seed.
 
-        Minibatches are drawn per seed from its own stream and its own steps, so a seed fits as it
-        would alone.
+        A seed's minibatches are drawn from its own stream and its own steps.
         """
-        rows, valid = packed(mask)
-        x, y = self._inputs(obs, rows), target.flatten(1).gather(1, rows).to(obs.dtype)
-        self._rescale(y, valid.to(y.dtype))
-        y = (y - self.mean[:, None]) / self.std[:, None]
-        seed = torch.arange(len(y), device=y.device).unsqueeze(1)
-        for index, real in self._minibatches(valid.sum(1).tolist(), iteration):
-            trace = self.net.trace(self.theta, x[seed, index])
-            error = (trace.out.squeeze(-1) - y[seed, index]) * real
-            mean_square = 2.0 * error / real.sum(1, keepdim=True).clamp(min=1)  # its derivative
-            gradient = self.net.gradient(self.theta, trace, mean_square.unsqueeze(-1))
-            self.optimizer.step(gradient, self._config.lr)
+        return [
+            partial(self._fit, s, obs[s], mask[s], target[s], generator(seed, iteration, self._stream))
+            for s, seed in enumerate(self._seeds)
+        ]
+
+    def _fit(
+        self, s: int, obs: Tensor, mask: Tensor, target: Tensor, rng: np.random.Generator
+    ) -> None:
+        """Of seed s, from obs [N, T, D], mask and target [N, T]."""
+        own = slice(s, s + 1)
+        theta = self.theta[own]
+        x = self._with_time(obs[mask], mask.nonzero()[:, 1]).unsqueeze(0)  # [1, M, ·]
+        y = target[mask].to(obs.dtype).unsqueeze(0)
+        self._rescale(own, y)
+        y = (y - self.mean[own]) / self.std[own]
+        for _ in range(self._config.epochs):
+            order = torch.from_numpy(rng.permutation(y.shape[1])).to(y.device)
+            parts = (z[:, order].tensor_split(self._config.minibatches, 1) for z in (x, y))
+            for x_part, y_part in zip(*parts, strict=True):
+                if y_part.numel():
+                    trace = self.net.trace(theta, x_part)
+                    error = trace.out - y_part.unsqueeze(-1)
+                    delta = 2.0 * error / y_part.numel()  # of the mean square
+                    gradient = self.net.gradient(theta, trace, delta)
+                    self.optimizer.step(gradient, self._config.lr, own)
 
     def _evaluate(self, x: Tensor) -> Tensor:
-        out = torch.cat([self.net.forward(self.theta, c) for c in x.split(ROWS, 1)], 1)
-        return out.squeeze(-1) * self.std[:, None] + self.mean[:, None]
-
-    def _inputs(self, obs: Tensor, rows: Tensor) -> Tensor:
-        """Network inputs [S, M, ·] of the steps `rows` [S, M] of obs [S, N, T, D]."""
-        seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
-        return self._with_time(obs.flatten(1, 2)[seed, rows], rows % obs.shape[2])
+        parts = ordered(lambda part: self.net.forward(self.theta, part), x.split(ROWS, 1))
+        return torch.cat(list(parts), 1).squeeze(-1) * self.std[:, None] + self.mean[:, None]
 
     def _with_time(self, obs: Tensor, step: Tensor) -> Tensor:
         if not self._config.time_input:
             return obs
         return torch.cat([obs, (step / self._horizon).unsqueeze(-1).to(obs.dtype)], -1)
 
-    def _rescale(self, y: Tensor, real: Tensor) -> None:
-        """Let mean and std [S] follow the targets y [S, M], leaving V as it is."""
-        count = real.sum(1).clamp(min=1)
-        mean = (y * real).sum(1) / count
-        centred = (y - mean[:, None]) * real
-        std = (centred.square().sum(1) / count).sqrt().clamp(min=1e-3)
-        weight, bias = self.net.unpack(self.theta)[-1]
-        weight *= (self.std / std)[:, None, None]
-        bias *= (self.std / std)[:, None, None]
-        bias += ((self.mean - mean) / std)[:, None, None]
-        self.mean.copy_(mean)
-        self.std.copy_(std)
-
-    def _minibatches(self, counts: list[int], iteration: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(index [S, B], real [S, B]): each seed's steps shuffled and cut into equal parts."""
-        rngs = [generator(seed, iteration, self._fit_stream) for seed in self._seeds]
-        for _ in range(self._config.epochs):
-            parts = [
-                np.array_split(rng.permutation(count), self._config.minibatches)
-                for rng, count in zip(rngs, counts, strict=True)
-            ]
-            for part in zip(*parts, strict=True):
-                size = max(len(p) for p in part)
-                if size:
-                    index = np.stack([np.pad(p, (0, size - len(p))) for p in part])
-                    real = np.stack([np.arange(size) < len(p) for p in part])
-                    yield (
-                        torch.from_numpy(index).to(self.theta.device),
-                        torch.from_numpy(real).to(self.theta),
-                    )
-
-
-def packed(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The real steps of each seed, first to last: rows [S, M] into N·T, and which are valid."""
-    flat = mask.flatten(1)
-    count = flat.sum(1)
-    valid = torch.arange(int(count.max()), device=mask.device) < count.unsqueeze(1)
-    rows = torch.zeros_like(valid, dtype=torch.int64)
-    rows[valid] = flat.nonzero()[:, 1]
-    return rows, valid
+    def _rescale(self, own: slice, y: Tensor) -> None:
+        """Let mean and std of the seed `own` follow the targets y [1, M], leaving V as it is."""
+        if not y.numel():
+            return
+        mean = y.mean(1)
+        std = y.std(1, correction=0).clamp(min=1e-3)
+        weight, bias = self.net.unpack(self.theta[own])[-1]
+        weight *= self.std[own] / std
+        bias *= self.std[own] / std
+        bias += (self.mean[own] - mean) / std
+        self.mean[own] = mean
+        self.std[own] = std
 
 
 class LinearCritic:
@@ -165,8 +148,11 @@ class LinearCritic:
         """V(final_obs) [S, N], reached at time length [S, N]."""
         return self._evaluate(final_obs, length)
 
-    def fit(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: int) -> None:
-        """Least squares of the targets [S, N, T] at the real steps."""
+    def fits(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: int) -> list[Work]:
+        """Least squares of the targets [S, N, T] at the real steps: what is to be done."""
+        return [partial(self._fit, obs, mask, target)]
+
+    def _fit(self, obs: Tensor, mask: Tensor, target: Tensor) -> None:
         time = torch.arange(obs.shape[2], device=obs.device).expand(mask.shape)
         x = (self._features(obs, time) * mask.unsqueeze(-1)).flatten(1, 2)  # [S, M, F]
         gram = x.mT @ x

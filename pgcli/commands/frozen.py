@@ -31,6 +31,7 @@ from pgcli.estimators.phi import Episodes
 from pgcli.estimators.returns import reward_to_go
 from pgcli.gradients.exact import Solution, action_probabilities
 from pgcli.gradients.trajectory import log_probs
+from pgcli.parallel import started
 from pgcli.runs import checkpoint
 from pgcli.streams import Purpose, generator
 
@@ -189,7 +190,7 @@ class Critics:
             target = reward_to_go(batch.rew, config.gamma)
             for name, critic in self._fitted.items():
                 obs = frozen.pairs(batch.obs, batch.act) if name == "q" else batch.obs
-                critic.fit(obs, batch.mask, target, FIT)
+                started(critic.fits(obs, batch.mask, target, FIT))()
 
     @staticmethod
     def kinds(config: EstimatorConfig) -> set[str]:

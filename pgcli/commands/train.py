@@ -61,6 +61,7 @@ def run(config: TrainConfig, directory: Path) -> None:
             batch = batch.to(device)
             returns = (batch.rew - config.env.reward_shift * batch.mask).sum(-1)  # [S, N]
 
+            record = metrics.rollout(batch, returns)
             episodes = Episodes(batch.rew, batch.mask, batch.truncated)
             if "value" in critics:
                 value = critics["value"].along(batch.obs, batch.mask)
@@ -69,6 +70,18 @@ def run(config: TrainConfig, directory: Path) -> None:
             if "q" in critics:
                 pairs = state_actions(policy, batch)
                 episodes = replace(episodes, q=critics["q"].along(pairs, batch.mask))
+
+            # Critics learn beside the policy: what serves this batch has not seen it.
+            work = []
+            if "value" in critics:
+                target = estimator.value_target(config.estimator, config.critic.target, episodes)
+                record |= metrics.critic("critic", value, target, batch.mask)
+                work += critics["value"].fits(batch.obs, batch.mask, target, tally.iteration)
+            if "q" in critics:
+                target = estimator.q_target(config.estimator, config.critic.target, episodes)
+                record |= metrics.critic("q_critic", episodes.q, target, batch.mask)
+                work += critics["q"].fits(pairs, batch.mask, target, tally.iteration)
+            fitted = parallel.started(work)
 
             if config.off_policy:
                 source_logp = log_probs(policy, source, batch, changed)
@@ -94,8 +107,7 @@ def run(config: TrainConfig, directory: Path) -> None:
             noise.update(first)
             tally.add(returns.cpu().numpy(), batch.length.cpu().numpy())
 
-            record = {
-                **metrics.rollout(batch, returns),
+            record |= {
                 **metrics.gradient(first, noise, batch.episodes),
                 "policy/entropy": entropy,
                 "policy/kl": metrics.mean_kl(policy, old_theta, learner.theta, batch),
@@ -110,15 +122,7 @@ def run(config: TrainConfig, directory: Path) -> None:
                     weight = exponentiated(log_prefix(log_ratio), batch.mask).weight * weight
                 scores = gradient_sums(policy, target_theta, batch, weight)
                 record |= metrics.score(measure(scores))
-            # Critics come last: a baseline must not have seen the batch that it serves.
-            if "value" in critics:
-                target = estimator.value_target(config.estimator, config.critic.target, episodes)
-                record |= metrics.critic("critic", value, target, batch.mask)
-                critics["value"].fit(batch.obs, batch.mask, target, tally.iteration)
-            if "q" in critics:
-                target = estimator.q_target(config.estimator, config.critic.target, episodes)
-                record |= metrics.critic("q_critic", episodes.q, target, batch.mask)
-                critics["q"].fit(pairs, batch.mask, target, tally.iteration)
+            fitted()
             for name, one in critics.items():
                 for tensor in one.state().values():
                     check_finite(tensor, f"the {name} critic", tally, seeds, "critic.lr")

@@ -8,6 +8,7 @@ import torch
 from settings import train_config
 
 from pgcli.agents.critic import Critic, LinearCritic
+from pgcli.parallel import started
 
 
 def settings(**changes):
@@ -30,7 +31,7 @@ def make(seeds, **changes):
 def test_values_are_zero_where_padded_and_right_elsewhere():
     critic = make([0, 1])
     obs, mask, target = data()
-    critic.fit(obs, mask, target, 0)
+    started(critic.fits(obs, mask, target, 0))()
     found = critic.along(obs, mask)
     assert not found[~mask].any()
     time = torch.arange(6).expand(2, 3, 6) / 6
@@ -44,8 +45,8 @@ def test_a_seed_fits_alone_as_beside_others():
     both, one = make([0, 1]), make([1])
     obs, mask, target = data()
     for iteration in range(3):
-        both.fit(obs, mask, target, iteration)
-        one.fit(obs[1:], mask[1:], target[1:], iteration)
+        started(both.fits(obs, mask, target, iteration))()
+        started(one.fits(obs[1:], mask[1:], target[1:], iteration))()
     torch.testing.assert_close(both.theta[1:], one.theta, rtol=1e-4, atol=1e-5)
     a = both.along(obs, mask)[1:]
     b = one.along(obs[1:], mask[1:])
@@ -57,8 +58,8 @@ def test_a_new_scale_of_the_targets_leaves_v_unchanged():
     critic = make([0, 1])
     obs, mask, target = data()
     before = critic.along(obs, mask)
-    rows = target.flatten(1).float()
-    critic._rescale(rows, mask.flatten(1).float())
+    for seed in range(2):
+        critic._rescale(slice(seed, seed + 1), target[seed][mask[seed]].float().unsqueeze(0))
     assert critic.mean[0] > 50
     torch.testing.assert_close(critic.along(obs, mask), before,
                                rtol=1e-4, atol=1e-4)  # fmt: skip
@@ -75,7 +76,7 @@ def test_fitting_reduces_the_error(time_input):
 
     first = error()
     for iteration in range(300):
-        critic.fit(obs, mask, target, iteration)
+        started(critic.fits(obs, mask, target, iteration))()
     assert error() < 0.05 * first
     assert np.isfinite(critic.theta.detach().numpy()).all()
 
@@ -86,7 +87,7 @@ def test_linear_critic_solves_least_squares():
     time = torch.arange(6).expand(2, 3, 6) / 6
     truth = 3 * obs[..., 0].double() - obs[..., 1].double() ** 2 + 5 * time + 2
     assert not critic.along(obs, mask).any()
-    critic.fit(obs, mask, truth * mask, 0)
+    started(critic.fits(obs, mask, truth * mask, 0))()
     found = critic.along(obs, mask)
     torch.testing.assert_close(found[mask], truth[mask].float(), rtol=5e-3, atol=5e-3)
     assert not found[~mask].any()
@@ -101,11 +102,11 @@ def test_a_linear_critic_does_not_depend_on_units():
     target = (100 + 50 * time + 30 * time**3).double() * mask
     for scale in (1e-2, 1.0, 1e2):
         critic = LinearCritic(4, 6, 1, torch.device("cpu"))
-        critic.fit(scale * obs, mask, target, 0)
+        started(critic.fits(scale * obs, mask, target, 0))()
         error = (critic.along(scale * obs, mask) - target)[mask]
         assert error.abs().max() < 0.5
     timeless = LinearCritic(4, 6, 1, torch.device("cpu"), time_input=False)
-    timeless.fit(0 * obs, mask, target, 0)
+    started(timeless.fits(0 * obs, mask, target, 0))()
     mean = target[mask].mean().float()
     torch.testing.assert_close(
         timeless.along(0 * obs, mask)[mask], mean.expand(mask.sum()), rtol=1e-3, atol=0

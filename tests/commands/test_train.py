@@ -19,6 +19,7 @@ from pgcli.environments.rollout import Quota, collect
 from pgcli.errors import ConfigError
 from pgcli.estimators.estimator import q_target
 from pgcli.estimators.phi import Episodes
+from pgcli.parallel import started
 from pgcli.runs import checkpoint
 
 SHORT = ("iterations=2", "batch_size=6", "policy.hidden=[8]", "critic.hidden=[8]")
@@ -160,7 +161,7 @@ def test_an_iteration_replayed_by_hand(behaviour, tmp_path):
             rate = 0.01 * (1 - iteration / 2)
             theta = theta + rate * torch.autograd.grad(surrogate, at)[0]
         target = batch.rew.flip(-1).cumsum(-1).flip(-1) * batch.mask
-        critic.fit(batch.obs, batch.mask, target, iteration + 1)
+        started(critic.fits(batch.obs, batch.mask, target, iteration))()
     np.testing.assert_allclose(found["theta"], theta.numpy(), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found["value/theta"], critic.theta.detach().numpy(), rtol=1e-4,
                                atol=1e-5)  # fmt: skip
