@@ -18,7 +18,7 @@ from pgcli.config.schema import CriticConfig, OptimizerName
 from pgcli.parallel import ordered
 from pgcli.streams import Purpose, generator
 
-ROWS = 8192  # rows per forward pass
+ROWS = 8192  # per forward pass, of all seeds
 
 Work = Callable[[], None]
 
@@ -70,7 +70,9 @@ class Critic:
         A seed's minibatches are drawn from its own stream and its own steps.
         """
         return [
-            partial(self._fit, s, obs[s], mask[s], target[s], generator(seed, iteration, self._stream))
+            partial(
+                self._fit, s, obs[s], mask[s], target[s], generator(seed, iteration, self._stream)
+            )
             for s, seed in enumerate(self._seeds)
         ]
 
@@ -96,7 +98,9 @@ class Critic:
                     self.optimizer.step(gradient, self._config.lr, own)
 
     def _evaluate(self, x: Tensor) -> Tensor:
-        parts = ordered(lambda part: self.net.forward(self.theta, part), x.split(ROWS, 1))
+        parts = ordered(
+            lambda part: self.net.forward(self.theta, part), x.split(max(1, ROWS // len(x)), 1)
+        )
         return torch.cat(list(parts), 1).squeeze(-1) * self.std[:, None] + self.mean[:, None]
 
     def _with_time(self, obs: Tensor, step: Tensor) -> Tensor:

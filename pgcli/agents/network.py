@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+
 class Activation(NamedTuple):
     """σ, elementwise."""
 

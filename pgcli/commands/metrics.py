@@ -88,10 +88,12 @@ def mean_kl(
     `changed`: of the behaviour made from π_p instead.
     """
     count, ends = batch.steps.unsqueeze(1), batch.length.cumsum(1)
-    most = min(KL_STEPS, int(count.max()))
-    chosen = torch.arange(most, device=ends.device) * count // most  # [S, most]
+    most = count.clamp(max=KL_STEPS)  # [S, 1]
+    i = torch.arange(int(most.max()), device=ends.device)
+    chosen = (i * count // most).minimum(count - 1)  # [S, i]
     episode = torch.searchsorted(ends, chosen, right=True)
     step = chosen - (ends - batch.length).gather(1, episode)
     seed = torch.arange(len(ends), device=ends.device).unsqueeze(1)
     pieces = batch.obs[seed, episode, step].split(KL_STEPS // 2, 1)
-    return torch.cat(list(ordered(lambda obs: policy.kl(p, q, obs, changed), pieces)), 1).mean(1)
+    found = torch.cat(list(ordered(lambda obs: policy.kl(p, q, obs, changed), pieces)), 1)
+    return (found * (i < most)).sum(1) / most.squeeze(1)

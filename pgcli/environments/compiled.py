@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -25,14 +24,25 @@ Array = np.ndarray
 BLOCK = 16  # slots that one core plays in lockstep: their activations stay in its first cache
 WIDEST = 128  # units; from there on a matrix product of NumPy's is worth its calls
 
-compiled: Callable[..., Any] = partial(njit, cache=True, nogil=True, error_model="numpy")
-# Where no result is compared bit for bit with another program's, sums may be reordered.
-fast = partial(compiled, fastmath={"reassoc", "contract", "arcp", "nsz"})
+Function = TypeVar("Function", bound=Callable[..., Any])
+REORDERED = {"reassoc", "contract", "arcp", "nsz"}  # what LLVM may do to arithmetic
+
+
+def compiled(function: Function) -> Function:
+    """Compile, every operation as it is written."""
+    return cast(Function, njit(function, cache=True, nogil=True, error_model="numpy"))
+
+
+def reordered(function: Function) -> Function:
+    """Compile where the order of a sum does not matter, so that it runs on whole vectors."""
+    made = njit(function, cache=True, nogil=True, error_model="numpy", fastmath=REORDERED)
+    return cast(Function, made)
+
 
 CARTPOLE, ACROBOT, MOUNTAIN_CAR, PENDULUM = range(4)
 
 
-@compiled()
+@compiled
 def cartpole(state: Array, e: int, act: float) -> tuple[float, bool]:
     """A pole on a cart: state[e] = (x, ẋ, θ, θ̇) after one Euler step of 0.02 s.
 
@@ -51,7 +61,7 @@ def cartpole(state: Array, e: int, act: float) -> tuple[float, bool]:
     return 1.0, abs(x) > 2.4 or abs(angle) > 12 * 2 * math.pi / 360
 
 
-@compiled()
+@compiled
 def links(
     one: float, two: float, spin1: float, spin2: float, torque: float
 ) -> tuple[float, float, float, float]:
@@ -73,7 +83,7 @@ def links(
     return spin1, spin2, -(d2 * push2 + phi1) / d1, push2
 
 
-@compiled()
+@compiled
 def wrapped(angle: float) -> float:
     """The same angle in [-π, π]."""
     while angle > math.pi:
@@ -83,7 +93,7 @@ def wrapped(angle: float) -> float:
     return angle
 
 
-@compiled()
+@compiled
 def acrobot(state: Array, e: int, act: float) -> tuple[float, bool]:
     """Two links, a torque at their joint: state[e] after a Runge-Kutta step of 0.2 s."""
     tau, torque = 0.2, act - 1.0
@@ -103,7 +113,7 @@ def acrobot(state: Array, e: int, act: float) -> tuple[float, bool]:
     return (0.0 if high else -1.0), high
 
 
-@compiled()
+@compiled
 def mountain_car(state: Array, e: int, act: float) -> tuple[float, bool]:
     """A car too weak for the hill: state[e] = (position, velocity) a step on. Moore 1990."""
     speed = state[e, 1] + (act - 1.0) * 0.001 - 0.0025 * math.cos(3 * state[e, 0])
@@ -115,7 +125,7 @@ def mountain_car(state: Array, e: int, act: float) -> tuple[float, bool]:
     return -1.0, place >= 0.5 and speed >= 0.0
 
 
-@compiled()
+@compiled
 def pendulum(state: Array, e: int, act: float) -> tuple[float, bool]:
     """Swing-up: state[e] = (θ, θ̇), 0.05 s on; `act` in units of the largest torque, 2 N m."""
     angle, spin = state[e, 0], state[e, 1]
@@ -127,7 +137,7 @@ def pendulum(state: Array, e: int, act: float) -> tuple[float, bool]:
     return -cost, False
 
 
-@compiled()
+@compiled
 def advance(model: int, state: Array, e: int, act: float) -> tuple[float, bool]:
     """One step of state[e]; its reward, and whether it terminated."""
     if model == CARTPOLE:
@@ -139,7 +149,7 @@ def advance(model: int, state: Array, e: int, act: float) -> tuple[float, bool]:
     return pendulum(state, e, act)
 
 
-@compiled()
+@compiled
 def observe(model: int, state: Array, obs: Array, e: int, r: int) -> None:
     """The observation of state[e], into obs[e, r]."""
     if model == ACROBOT:
@@ -164,10 +174,8 @@ class Slots(NamedTuple):
     used: Array  # [E]: how many of them are used up
 
 
-@compiled()
-def turn(
-    model: int, limit: int, slots: Slots, e: int, act: float
-) -> tuple[float, bool, bool]:
+@compiled
+def turn(model: int, limit: int, slots: Slots, e: int, act: float) -> tuple[float, bool, bool]:
     """One row of slot e, NEXT_STEP: after an episode's end the action is ignored and it resets."""
     if slots.ended[e]:
         for i in range(slots.state.shape[1]):
@@ -183,7 +191,7 @@ def turn(
     return rew, terminated, truncated
 
 
-@compiled()
+@compiled
 def step_all(
     model: int, limit: int, slots: Slots, act: Array, active: Array, obs: Array, rew: Array,
     terminated: Array, truncated: Array,
@@ -195,14 +203,14 @@ def step_all(
             observe(model, slots.state, obs, e, 0)
 
 
-@compiled()
+@compiled
 def observe_all(model: int, slots: Slots, obs: Array) -> None:
     """The observations of all slots, into obs [E, 1, D]."""
     for e in range(len(obs)):
         observe(model, slots.state, obs, e, 0)
 
 
-@fast()
+@reordered
 def affine(x: Array, weight: Array, bias: Array, y: Array, n: int) -> None:
     """y = x W + b for the first n rows, and for some more: y must have room for them.
 
@@ -249,7 +257,7 @@ P, Q = lambert(13)  # 8e-7 from tanh at most, as far as FARTHEST
 FARTHEST = np.float32(9.0)  # where 1 - tanh is 3e-8
 
 
-@fast()
+@reordered
 def tanh(x: Array) -> None:
     """In place, for x [n]."""
     for i in range(len(x)):
@@ -262,14 +270,14 @@ def tanh(x: Array) -> None:
         x[i] = v * p / q
 
 
-@fast()
+@reordered
 def relu(x: Array) -> None:
     """In place, for x [n]."""
     for i in range(len(x)):
         x[i] = x[i] if x[i] > 0 else np.float32(0)
 
 
-@fast()
+@reordered
 def outputs(x: Array, y: Array, n: int, sizes: Array, weights: Array, rectified: bool) -> Array:
     """The network's outputs for the first n rows of x; x and y are room for its layers."""
     at = 0
@@ -289,7 +297,7 @@ def outputs(x: Array, y: Array, n: int, sizes: Array, weights: Array, rectified:
     return x
 
 
-@compiled()
+@compiled
 def play(
     model: int, limit: int, slots: Slots, sizes: Array, weights: Array, rectified: bool,
     spread: Array, noise: Array, first: int, last: int, left: Array, film: Film, row: int,
@@ -394,6 +402,7 @@ class CompiledEngine(Base):
         self._terminated, self._truncated = np.zeros((2, num_envs), bool)
 
     def reset(self, seeds: Sequence[int]) -> Array:
+        """Start anew in every slot, seeded: obs [E, D]."""
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
         self._slots.age[:], self._slots.ended[:] = 0, False
         self._slots.used[:] = self._slots.fresh.shape[1]  # what an earlier seed drew is void
@@ -403,6 +412,7 @@ class CompiledEngine(Base):
         return self._obs[:, 0]
 
     def step(self, act: Array, active: Array) -> Step:
+        """A row of every active slot: obs [E, D], rew, terminated, truncated [E]."""
         self._stock((active & self._slots.ended).astype(np.int64))
         step_all(
             self._model.code, self.max_episode_steps, self._slots, act.reshape(len(act)), active,
@@ -431,19 +441,18 @@ class CompiledEngine(Base):
         def piece(first: int) -> int:
             seed, k = divmod(first, slots)
             last = min(first + size, (seed + 1) * slots)
-            return int(
-                play(
-                    self._model.code, self.max_episode_steps, self._slots, network.sizes,
-                    network.weights[seed], network.activation == "relu", network.spread[seed],
-                    np.ascontiguousarray(noise[:, seed, k : k + last - first]),
-                    first, last, left, film, row,
-                )  # fmt: skip
-            )
+            drawn = np.ascontiguousarray(noise[:, seed, k : k + last - first])
+            found = play(
+                self._model.code, self.max_episode_steps, self._slots, network.sizes,
+                network.weights[seed], network.activation == "relu", network.spread[seed], drawn,
+                first, last, left, film, row,
+            )  # fmt: skip
+            return int(found)
 
         return max(ordered(piece, firsts))
 
     def close(self) -> None:
-        pass
+        """Nothing is held."""
 
     def _stock(self, resets: Array) -> None:
         """Draw initial states ahead, so that slot e can be reset resets[e] times."""

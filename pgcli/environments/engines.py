@@ -347,7 +347,7 @@ def check_environment(config: EnvConfig) -> None:
 
 def _check_compiled(config: EnvConfig) -> None:
     if compiled_model(config) is None:
-        allowed = "compiled are CartPole, Acrobot, MountainCar and Pendulum without env.kwargs: auto"
+        allowed = "only CartPole, Acrobot, MountainCar and Pendulum, without env.kwargs"
         raise ConfigError("env.engine", "compiled", allowed)
     if importlib.util.find_spec("numba") is None:
         raise ConfigError("env.engine", "compiled", "numba is not installed: extra `fast`")
@@ -400,6 +400,7 @@ def _spec(env_id: str) -> EnvSpec:
 
 
 def maker(config: EnvConfig) -> Callable[[], gym.Env[Any, Any]]:
+    """What makes the environment; it may be sent to another process."""
     mujoco = "mujoco" in str(_spec(config.id).entry_point)
 
     def make() -> gym.Env[Any, Any]:

@@ -121,10 +121,7 @@ def collect(
         plan = _StepPlan(len(seeds), slots, quota.steps or 0)
     tape = _Tape(engine)
     tape.film.obs[:, 0] = engine.reset(_slot_seeds(seeds, iteration, slots))
-    network = actor.network() if isinstance(actor, NetworkActor) else None
-    if network is not None and isinstance(engine, PlayingEngine) and engine.plays(network):
-        _play(engine, actor, network, plan, tape)
-    else:
+    if not _play(engine, actor, plan, tape):
         _step(engine, actor, plan, tape, (len(seeds), slots, engine.obs_dim))
     return tape.cut(plan.episodes(), len(seeds), reward_shift)
 
@@ -145,10 +142,13 @@ def _step(
             return
 
 
-def _play(
-    engine: PlayingEngine, actor: NetworkActor, network: Network, plan: _Plan, tape: _Tape
-) -> None:
-    """Let the engine play many rows at a time."""
+def _play(engine: Engine, actor: Actor, plan: _Plan, tape: _Tape) -> bool:
+    """Let the engine play many rows at a time; whether it can."""
+    if not (isinstance(engine, PlayingEngine) and isinstance(actor, NetworkActor)):
+        return False
+    network = actor.network()
+    if network is None or not engine.plays(network):
+        return False
     start = 0
     while True:
         noise = actor.noise()
@@ -158,7 +158,7 @@ def _play(
         done = film.terminated[:, window] | film.truncated[:, window]
         for row in done.any(0).nonzero()[0].tolist():
             if plan.finished(start + row, done[:, row]):
-                return
+                return True
         start += rows
 
 

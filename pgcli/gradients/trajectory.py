@@ -258,7 +258,8 @@ def log_probs(
                 return policy.log_prob(theta, *rows)
             return policy.behaviour_log_prob(theta, *rows, behaviour)
 
-    obs, act = (x.flatten(1, 2).split(CHUNK_STEPS, 1) for x in (batch.obs, batch.act))
+    rows = max(1, CHUNK_STEPS // len(batch.obs))
+    obs, act = (x.flatten(1, 2).split(rows, 1) for x in (batch.obs, batch.act))
     found = list(ordered(log_prob, zip(obs, act, strict=True)))
     return torch.cat(found, 1).reshape(batch.mask.shape).double() * batch.mask
 

@@ -1,6 +1,7 @@
 """Optimisers, schedules and clipping, against what they say."""
 
 import math
+
 import pytest
 import torch
 from settings import train_config

@@ -189,9 +189,34 @@ def test_q_is_told_the_action_and_follows_its_own_targets():
     )
 
 
-def test_one_seed_among_several_trains_as_alone(tmp_path):
-    """Acrobot is seeded slot by slot, so the episodes are the same, and so is what is learned."""
-    both, _ = train(tmp_path / "both", "env=Acrobot-v1", "env.max_episode_steps=60", "seeds=2")
-    alone, _ = train(tmp_path / "alone", "env=Acrobot-v1", "env.max_episode_steps=60", "seed=1")
-    for tag in ("rollout/ep_rew_mean", "gradient/norm", "gradient/trace_cov", "policy/kl"):
-        np.testing.assert_allclose(both[tag][both["seed"] == 1], alone[tag], rtol=1e-3)
+@pytest.mark.parametrize("estimator", ["rtg", "rtg_value"])
+@pytest.mark.parametrize("env", [("env=CartPole-v1",), ("env=Acrobot-v1",),
+                                 ("env=CartPole-v1", "env.engine=sync"),
+                                 ("env=FrozenLake-v1", "policy=tabular")],
+                         ids=" ".join)  # fmt: skip
+def test_several_seeds_train_as_each_alone(env, estimator, tmp_path):
+    """Where an engine seeds slot by slot, the episodes are the same, and so is what is learned."""
+    settings = (f"estimator={estimator}", *env, "env.max_episode_steps=60", "iterations=4")
+    together, _ = train(tmp_path / "together", *settings, "seed=3", "seeds=3")
+    for seed in (3, 4, 5):
+        alone, _ = train(tmp_path / f"{seed}", *settings, f"seed={seed}")
+        own = together["seed"] == seed
+        for tag in ("rollout/ep_rew_mean", "rollout/ep_len_mean"):
+            np.testing.assert_array_equal(together[tag][own], alone[tag])
+        for tag in ("gradient/norm", "gradient/trace_cov", "policy/kl", "policy/entropy"):
+            np.testing.assert_allclose(together[tag][own], alone[tag], rtol=1e-3, atol=1e-9)
+
+
+def test_seeds_of_an_engine_with_one_generator_are_as_good_as_separate_runs(tmp_path):
+    """The native CartPole takes one seed for all: other episodes, of the same distribution."""
+    settings = ("env.engine=native", "iterations=12", "batch_size=8", "optimizer.lr=0.01")
+    together, _ = train(tmp_path / "together", *settings, "seeds=24")
+    alone = [train(tmp_path / f"{i}", *settings, f"seed={100 + i}")[0] for i in range(24)]
+    for tag in ("rollout/ep_len_mean", "policy/entropy", "gradient/norm"):
+        for iteration in (0, 5, 11):
+            a = together[tag][24 * iteration : 24 * (iteration + 1)]
+            b = np.array([one[tag][iteration] for one in alone])
+            error = np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 24)
+            assert abs(a.mean() - b.mean()) < 4 * error, (tag, iteration)
+    first = together["rollout/ep_len_mean"][:24]
+    assert len(np.unique(first)) > 12  # and none is another's copy
