@@ -7,7 +7,7 @@ import pgcli
 
 ROOT = Path(pgcli.__file__).parent
 FLOORS = [  # each may import from its own and from lower ones
-    {"errors", "streams", "parallel", "interrupts", "config.schema"},
+    {"errors", "streams", "parallel", "interrupts", "kernels", "config.schema"},
     {"estimators", "analysis"},
     {"agents", "environments"},
     {"gradients"},

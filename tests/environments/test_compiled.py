@@ -17,6 +17,7 @@ from pgcli.environments.engines import check_environment, choose_engine, open_en
 from pgcli.environments.rollout import Quota, collect
 from pgcli.errors import ConfigError
 
+kernels = pytest.importorskip("pgcli.kernels")
 compiled = pytest.importorskip("pgcli.environments.compiled")
 
 IDS = ["CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1"]
@@ -75,8 +76,8 @@ def test_one_step_from_anywhere_is_gymnasiums(env_id):
             if hasattr(env, "steps_beyond_terminated"):
                 env.steps_beyond_terminated = None
             seen, rew, terminated, _, _ = env.step(act)
-        found = compiled.advance(model.code, state, 0, float(act))
-        compiled.observe(model.code, state, obs, 0, 0)
+        found = kernels.advance(model.code, state, 0, float(act))
+        kernels.observe(model.code, state, obs, 0, 0)
         np.testing.assert_allclose(state[0], np.array(env.state, float), rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(obs[0, 0], seen, rtol=1e-6, atol=1e-6)
         assert found[0] == pytest.approx(rew, rel=1e-12)
@@ -138,22 +139,24 @@ def test_every_policy_plays_as_on_gymnasiums_environments(override):
 def test_tanh_is_tanh():
     x = np.linspace(-20, 20, 1_000_001, dtype=np.float32)
     found = x.copy()
-    compiled.tanh(found)
+    kernels.tanh(found)
     assert np.abs(found - np.tanh(x.astype(float))).max() < 1e-6
     small = np.float32(10.0) ** np.arange(-30, -2, dtype=np.float32)
     found = small.copy()
-    compiled.tanh(found)
+    kernels.tanh(found)
     np.testing.assert_allclose(found, small, rtol=1e-4)
 
 
 def test_the_network_is_the_matrix_product():
     rng = np.random.default_rng(0)
-    for inputs, outs, rows in [(4, 64, 5), (7, 3, 16), (1, 1, 1), (6, 2, 2)]:
-        x = rng.normal(size=(20, inputs)).astype(np.float32)
-        w, b = (rng.normal(size=s).astype(np.float32) for s in ((inputs, outs), outs))
-        y = np.full((20, outs), np.nan, np.float32)
-        compiled.affine(x, w, b, y, rows)
-        np.testing.assert_allclose(y[:rows], x[:rows] @ w + b, rtol=1e-5, atol=1e-5)
+    wide = kernels.WIDEST
+    for inputs, outs, rows in [(4, 64, 5), (7, 3, 16), (1, 1, 1), (6, 128, 2), (128, 5, 4)]:
+        x, w, y = (np.full((r, wide), np.nan, np.float32) for r in (20, inputs + 1, 20))
+        x[:, :inputs] = rng.normal(size=(20, inputs))
+        w[:, :outs] = rng.normal(size=(inputs + 1, outs))
+        kernels.affine(x.ravel(), w.ravel(), y.ravel(), rows, inputs, outs)
+        expected = x[:rows, :inputs] @ w[:inputs, :outs] + w[inputs, :outs]
+        np.testing.assert_allclose(y[:rows, :outs], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_auto_takes_it_only_where_nothing_is_changed(monkeypatch):
