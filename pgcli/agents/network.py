@@ -16,23 +16,31 @@ from torch import Tensor
 
 
 class Activation(NamedTuple):
-    """σ, elementwise."""
+    """σ, elementwise. What ends in an underscore overwrites its first argument."""
 
     forward: Callable[[Tensor], Tensor]
-    backward: Callable[[Tensor, Tensor], Tensor]  # of (∂f/∂σ(z), σ(z)): ∂f/∂z
+    forward_: Callable[[Tensor], Tensor]
+    backward_: Callable[[Tensor, Tensor], Tensor]  # of (∂f/∂σ(z), σ(z)): ∂f/∂z
     numpy: Callable[..., np.ndarray]
 
 
+def _tanh_backward_(delta: Tensor, y: Tensor) -> Tensor:
+    found: Tensor = torch.ops.aten.tanh_backward.grad_input(delta, y, grad_input=delta)
+    return found
+
+
 ACTIVATIONS = {
-    "tanh": Activation(torch.tanh, torch.ops.aten.tanh_backward, np.tanh),
+    "tanh": Activation(torch.tanh, torch.tanh_, _tanh_backward_, np.tanh),
     "relu": Activation(
         torch.relu,
-        lambda delta, y: delta * (y > 0),
+        torch.relu_,
+        lambda delta, y: delta.mul_(y > 0),
         lambda x, out: np.maximum(x, 0.0, out=out),
     ),
     "elu": Activation(
         torch.nn.functional.elu,
-        lambda delta, y: delta * (y.clamp(max=0.0) + 1.0),
+        torch.nn.functional.elu_,
+        lambda delta, y: delta.mul_(y.clamp(max=0.0).add_(1.0)),
         lambda x, out: np.add(np.maximum(x, 0.0), np.expm1(np.minimum(x, 0.0)), out=out),
     ),
 }
@@ -94,12 +102,12 @@ class Mlp:
 
     def trace(self, theta: Tensor, x: Tensor) -> Trace:
         """The same, with each layer's input kept; nothing carries a gradient."""
-        activation = ACTIVATIONS[self.activation].forward
+        activation_ = ACTIVATIONS[self.activation].forward_
         inputs = [x]
         with torch.no_grad():
             *hidden, last = self.unpack(theta)
             for weight, bias in hidden:
-                inputs.append(activation(torch.bmm(inputs[-1], weight).add_(bias)))
+                inputs.append(activation_(torch.bmm(inputs[-1], weight).add_(bias)))
             return Trace(inputs, torch.bmm(inputs[-1], last[0]).add_(last[1]))
 
     def deltas(self, theta: Tensor, trace: Trace, delta: Tensor) -> list[Tensor]:
@@ -107,12 +115,12 @@ class Mlp:
 
         Back-propagation (Rumelhart et al. 1986): δ_l = (δ_{l+1} W_{l+1}ᵀ) ∘ σ'(z_l).
         """
-        backward = ACTIVATIONS[self.activation].backward
+        backward_ = ACTIVATIONS[self.activation].backward_
         found = [delta]
         with torch.no_grad():
             weights = [weight for weight, _ in self.unpack(theta)]
             for weight, y in zip(weights[:0:-1], trace.inputs[:0:-1], strict=True):
-                found.append(backward(torch.bmm(found[-1], weight.mT), y))
+                found.append(backward_(torch.bmm(found[-1], weight.mT), y))
         return found[::-1]
 
     def gradient(self, theta: Tensor, trace: Trace, delta: Tensor) -> Tensor:
