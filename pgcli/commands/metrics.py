@@ -13,7 +13,7 @@ from pgcli.estimators.importance import effective_sample_size, log_prefix
 from pgcli.gradients.statistics import Measurement, NoiseScale
 from pgcli.parallel import ordered
 
-KL_STEPS = 2048  # steps over which the divergence of an update is averaged
+KL_STEPS = 1024  # steps over which the divergence of an update is averaged
 
 
 def rollout(batch: Batch, returns: Tensor) -> dict[str, Tensor]:

@@ -161,10 +161,8 @@ def _fitted(
     def pair(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         piece = chunk(policy, theta, batch, index)
         x, s = (
-            trajectory_gradients(
-                piece.factors, taken(w, batch, index).to(batch.obs), policy.num_params
-            )
-            for w in (weights, control)
+            trajectory_gradients(piece.factors, w.to(batch.obs), policy.num_params)
+            for w in taken(batch, index, weights, control)
         )
         return x, s, piece.entropy
 
@@ -211,25 +209,23 @@ class Piece(NamedTuple):
     steps: int  # T of these episodes
 
 
-def chunk(
-    policy: Policy, theta: Tensor, batch: Batch, index: Tensor, weights: Tensor | None = None
-) -> Piece:
+def chunk(policy: Policy, theta: Tensor, batch: Batch, index: Tensor, *weights: Tensor) -> Piece:
     """Score factors of the episodes index [S, C], padded to the longest of them.
 
     With weights [S, N, T], those of the weighted scores.
     """
-    obs, act, mask = (taken(x, batch, index) for x in (batch.obs, batch.act, batch.mask))
-    weight = None if weights is None else taken(weights, batch, index).to(obs).flatten(1)
+    obs, act, mask, *given = taken(batch, index, batch.obs, batch.act, batch.mask, *weights)
+    weight = given[0].to(obs).flatten(1) if given else None
     factors, entropy = policy.score_factors(theta, obs.flatten(1, 2), act.flatten(1, 2), weight)
     total = (entropy * mask.flatten(1)).sum(1, dtype=torch.float64)
     return Piece(factors, total, mask.shape[2])
 
 
-def taken(x: Tensor, batch: Batch, index: Tensor) -> Tensor:
-    """x [S, N, T, ...] of the episodes index [S, C], up to their longest."""
+def taken(batch: Batch, index: Tensor, *fields: Tensor) -> list[Tensor]:
+    """Each x [S, N, T, ...] of the episodes index [S, C], up to their longest."""
     seed = torch.arange(len(index), device=index.device).unsqueeze(1)
     steps = max(1, int(batch.length[seed, index].max()))
-    return x[:, :, :steps][seed, index]
+    return [x[:, :, :steps][seed, index] for x in fields]
 
 
 def group_size(episodes: int, num_params: int, config: GradientConfig) -> int:
