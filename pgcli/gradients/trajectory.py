@@ -7,7 +7,8 @@ taken in chunks of similar length, so that padding wastes little and a chunk sta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -82,6 +83,23 @@ def _part(gradients: Tensor, sizes: Tensor, entropy: Tensor) -> _Part:
     )
 
 
+def squared_norms(factors: list[Factor], count: int) -> Tensor:
+    """‖g_n‖² [S, count] from factors that are weighted, without any g_n.
+
+    ‖Σ_t x_t ⊗ δ_t‖² = Σ_{t,t'} ⟨x_t, x_t'⟩⟨δ_t, δ_t'⟩ (Goodfellow 2015, arXiv:1510.01799, summed
+    over time): cheaper than g_n where an episode is short beside the width of the layers.
+    """
+    total = factors[0].delta.new_zeros(len(factors[0].delta), count)
+    for _, x, delta in factors:
+        delta = delta.unflatten(1, (count, -1))  # [S, C, T, o]
+        gram = delta @ delta.mT  # [S, C, T, T]
+        if x is not None:
+            x = x.unflatten(1, (count, -1))
+            gram *= x @ x.mT
+        total += gram.sum((2, 3))
+    return total
+
+
 def gradient_sums(
     policy: Policy, theta: Tensor, batch: Batch, weights: Tensor, group: int = 1
 ) -> Sums:
@@ -122,10 +140,24 @@ def _summed(parts: Iterable[_Part], batch: Batch) -> Sums:
 def _alone(policy: Policy, theta: Tensor, batch: Batch, weights: Tensor) -> Iterator[_Part]:
     def part(index: Tensor) -> _Part:
         piece = chunk(policy, theta, batch, index, weights)
-        g = over_time(piece.factors, index.shape[1], policy.num_params)
-        return _part(g, batch.length.gather(1, index).clamp(max=1), piece.entropy)
+        present = batch.length.gather(1, index).clamp(max=1)
+        if _numbers(policy, piece.steps) == policy.num_params:
+            g = over_time(piece.factors, index.shape[1], policy.num_params)
+            return _part(g, present, piece.entropy)
+        total = over_time(piece.factors, 1, policy.num_params).squeeze(1).double()
+        square = squared_norms(piece.factors, index.shape[1]).sum(1, dtype=torch.float64)
+        return _Part(total, square, piece.entropy, present.sum(1))
 
-    return ordered(part, chunks_of(batch.length, _by_length(batch), policy.num_params))
+    numbers = partial(_numbers, policy)
+    return ordered(part, chunks_of(batch.length, _by_length(batch), numbers))
+
+
+def _numbers(policy: Policy, steps: int) -> int:
+    """The size of what tells ‖g_n‖² of an episode of so many steps: g_n, or products of its steps.
+
+    Where they are as many, the products cost three times as much.
+    """
+    return min(policy.num_params, 3 * len(policy.net.layers) * steps * steps)
 
 
 def _grouped(
@@ -166,7 +198,8 @@ def _fitted(
         )
         return x, s, piece.entropy
 
-    chunks = list(chunks_of(batch.length, _by_length(batch), policy.num_params))
+    numbers = policy.num_params
+    chunks = list(chunks_of(batch.length, _by_length(batch), lambda steps: numbers))
     found = list(ordered(pair, chunks))
     sums = [
         [m.sum(1, dtype=torch.float64) for m in moments(x, s, per_parameter)] for x, s, _ in found
@@ -183,19 +216,20 @@ def _by_length(batch: Batch) -> Tensor:
     return batch.length.argsort(dim=1, descending=True)
 
 
-def chunks_of(length: Tensor, member: Tensor, numbers: int = 0) -> Iterator[Tensor]:
+def chunks_of(
+    length: Tensor, member: Tensor, numbers: Callable[[int], int] | None = None
+) -> Iterator[Tensor]:
     """Cut the episodes `member [S, M]` into runs [S, C] of at most CHUNK_STEPS padded steps.
 
-    And of at most CHUNK_NUMBERS, where each episode makes so many `numbers`.
+    And of at most CHUNK_NUMBERS, where an episode of T steps makes numbers(T).
     """
-    most = CHUNK_NUMBERS // max(1, numbers * len(member))
     longest = length.gather(1, member).amax(0).tolist()  # [M], over seeds
     start, reach = 0, 0
     for stop, steps in enumerate(longest):
         reach = max(reach, steps)
-        count = stop - start  # without this one
-        too_long = len(member) * (count + 1) * reach > CHUNK_STEPS
-        if count and (too_long or (numbers and count >= most)):
+        count = (stop + 1 - start) * len(member)  # with this one
+        too_many = numbers is not None and count * numbers(reach) > CHUNK_NUMBERS
+        if stop > start and (count * reach > CHUNK_STEPS or too_many):
             yield member[:, start:stop]
             start, reach = stop, steps
     yield member[:, start:]

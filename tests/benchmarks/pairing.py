@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from typing import Any
 
 Measure = Callable[[], float]
 
@@ -27,8 +27,7 @@ def interleaved(measures: dict[str, Measure], repetitions: int) -> dict[str, lis
 
 def report(title: str, unit: str, found: dict[str, list[float]], reference: str) -> None:
     """Print medians with their ranges and the median of the pairwise ratios to `reference`."""
-    print(f"{title} ({unit}); {platform.processor() or platform.machine()}, "
-          f"{torch.get_num_threads()} threads, {len(found[reference])} repetitions")  # fmt: skip
+    print(f"{title} ({unit}); {machine()}, {len(found[reference])} repetitions")
     rows = []
     for name, figures in found.items():
         ratio = statistics.median(a / b for a, b in zip(figures, found[reference], strict=True))
@@ -38,5 +37,19 @@ def report(title: str, unit: str, found: dict[str, list[float]], reference: str)
         )  # fmt: skip
         print(f"  {name:<42}{rows[-1]['median']:>12.4g}   [{min(figures):.4g}, {max(figures):.4g}]"
               f"   ×{ratio:.3g}")  # fmt: skip
+    saved(title, unit, rows)
+
+
+def machine() -> str:
+    """What this runs on, in words."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+
+
+def saved(title: str, unit: str, rows: list[dict[str, Any]]) -> None:
+    """Add a table to the JSON file that the command line names, if it names one."""
     if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(json.dumps({"title": title, "unit": unit, "rows": rows}))
+        path = Path(sys.argv[1])
+        tables = json.loads(path.read_text()) if path.exists() else []
+        kept = [table for table in tables if table["title"] != title]
+        new = {"title": title, "unit": unit, "machine": machine(), "rows": rows}
+        path.write_text(json.dumps([*kept, new], indent=1))

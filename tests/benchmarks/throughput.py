@@ -1,65 +1,93 @@
-"""Environment steps per second of whole training on CartPole-v1: pg beside Stable-Baselines3 A2C.
+"""Environment steps per second of whole training on CartPole-v1: pg beside its peers.
 
     pip install -e '.[bench]'
     python tests/benchmarks/throughput.py [result.json]
 
-Both train a 2×64 tanh policy; A2C with 8 environments and its defaults, on the CPU as its
-documentation recommends; pg with reward-to-go, the gradient's variance measured, 32 episodes a
-batch, everything logged to disk. Start-up is not counted for either.
+Everyone trains a 2×64 tanh policy, in a process of its own, in turn. pg uses reward-to-go on 32
+episodes a batch, measures the gradient's variance and writes everything to disk; no peer measures
+anything. Start-up (imports and construction) and compilation are columns of their own; the last
+column counts compilation in and trains for a million steps.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import tempfile
-import time
+import json
+import statistics
+import subprocess
+import sys
 from pathlib import Path
 
-import torch
-from pairing import interleaved, report
-from stable_baselines3 import A2C
-from stable_baselines3.common.env_util import make_vec_env
-
-from pgcli.commands.train import run
-from pgcli.config.compose import compose_all
+from pairing import machine, saved
 
 REPETITIONS = 5
-A2C_STEPS = 20_000
+MILLION = 1_000_000
+PEERS = Path(__file__).parent / "peers"
+LINES = {
+    "Stable-Baselines3 A2C, 8 × 5 steps, its defaults": "stable_baselines3_a2c.py 8 5 40000",
+    "Stable-Baselines3 A2C, 64 × 250 steps": "stable_baselines3_a2c.py 64 250 200000",
+    "Tianshou REINFORCE, near its defaults": "tianshou_reinforce.py 8 8 40000",
+    "Tianshou REINFORCE, 32 episodes": "tianshou_reinforce.py 32 32 100000",
+    "TorchRL REINFORCE, near its defaults": "torchrl_reinforce.py 1 1000 20000",
+    "TorchRL REINFORCE, 32 × 500 steps": "torchrl_reinforce.py 32 16000 100000",
+    "JAX REINFORCE, 1 seed": "jax_reinforce.py 1 1600000",
+    "JAX REINFORCE, 8 seeds": "jax_reinforce.py 8 9600000",
+    "JAX A2C, 32 × 500 steps": "jax_a2c.py 32 500 1600000",
+    "pg rtg, 1 seed": "pg_train.py estimator=rtg",
+    "pg rtg, 8 seeds": "pg_train.py estimator=rtg seeds=8",
+    "pg rtg + value network, 1 seed": "pg_train.py estimator=rtg_value",
+    "pg rtg + value network, 8 seeds": "pg_train.py estimator=rtg_value seeds=8",
+}
 
 
-def pg(*overrides: str) -> float:
-    """Steps per second of one `pg train`, all seeds together."""
-    (composed,) = compose_all("train", overrides, None, multirun=False)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        start = time.perf_counter()
-        run(composed.config, Path(folder) / "run")
-        seconds = time.perf_counter() - start
-        rows = (Path(folder) / "run" / "metrics.csv").read_text().splitlines()
-    last = rows[-composed.config.seeds :]
-    return sum(int(row.split(",")[2]) for row in last) / seconds
+def measured(line: str) -> dict[str, float] | None:
+    """What one run of a peer's script tells; None where it does not run here."""
+    script, *args = line.split()
+    command = [sys.executable, str(PEERS / script), *args]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"left out: {line}: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+        return None
+    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    figures["rate"] = figures["steps"] / figures["seconds"]
+    figures["million"] = MILLION / (figures["compilation"] + MILLION / figures["rate"])
+    return figures
 
 
-def a2c() -> float:
-    """Steps per second of Stable-Baselines3."""
-    threads = torch.get_num_threads()
-    model = A2C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=8), device="cpu", seed=0)
-    start = time.perf_counter()
-    model.learn(A2C_STEPS)
-    seconds = time.perf_counter() - start
-    torch.set_num_threads(threads)
-    return model.num_timesteps / seconds
+def main() -> None:
+    """Measure in turn, print the table, save it where a file is named."""
+    lines = {name: line for name, line in LINES.items() if measured(line) is not None}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in lines}
+    for _ in range(REPETITIONS):
+        for name, line in lines.items():
+            figures = measured(line)
+            assert figures is not None
+            found[name].append(figures)
+
+    def median(name: str, key: str) -> float:
+        return statistics.median(run[key] for run in found[name])
+
+    torch_peers = [n for n in lines if n.split()[0] in ("Stable-Baselines3", "Tianshou", "TorchRL")]
+    fastest = max(torch_peers, key=lambda name: median(name, "rate"))
+    print(f"CartPole-v1, environment steps per second of whole training; {machine()}")
+    print(f"medians of {REPETITIONS} runs in turn; ratios to {fastest}, pair by pair\n")
+    print("| | steps/s | [min, max] | ratio | start-up s | compilation s | 1M steps, compiled |")
+    print("|---|---|---|---|---|---|---|")
+    rows = []
+    for name, runs in found.items():
+        pairs = zip(runs, found[fastest], strict=True)
+        rates = [run["rate"] for run in runs]
+        row = {
+            "name": name,
+            **{key: median(name, key) for key in ("rate", "start_up", "compilation", "million")},
+            "min": min(rates),
+            "max": max(rates),
+            "ratio": statistics.median(run["rate"] / other["rate"] for run, other in pairs),
+        }
+        rows.append(row)
+        print("| {name} | {rate:,.0f} | [{min:,.0f}, {max:,.0f}] | {ratio:.2f} | {start_up:.1f} | "
+              "{compilation:.1f} | {million:,.0f} |".format(**row))  # fmt: skip
+    saved("CartPole-v1, whole training", "environment steps per second", rows)
 
 
 if __name__ == "__main__":
-    found = interleaved(
-        {
-            "Stable-Baselines3 A2C, 8 environments": a2c,
-            "pg rtg, 1 seed": lambda: pg("estimator=rtg"),
-            "pg rtg, 8 seeds side by side": lambda: pg("estimator=rtg", "seeds=8"),
-            "pg rtg + value network, 1 seed": lambda: pg("estimator=rtg_value"),
-        },
-        REPETITIONS,
-    )
-    report("CartPole-v1, whole training", "environment steps per second", found,
-           "Stable-Baselines3 A2C, 8 environments")  # fmt: skip
+    main()
