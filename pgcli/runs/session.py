@@ -171,7 +171,11 @@ class Session:
                 self._directory,
                 iteration,
                 self._snapshot,
-                {"settings": checkpoint.fingerprints(self._config), "budget": self._budget},
+                {
+                    "settings": checkpoint.fingerprints(self._config),
+                    "budget": self._budget,
+                    "engine": self._facts["engine"],
+                },
                 self._config.checkpoint.keep,
             )
             self._saved = iteration
@@ -181,6 +185,9 @@ class Session:
         found = checkpoint.load_for(self._directory, self._config)
         if found.damage:
             self.notice(f"passed over {found.damage}")
+        engine, before = self._facts["engine"], found.meta.get("engine")
+        if before is not None and engine != before:  # as auto may choose where other packages are installed
+            self.notice(f"the engine was {before} and is {engine}: other episodes from here on")
         moved = found.meta["budget"] != self._budget
         if moved and self._config.optimizer.schedule is not Schedule["constant"]:
             self.notice("the budget has changed, and the learning rate's schedule with it")

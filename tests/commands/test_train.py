@@ -14,6 +14,7 @@ from pgcli.commands.build import build_learner
 from pgcli.commands.train import run, state_actions
 from pgcli.config.schema import Target
 from pgcli.config.sources import conf_dir
+from pgcli.environments import engines
 from pgcli.environments.engines import open_engine, slots_per_seed
 from pgcli.environments.rollout import Quota, collect
 from pgcli.errors import ConfigError
@@ -220,3 +221,17 @@ def test_seeds_of_an_engine_with_one_generator_are_as_good_as_separate_runs(tmp_
             assert abs(a.mean() - b.mean()) < 4 * error, (tag, iteration)
     first = together["rollout/ep_len_mean"][:24]
     assert len(np.unique(first)) > 12  # and none is another's copy
+
+
+def test_a_resume_on_another_engine_is_said(tmp_path, monkeypatch):
+    pytest.importorskip("numba")
+    run(train_config(*SHORT), tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["engine"] == "compiled"
+    real = engines.importlib.util.find_spec
+    monkeypatch.setattr(
+        engines.importlib.util, "find_spec", lambda name: None if name == "numba" else real(name)
+    )
+    run(train_config(*SHORT, "iterations=3", resume=str(tmp_path)), tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["iterations"] == 3
+    assert "engine was compiled and is native" in " ".join(summary["notices"])
