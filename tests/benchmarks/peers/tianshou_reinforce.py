@@ -3,8 +3,8 @@
 COLLECT is what an update learns from: `2048` steps, or `32e`, 32 whole episodes. A 2×64 tanh
 policy, reward-to-go, one full-batch update by Adam; no test collector, no logger, no progress bar.
 
-Its documentation advises `DummyVectorEnv` for cheap environments and validation switched off,
-which is its default; one PyTorch thread, because two only contend for networks of this size.
+Its documentation takes `DummyVectorEnv` for CartPole and calls validation slow, which is off as
+by default; one PyTorch thread, because two only contend for networks of this size.
 """
 
 from __future__ import annotations
@@ -33,7 +33,12 @@ whole = sys.argv[2].endswith("e")
 torch.set_num_threads(1)
 torch.manual_seed(0)
 
-envs = DummyVectorEnv([lambda: gymnasium.make("CartPole-v1")] * environments)
+
+def make():
+    return gymnasium.make("CartPole-v1", disable_env_checker=True)
+
+
+envs = DummyVectorEnv([make] * environments)
 envs.seed(0)
 actor = Net(
     state_shape=4, action_shape=2, hidden_sizes=(64, 64), activation=torch.nn.Tanh

@@ -56,6 +56,7 @@ collector = Collector(
     frames_per_batch=batch,
     total_frames=max(1, total // batch) * batch,
     track_traj_ids=False,
+    auto_register_policy_transforms=False,
 )
 steps = 0
 ready = time.perf_counter()
