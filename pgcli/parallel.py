@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
-from typing import TypeVar
+from functools import cache, partial
+from typing import Generic, TypeVar
 
 import torch
 
@@ -37,36 +37,72 @@ def begin() -> None:
 
 
 def ordered(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
-    """work(piece) of every piece, in their order; few are under way at any time."""
-    executor = _executor()
-    pending: deque[Future[Result]] = deque()
+    """work(piece) of every piece, in their order; few are under way at any time.
+
+    The caller works as well: it takes what no other core has begun.
+    """
+    tasks: deque[_Task[Result]] = deque()
+    others = cores() - 1
     for piece in pieces:
-        pending.append(executor.submit(work, piece))
-        if len(pending) > cores() + 1:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
+        task = _Task(partial(work, piece))
+        tasks.append(task)
+        if sum(one.is_out for one in tasks) < others:
+            task.send()
+        else:
+            task.result()
+        while tasks and (tasks[0].is_done or len(tasks) > cores() + 1):
+            yield tasks.popleft().result()
+    while tasks:
+        yield tasks.popleft().result()
 
 
 def started(pieces: Iterable[Callable[[], None]]) -> Callable[[], None]:
-    """Let the cores begin with independent pieces; the function returned waits for the last.
+    """Let the other cores begin with independent pieces; the function returned does the rest.
 
-    A piece may not wait for others itself: there might be no core left to do them.
+    A piece may not share out work itself: there might be no core left to do it.
     """
-    pending = [_executor().submit(piece) for piece in pieces]
+    tasks = [_Task(piece) for piece in pieces]
+    if cores() > 1:
+        for task in tasks:
+            task.send()
 
     def finish() -> None:
-        for one in pending:
-            one.result()
+        for task in tasks:
+            task.result()
 
     return finish
+
+
+class _Task(Generic[Result]):
+    """Done by another core if it was sent to one that has begun with it, else by who asks."""
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        self._work = work
+        self._future: Future[Result] | None = None
+
+    def send(self) -> None:
+        self._future = _executor().submit(self._work)
+
+    @property
+    def is_done(self) -> bool:
+        return self._future is not None and self._future.done()
+
+    @property
+    def is_out(self) -> bool:
+        return self._future is not None and not self._future.done()
+
+    def result(self) -> Result:
+        if self._future is None or self._future.cancel():
+            self._future = Future()
+            self._future.set_result(self._work())
+        return self._future.result()
 
 
 @cache
 def _executor() -> ThreadPoolExecutor:
     if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
         os.register_at_fork(after_in_child=_executor.cache_clear)
-    return ThreadPoolExecutor(cores(), thread_name_prefix="pg", initializer=begin)
+    return ThreadPoolExecutor(cores() - 1, thread_name_prefix="pg", initializer=begin)
 
 
 def cores() -> int:

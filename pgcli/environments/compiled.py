@@ -15,6 +15,7 @@ from pgcli import kernels
 from pgcli.config.schema import EnvConfig
 from pgcli.environments.engines import Base, Step, compiled_model, maker
 from pgcli.environments.rollout import Film, Network
+from pgcli.environments.spaces import ActionKind
 from pgcli.parallel import cores, ordered
 
 Array = np.ndarray
@@ -72,6 +73,25 @@ class CompiledEngine(Base):
         self._obs = np.zeros((num_envs, 1, self.obs_dim), np.float32)
         self._rew = np.zeros(num_envs)
         self._terminated, self._truncated = np.zeros((2, num_envs), bool)
+
+        self._load()
+
+    def _load(self) -> None:
+        """Play no row: the compiled code is loaded, or made, before anybody's clock runs."""
+        e, action = self.num_envs, self.action
+        gaussian = action.kind is ActionKind.GAUSSIAN
+        outs = 1 if gaussian else action.sizes[0]
+        sizes, weights = np.array([self.obs_dim, outs]), np.zeros((self.obs_dim + 1) * outs)
+        film = Film(
+            np.zeros((e, 2, self.obs_dim), np.float32), np.zeros((e, 2, 1), action.dtype),
+            np.zeros((e, 2)), np.zeros((e, 2), bool), np.zeros((e, 2), bool),
+        )  # fmt: skip
+        kernels.play(
+            self._model.code, 1, self._slots, sizes, weights.astype(np.float32), False,
+            np.zeros(int(gaussian), np.float32), np.zeros((1, e, outs), np.float32),
+            0, e, np.zeros(e, np.int64), film, 0,
+        )  # fmt: skip
+        self.reset(range(e))
 
     def reset(self, seeds: Sequence[int]) -> Array:
         """Start anew in every slot, seeded: obs [E, D]."""

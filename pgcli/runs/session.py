@@ -186,7 +186,9 @@ class Session:
         if found.damage:
             self.notice(f"passed over {found.damage}")
         engine, before = self._facts["engine"], found.meta.get("engine")
-        if before is not None and engine != before:  # as auto may choose where other packages are installed
+        if (
+            before is not None and engine != before
+        ):  # as auto may choose where other packages are installed
             self.notice(f"the engine was {before} and is {engine}: other episodes from here on")
         moved = found.meta["budget"] != self._budget
         if moved and self._config.optimizer.schedule is not Schedule["constant"]:

@@ -25,17 +25,17 @@ PEERS = Path(__file__).parent / "peers"
 LINES = {
     "Stable-Baselines3 A2C, 8 × 5 steps, its defaults": "stable_baselines3_a2c.py 8 5 40000",
     "Stable-Baselines3 A2C, 64 × 250 steps": "stable_baselines3_a2c.py 64 250 200000",
-    "Tianshou REINFORCE, 8 environments, 2048 steps": "tianshou_reinforce.py 8 2048 60000",
-    "Tianshou REINFORCE, 32 episodes": "tianshou_reinforce.py 32 32e 100000",
-    "TorchRL REINFORCE, 8 environments, 1000 steps": "torchrl_reinforce.py 8 1000 30000",
+    "Tianshou REINFORCE, 8 environments, 2048 steps": "tianshou_reinforce.py 8 2048 30000",
+    "Tianshou REINFORCE, 32 episodes": "tianshou_reinforce.py 32 32e 60000",
+    "TorchRL REINFORCE, 8 environments, 1000 steps": "torchrl_reinforce.py 8 1000 20000",
     "TorchRL REINFORCE, 32 × 500 steps": "torchrl_reinforce.py 32 16000 96000",
     "JAX REINFORCE, 1 seed": "jax_reinforce.py 1 1600000",
-    "JAX REINFORCE, 8 seeds": "jax_reinforce.py 8 9600000",
+    "JAX REINFORCE, 8 seeds": "jax_reinforce.py 8 6400000",
     "JAX A2C, 32 × 500 steps": "jax_a2c.py 32 500 1600000",
     "pg rtg, 1 seed": "pg_train.py estimator=rtg",
     "pg rtg, 8 seeds": "pg_train.py estimator=rtg seeds=8",
     "pg rtg + value network, 1 seed": "pg_train.py estimator=rtg_value",
-    "pg rtg + value network, 8 seeds": "pg_train.py estimator=rtg_value seeds=8",
+    "pg rtg + value network, 8 seeds": "pg_train.py estimator=rtg_value seeds=8 iterations=70",
 }
 
 
