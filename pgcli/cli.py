@@ -99,8 +99,7 @@ def _run(command: str, args: list[str]) -> int:
         return report(args)
     from pgcli.commands.launch import launch
 
-    launch(command, args)
-    return 0
+    return launch(command, args)
 
 
 def _complete(args: list[str]) -> int:

@@ -156,29 +156,6 @@ def test_a_failure_never_removes_what_was_there_before(tmp_path):
     assert not (empty / "new").exists()
 
 
-def test_a_sweep_with_a_failing_job_ends_with_its_code_and_runs_the_others(tmp_path):
-    (tmp_path / "my_module.py").write_text(MODULE)
-    done = pg("train", "-m", "env=my_module:Mine-v0", "env.kwargs.crash=7,0", *SHORT, cwd=tmp_path)
-    assert done.returncode == 6, done.stderr
-    assert "step failed" in done.stderr
-    (good,) = (tmp_path / "outputs" / "multirun").glob("*/*/1/summary.json")
-    assert json.loads(good.read_text())["status"] == "finished"
-
-
-def test_runs_never_mix(tmp_path):
-    """A second sweep, or a second job, must not write into the results of the first."""
-    sweep = ["train", "-m", "seed=0,1", *TRAIN]
-    assert pg(*sweep, "hydra.sweep.dir=sweep", cwd=tmp_path).returncode == 0
-    before = [rows(tmp_path / "sweep" / job) for job in "01"]
-    again = pg(*sweep, "hydra.sweep.dir=sweep", cwd=tmp_path)
-    assert (again.returncode, again.stderr.count("\n")) == (3, 1)
-    assert "holds a sweep" in again.stderr
-    assert [rows(tmp_path / "sweep" / job) for job in "01"] == before
-    one = pg(*sweep, "hydra.sweep.dir=other", "hydra.sweep.subdir=same", cwd=tmp_path)
-    assert one.returncode == 3
-    assert {row[1] for row in rows(tmp_path / "other" / "same")[1:]} == {"0"}
-
-
 def test_resuming_needs_nothing_but_the_directory(tmp_path):
     mine = tmp_path / "mine"
     (mine / "estimator").mkdir(parents=True)
@@ -470,15 +447,6 @@ def test_unknown_command_and_no_command(tmp_path):
     assert "did you mean pg train?" in pg("trian", cwd=tmp_path).stderr
     assert pg("trian", cwd=tmp_path).returncode == 2
     assert pg(cwd=tmp_path).returncode == 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib"])
-def test_launchers(launcher, tmp_path):
-    pytest.importorskip(f"hydra_plugins.hydra_{launcher}_launcher")
-    done = pg("train", "-m", f"hydra/launcher={launcher}", *TRAIN, "seed=0,1", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "outputs" / "multirun").glob("*/*/*/summary.json"))) == 2
 
 
 def test_report(tmp_path):

@@ -6,39 +6,37 @@ Hydra makes a run's directory before it calls the run; so all that can be refuse
 from __future__ import annotations
 
 import argparse
-import importlib
 import io
 import os
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgcli.config.compose import Composed, compose_all, explained, parse, search_also, to_config
+from pgcli.commands import sweep
+from pgcli.commands.job import Job
+from pgcli.config.compose import Composed, compose_all, explained, parse, search_also
 from pgcli.config.meanings import annotated, comments
 from pgcli.config.presets import estimator_configs
 from pgcli.config.schema import CompareConfig
-from pgcli.config.sources import SCHEMAS, conf_dir, register
-from pgcli.errors import ConfigError, NoCheckpoint, PgError, RunDirectoryError, StorageFailed
+from pgcli.config.sources import SCHEMAS, conf_dir, job_name, register, subdirectory
+from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.runs import checkpoint
-from pgcli.runs.directory import holds_run, lock
+from pgcli.runs.directory import holds_run, lock, made
 
-HYDRAS_OWN = {".hydra", ".lock", "multirun.yaml"}  # what a directory may hold without a result
+HYDRAS_OWN = {".hydra", ".lock"}  # what a directory may hold without a result
 
 
-def launch(command: str, argv: Sequence[str]) -> None:
-    """Run `pg <command> <argv>` through Hydra; PgError where it cannot be."""
+def launch(command: str, argv: Sequence[str]) -> int:
+    """Run `pg <command> <argv>` through Hydra: an exit code, or PgError where it cannot be."""
     register()
     args = _arguments(argv)
     # A constructor's arguments are the user's own: none needs a `+` to be new.
@@ -49,7 +47,7 @@ def launch(command: str, argv: Sequence[str]) -> None:
     if args.hydra_help or args.shell_completion:
         search_also(args.config_dir)
         _hydra(command, flags, lines, program="pg" if args.shell_completion else f"pg {command}")
-        return
+        return 0
     resumed = _resumed(parse(lines), args.multirun) if command == "train" else None
     if command == "compare":
         lines = [*_as_trained(parse(lines)), *lines]
@@ -62,10 +60,10 @@ def launch(command: str, argv: Sequence[str]) -> None:
         with redirect_stdout(io.StringIO()) as text, suppress(SystemExit):
             _hydra(command, flags, lines)
         print(annotated(text.getvalue(), comments(command)), end="")
-        return
+        return 0
     if args.cfg is not None or args.info is not None:
         _hydra(command, flags, lines)
-        return
+        return 0
     for config in (c.config for c in composed):
         if isinstance(config, CompareConfig):
             estimator_configs(config)
@@ -80,54 +78,62 @@ def launch(command: str, argv: Sequence[str]) -> None:
     if resumed is not None:
         checkpoint.load_for(resumed, composed[0].config)
         _hydra(command, flags, [*lines, f"hydra.run.dir={_quoted(resumed)}"])
-        return
+        return 0
     if any(getattr(c.config, "resume", None) is not None for c in composed):
         raise ConfigError("resume", composed[0].config.resume, "belongs on the command line")
-    key = "hydra.sweep.dir" if composed[0].multirun else "hydra.run.dir"
-    named = any(o.key_or_group == key for o in parse(lines))
-    with _directory(composed[0], named) as directory:
-        _hydra(command, flags, [*lines, f"{key}={_quoted(directory)}"])
     if composed[0].multirun:
-        print(f"tensorboard --logdir {directory}")
+        return _sweep(command, flags, lines, composed[0], args)
+    wanted, named = composed[0].run_dir, _is_named("hydra.run.dir", lines)
+    if named and holds_run(wanted):
+        raise RunDirectoryError(f"{wanted} holds a run: resume={wanted} continues it")
+    with made(wanted, named, _is_bare) as directory:
+        _hydra(command, flags, [*lines, f"hydra.run.dir={_quoted(directory)}"])
+    return 0
+
+
+def _sweep(
+    command: str, flags: list[str], lines: list[str], composed: Composed, args: argparse.Namespace
+) -> int:
+    """Run the jobs of a sweep, or what is left of an earlier one that was asked for the same."""
+    asked = composed.asked
+    assert asked is not None
+    wanted, named = composed.sweep_dir, _is_named("hydra.sweep.dir", lines)
+    names = None
+    if not _is_named("hydra.sweep.subdir", lines):
+        keys = list(asked.swept)
+        lines = [*lines, f"hydra.sweep.subdir='{subdirectory(keys)}'"]
+        if asked.jobs is not None:
+            names = list(dict.fromkeys(job_name(job, keys) for job in asked.jobs))
+    origin = [str(args.config_dir), str(args.config_name)]
+    plan = sweep.Plan(command, origin, asked.fixed, asked.swept, names)
+    earlier = sweep.to_continue(plan, wanted, named)
+    place = made(wanted, named, sweep.is_bare) if earlier is None else nullcontext(earlier)
+    with place as directory:
+        lines = [*lines, f"hydra.sweep.dir={_quoted(directory)}"]
+        return sweep.run(plan, directory, lambda only: _hydra(command, flags, lines, only=only))
+
+
+def _is_named(key: str, lines: Sequence[str]) -> bool:
+    return any(override.key_or_group == key for override in parse(lines))
 
 
 def _hydra(
-    command: str, flags: Sequence[str], lines: Sequence[str], program: str | None = None
+    command: str,
+    flags: Sequence[str],
+    lines: Sequence[str],
+    program: str | None = None,
+    only: Sequence[str] | None = None,
 ) -> None:
     """Hydra's own main; its failures and the run's come back as they are raised."""
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [program or f"pg {command}", *flags, *lines]
-    job = _Job(command)
+    job = Job(command, only)
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explained(error, lines, SCHEMAS[command]) from error
     if job.error is not None:
         raise job.error
-
-
-class _Job:
-    """What Hydra calls for each run; a class, so that launchers can send it to other processes."""
-
-    def __init__(self, command: str) -> None:
-        self._command = command
-        self.__module__ = f"pgcli.commands.{command}"  # names Hydra's job
-        self.error: PgError | None = None
-
-    def __call__(self, node: DictConfig) -> None:
-        directory = Path(HydraConfig.get().runtime.output_dir)
-        sweep = HydraConfig.get().mode is RunMode.MULTIRUN
-        try:
-            config = to_config(node, SCHEMAS[self._command])
-            if getattr(config, "resume", None) is None and holds_run(directory):
-                raise RunDirectoryError(f"{directory} holds another run")
-            importlib.import_module(f"pgcli.commands.{self._command}").run(config, directory)
-        except PgError as error:
-            if not sweep:
-                self.error = error  # raised after Hydra, which would print more than a line
-                return
-            print(f"pg: {directory}: {error}", file=sys.stderr)
-            raise
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -174,55 +180,10 @@ def _flags(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
     return rest
 
 
-@contextmanager
-def _directory(composed: Composed, named: bool) -> Iterator[Path]:
-    """A directory that is this process's alone, or the one that the user names.
-
-    What was made goes again if the run fails before it has left anything there.
-    """
-    wanted = composed.sweep_dir if composed.multirun else composed.run_dir
-    if named and composed.multirun and _holds_sweep(wanted):
-        raise RunDirectoryError(f"{wanted} holds a sweep: choose another hydra.sweep.dir")
-    if named and holds_run(wanted):
-        raise RunDirectoryError(f"{wanted} holds a run: resume={wanted} continues it")
-    new_parents = [path for path in wanted.parents if not path.exists()]
-    try:
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        directory, is_new = (wanted, not wanted.is_dir()) if named else (_reserve(wanted), True)
-        directory.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StorageFailed(f"{wanted}: {error.strerror}") from error
-    try:
-        yield directory
-    except BaseException:
-        if is_new and _is_bare(directory):
-            shutil.rmtree(directory, ignore_errors=True)
-            with suppress(OSError):  # another run is beside it
-                for parent in new_parents:
-                    parent.rmdir()
-        raise
-
-
-def _reserve(wanted: Path) -> Path:
-    """Make `wanted`, or `wanted-1`, `wanted-2`, ... where another run was faster."""
-    number, candidate = 0, wanted
-    while True:
-        try:
-            candidate.mkdir()
-            return candidate
-        except FileExistsError:
-            number += 1
-            candidate = wanted.with_name(f"{wanted.name}-{number}")
-
-
 def _is_bare(directory: Path) -> bool:
     """Whether no file lies here but Hydra's own."""
     files = (path for path in directory.rglob("*") if not path.is_dir())
     return all(HYDRAS_OWN & set(path.relative_to(directory).parts) for path in files)
-
-
-def _holds_sweep(directory: Path) -> bool:
-    return (directory / "multirun.yaml").exists() or any(map(holds_run, directory.glob("*/")))
 
 
 def _quoted(path: Path) -> str:

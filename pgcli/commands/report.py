@@ -5,20 +5,18 @@ from __future__ import annotations
 import argparse
 import math
 import shlex
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 from pgcli.analysis.figures import MOST, Curve, Panel, draw
-from pgcli.errors import ConfigError, StorageFailed
+from pgcli.errors import ConfigError
 from pgcli.runs import document, findings
 from pgcli.runs.archive import Run, find, read
 from pgcli.runs.comparison import RETURN, VARIANCE, common_range, compare, curves
-from pgcli.runs.directory import write_atomically
+from pgcli.runs.directory import made, write_atomically
 from pgcli.runs.document import Block, Paragraph, Picture
 from pgcli.runs.groups import Group, group, shared
 from pgcli.runs.progress import Progress
@@ -77,7 +75,8 @@ def report(argv: Sequence[str]) -> int:
     }
     from pgcli.runs import aggregate  # brings torch: when all else is done
 
-    with _new_directory(args.out) as directory:
+    wanted = args.out or Path(f"{datetime.now():{WHERE}}")
+    with made(wanted, args.out is not None, is_bare=lambda _: True) as directory:
         for name, content in files.items():
             write_atomically(directory / name, content)
         tags = {RETURN: returns, VARIANCE: variances}
@@ -194,30 +193,3 @@ def _counts(runs: Sequence[Run], groups: Sequence[Group], left_out: int) -> str:
     text += f"; runs left out, see below: {left_out}." if left_out else "."
     most = len({g.series for g in groups if g.seeds})
     return text + (f" The pictures show the first {MOST} of {most} settings." * (most > MOST))
-
-
-@contextmanager
-def _new_directory(wanted: Path | None) -> Iterator[Path]:
-    """Make `wanted`, or one named by the time; gone again if it cannot be filled."""
-    directory = default = wanted or Path(f"{datetime.now():{WHERE}}")
-    parents = [path for path in default.parents if not path.exists()]
-    number = 0
-    try:
-        default.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            try:
-                directory.mkdir()
-                break
-            except FileExistsError:  # another report was faster
-                number += 1
-                directory = default.with_name(f"{default.name}-{number}")
-    except OSError as error:
-        raise StorageFailed(f"{directory}: {error.strerror}") from error
-    try:
-        yield directory
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        with suppress(OSError):  # another report is beside it
-            for parent in parents:
-                parent.rmdir()
-        raise

@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -40,13 +41,27 @@ BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a command line asks a sweep for."""
+
+    fixed: list[str]  # overrides that all jobs share
+    swept: dict[str, str]  # what is swept over, by key
+    jobs: list[list[str]] | None  # the overrides of each job; None: they are a sweeper's choice
+
+
+@dataclass(frozen=True)
 class Composed:
     """One configuration of a command line, and where Hydra would put its run."""
 
     config: Any  # of the command's schema
     run_dir: Path
     sweep_dir: Path
-    multirun: bool  # by -m, or by hydra.mode in a file
+    asked: Asked | None  # of the sweep that it is of, by -m or by hydra.mode in a file
+
+    @property
+    def multirun(self) -> bool:
+        """Whether it is one of a sweep."""
+        return self.asked is not None
 
 
 def compose_all(
@@ -69,18 +84,31 @@ def compose_all(
         multirun = multirun or node.hydra.mode is RunMode.MULTIRUN
         if not multirun:
             _refuse_sweep(overrides)
-            return [_checked(node, first, multirun, schema)]
+            return [_checked(node, first, None, schema)]
         basic = node.hydra.sweeper._target_ == BASIC_SWEEPER
+        given = {o.get_key_element() for o in overrides}
+        found = OmegaConf.select(node, "hydra.sweeper.params") or {}
+        params = {key: str(value) for key, value in found.items() if key not in given}
         if basic:
-            given = {o.get_key_element() for o in overrides}
-            params = {k: v for k, v in (node.hydra.sweeper.params or {}).items() if k not in given}
             overrides = [*parse([f"{k}={v}" for k, v in params.items()]), *overrides]
         _refuse_unsweepable(overrides, basic)
-        combinations = _combinations(_choices(overrides))
+        choices = _choices(overrides)
+        asked = _asked(overrides, params, basic)
         return [
-            _checked(_composed(name, lines, schema), lines, multirun, schema)
-            for lines in combinations
+            _checked(_composed(name, lines, schema), lines, asked, schema)
+            for lines in _combinations(choices)
         ]
+
+
+def _asked(overrides: Sequence[Override], params: Mapping[str, str], basic: bool) -> Asked:
+    """The sweep that is typed, or that a file has under hydra.sweeper.params."""
+    typed = {o.get_key_element().lstrip("+~"): _text(o) for o in overrides if o.is_sweep_override()}
+    own = [o for o in overrides if not o.is_hydra_override()]
+    return Asked(
+        fixed=[str(o.input_line) for o in own if not o.is_sweep_override()],
+        swept={**params, **typed},
+        jobs=BasicSweeper.split_arguments(own, None)[0] if basic else None,
+    )
 
 
 def search_also(config_dir: str | None) -> None:
@@ -201,13 +229,13 @@ def _composed(name: str, lines: Sequence[str], schema: type) -> DictConfig:
         raise explained(error, lines, schema) from error
 
 
-def _checked(node: DictConfig, lines: Sequence[str], multirun: bool, schema: type) -> Composed:
+def _checked(node: DictConfig, lines: Sequence[str], asked: Asked | None, schema: type) -> Composed:
     try:
         with open_dict(node):
             hydra = node.pop("hydra")
         _refuse_targets({"hydra": OmegaConf.to_container(hydra, resolve=False)})
         config = to_config(node, schema)
-        return Composed(config, Path(hydra.run.dir), Path(hydra.sweep.dir), multirun)
+        return Composed(config, Path(hydra.run.dir), Path(hydra.sweep.dir), asked)
     except OmegaConfBaseException as error:
         raise explained(error, lines, schema) from error
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -16,6 +19,7 @@ from omegaconf import OmegaConf
 from pgcli.config.schema import CompareConfig, TrainConfig
 
 GROUP = "env"
+LONGEST = 120  # letters of a job's directory
 SCHEMAS: dict[str, type] = {"train": TrainConfig, "compare": CompareConfig}  # by command
 
 
@@ -34,6 +38,30 @@ def register() -> None:
     for plugin in (EnvironmentSource, EnvironmentSearchPath):
         if plugin not in plugins.discover(plugin.__mro__[1]):
             plugins.register(plugin)
+
+
+def name_jobs() -> None:
+    """Make `subdirectory` known to OmegaConf, in whatever process a job runs."""
+    OmegaConf.register_new_resolver("job_name", job_name, replace=True)
+
+
+def subdirectory(keys: Sequence[str]) -> str:
+    """The value of hydra.sweep.subdir that names each job by what it was given for these keys."""
+    return f"${{job_name:${{hydra.overrides.task}},[{','.join(keys)}]}}"
+
+
+def job_name(typed: Sequence[str], keys: Sequence[str]) -> str:
+    """The directory of a sweep's job: what it was given for the swept keys, `lr=1,seed=0`.
+
+    Not its number, so that the same settings lie in the same place when a sweep is typed again.
+    Where a name cannot hold what was typed, a digest tells it from others.
+    """
+    values = {line.partition("=")[0].lstrip("+~"): line.lstrip("+~") for line in typed}
+    text = ",".join(values[key] for key in keys if key in values)
+    name = re.sub(r"[^\w.=,+-]+", "-", text)[:LONGEST]
+    if name != text:
+        name += "-" + hashlib.sha256(text.encode()).hexdigest()[:6]
+    return name or "job"
 
 
 class EnvironmentSource(ConfigSource):

@@ -1,11 +1,12 @@
-"""The run directory: one process at a time."""
+"""Directories of results: made for one process, held by one process at a time."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pgcli.errors import RunDirectoryError, StorageFailed
@@ -47,10 +48,64 @@ def lock(directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a process holds it now."""
+    try:
+        with lock(directory):
+            return False
+    except RunDirectoryError:
+        return True
+
+
+@contextmanager
+def made(wanted: Path, named: bool, is_bare: Callable[[Path], bool]) -> Iterator[Path]:
+    """A directory that is this process's alone, or `wanted` itself where the user named it.
+
+    Where another process was faster it is `wanted-1`, `wanted-2`, ... What was made goes again if
+    an error comes while it `is_bare`. StorageFailed where it cannot be made.
+    """
+    new_parents = [path for path in wanted.parents if not path.exists()]
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        directory, is_new = (wanted, not wanted.is_dir()) if named else (_reserved(wanted), True)
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StorageFailed(f"{wanted}: {error.strerror}") from error
+    try:
+        yield directory
+    except BaseException:
+        if is_new and is_bare(directory):
+            shutil.rmtree(directory, ignore_errors=True)
+            with suppress(OSError):  # something else is beside it by now
+                for parent in new_parents:
+                    parent.rmdir()
+        raise
+
+
+def _reserved(wanted: Path) -> Path:
+    number, candidate = 0, wanted
+    while True:
+        try:
+            candidate.mkdir()
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = wanted.with_name(f"{wanted.name}-{number}")
+
+
 def holds_run(directory: Path) -> bool:
     """Whether a run has written its results here."""
     results = ("metrics.csv", "checkpoint", "compare.csv")
     return any((directory / name).exists() for name in results)
+
+
+def clear_records(directory: Path) -> None:
+    """Remove what a training run wrote here before its first checkpoint; nothing else."""
+    with lock(directory):
+        found = [directory / name for name in ("metrics.csv", "summary.json")]
+        found += [*directory.glob("events.out.tfevents.*"), *directory.glob("seed-*/events.out.*")]
+        for path in found:
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -66,6 +121,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         _sync_directory(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
+        raise StorageFailed(f"{path}: {error.strerror}") from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line in one piece, whoever else does; StorageFailed names the path."""
+    try:
+        with open(path, "ab", buffering=0) as file:
+            file.write(f"{line}\n".encode())
+    except OSError as error:
         raise StorageFailed(f"{path}: {error.strerror}") from error
 
 

@@ -15,6 +15,15 @@ from pgcli.runs.directory import write_atomically
 PACKAGES = ("policygrad", "torch", "numpy", "gymnasium", "hydra-core", "tensorboard")
 
 
+def read(directory: Path) -> dict[str, Any]:
+    """What summary.json says; {} where there is none that can be read."""
+    try:
+        found = json.loads((directory / "summary.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def write(directory: Path, figures: dict[str, Any], name: str = "summary.json") -> None:
     """Write `figures` with the versions to `<directory>/<name>`; NaN becomes null."""
     content = {

@@ -1,0 +1,256 @@
+"""A sweep from the outside: where it lies, what is left to do, and what became of its jobs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+
+from pgcli.analysis.curves import running_mean
+from pgcli.commands.job import FAILURES
+from pgcli.errors import PgError, RunDirectoryError, Stopped
+from pgcli.runs import summary
+from pgcli.runs.archive import Run, natural, read
+from pgcli.runs.checkpoint import BUDGET
+from pgcli.runs.comparison import EPISODES, RETURN, VARIANCE, at_end
+from pgcli.runs.directory import holds_run, is_held, lock, write_atomically
+from pgcli.runs.progress import Progress, table
+from pgcli.runs.tally import RECENT
+
+NOTE = "sweep.json"
+FINISHED = "finished"
+FAREWELL = 20  # seconds that stopped jobs have to save what they are
+TURNS = 5.0  # seconds for the jobs of an earlier process to see that it is gone
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is asked to do."""
+
+    command: str
+    flags: list[str]  # where its configuration comes from
+    fixed: list[str]  # overrides that all jobs share
+    swept: dict[str, str]  # what is swept over, by key
+    jobs: list[str] | None  # names of their directories; None: a sweeper's own choice
+
+    def fits(self, other: Plan) -> bool:
+        """Whether both differ in budget and in swept values at most: jobs of one name are alike."""
+        return _settings(self) == _settings(other)
+
+
+def _settings(plan: Plan) -> tuple[str, list[str], list[str], set[str]]:
+    lines = [line for line in plan.fixed if not line.lstrip("+~").startswith(BUDGET)]
+    return plan.command, plan.flags, sorted(lines), set(plan.swept)
+
+
+def to_continue(plan: Plan, wanted: Path, named: bool) -> Path | None:
+    """The directory of an earlier sweep that this one goes on with, if there is one.
+
+    RunDirectoryError where `wanted`, `named` by the user, holds something else.
+    """
+    if not named:  # wanted is <root>/<date>/<time>
+        notes = sorted(wanted.parent.parent.glob(f"*/*/{NOTE}"), key=_newest, reverse=True)
+        same = (path.parent for path in notes if _noted(path.parent) == plan)
+        found = next(same, None)
+        is_over = found is None or is_held(found) or all(map(_is_finished, _places(plan, found)))
+        return None if is_over else found
+    earlier = _noted(wanted)
+    if earlier is None:
+        if (wanted / "multirun.yaml").exists() or any(map(holds_run, wanted.glob("*/"))):
+            raise RunDirectoryError(f"{wanted} holds a sweep: choose another hydra.sweep.dir")
+        return None
+    if not plan.fits(earlier):
+        was = " ".join([*earlier.fixed, *(f"{k}={v}" for k, v in earlier.swept.items())])
+        raise RunDirectoryError(
+            f"{wanted} holds another sweep ({was}): choose another hydra.sweep.dir"
+        )
+    return wanted
+
+
+def is_bare(directory: Path) -> bool:
+    """Whether no job has left anything in it."""
+    return not any(map(holds_run, directory.glob("*/"))) and not (directory / FAILURES).exists()
+
+
+def run(plan: Plan, directory: Path, launch: Callable[[list[str] | None], None]) -> int:
+    """Let `launch(names)` run the jobs of these names (None: all) in `directory`; an exit code.
+
+    However it ends, the table of all jobs is shown.
+    """
+    progress = Progress(math.inf)
+    with _held(directory) as release:
+        before = sum(map(_is_finished, _places(plan, directory)))
+        if before:
+            progress.say(f"{directory}: {before} jobs are finished already")
+        write_atomically(directory / NOTE, json.dumps(asdict(plan), indent=1).encode())
+        (directory / FAILURES).unlink(missing_ok=True)
+        try:
+            with _stopping(directory, release):
+                _in_turns(plan, directory, launch, progress)
+        finally:
+            failures = _failures(directory)
+            rows = [_row(place, failures) for place in _places(plan, directory)]
+            if rows:
+                progress.say(_shown(rows))
+                progress.say(f"pg report {directory}\ntensorboard --logdir {directory}")
+    return 0 if all(row[1] == FINISHED for row in rows) else 1
+
+
+def _in_turns(
+    plan: Plan, directory: Path, launch: Callable[[list[str] | None], None], progress: Progress
+) -> None:
+    """Launch all jobs; where a worker died, the lost ones again, those that may kill it alone."""
+    turns: list[list[str] | None] = [None]
+    while turns:
+        names = turns.pop(0)
+        start = time.time()
+        try:
+            launch(names)
+        except PgError:
+            raise
+        except Exception as error:  # the launcher's: a worker of it was killed
+            places = _places(plan, directory)
+            lost = [p for p in places if (names is None or p.name in names) and _is_lost(p)]
+            begun = [p.name for p in lost if _changed(p / ".hydra" / "config.yaml") >= start]
+            if not begun or plan.jobs is None:
+                raise PgError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+            if names is not None and len(names) == 1:
+                continue  # it was alone, so it is to blame; the table tells
+            waiting = [p.name for p in lost if p.name not in begun]
+            progress.say(f"a worker died; {len(lost)} jobs are started again")
+            turns = [*([waiting] if waiting else []), *turns, *([name] for name in begun)]
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[Callable[[], None]]:
+    """Hold the sweep; its jobs end when it is let go of, by the function or by death."""
+    until = time.monotonic() + TURNS
+    while is_held(directory) and time.monotonic() < until:
+        time.sleep(0.1)
+    holding = lock(directory)
+    holding.__enter__()
+    is_open = True
+
+    def release() -> None:
+        nonlocal is_open
+        if is_open:
+            is_open = False
+            holding.__exit__(None, None, None)
+
+    try:
+        yield release
+    finally:
+        release()
+
+
+@contextmanager
+def _stopping(directory: Path, release: Callable[[], None]) -> Iterator[None]:
+    """On SIGINT and SIGTERM let the jobs of other processes save what they are, then raise."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        for number in old:  # one is enough
+            signal.signal(number, signal.SIG_IGN)
+        release()
+        until = time.monotonic() + FAREWELL
+        while any(map(is_held, _job_directories(directory))) and time.monotonic() < until:
+            time.sleep(0.1)
+        raise Stopped(signum)
+
+    signums = (signal.SIGINT, signal.SIGTERM)
+    old = {s: signal.getsignal(s) for s in signums if signal.getsignal(s) is not signal.SIG_IGN}
+    for signum in old:
+        signal.signal(signum, stop)
+    try:
+        yield
+    finally:
+        for signum, handler in old.items():
+            signal.signal(signum, handler)
+
+
+def _noted(directory: Path) -> Plan | None:
+    try:
+        return Plan(**json.loads((directory / NOTE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _places(plan: Plan, directory: Path) -> list[Path]:
+    """The directories of all jobs, whether they are there or not."""
+    if plan.jobs is not None:
+        return [directory / name for name in plan.jobs]
+    return _job_directories(directory)
+
+
+def _job_directories(directory: Path) -> list[Path]:
+    return sorted((path.parent for path in directory.glob("*/.hydra")), key=natural)
+
+
+def _is_finished(job: Path) -> bool:
+    return summary.read(job).get("status") == FINISHED or (job / "compare.json").exists()
+
+
+def _is_lost(job: Path) -> bool:
+    """Whether it left neither a result nor a reason."""
+    return not _is_finished(job) and job.name not in _failures(job.parent)
+
+
+def _failures(directory: Path) -> dict[str, dict[str, str]]:
+    """What the jobs that ended early said, by their names."""
+    try:
+        lines = (directory / FAILURES).read_text().splitlines()
+    except OSError:
+        return {}
+    return {found["job"]: found for found in map(json.loads, lines)}
+
+
+def _newest(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return -math.inf
+
+
+def _row(job: Path, failures: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Directory, state, mean return and variance over its seeds; the reason where it failed."""
+    found, failure = read(job), failures.get(job.name)
+    if failure is not None:
+        state = "stopped" if failure["error"] == Stopped.__name__ else "failed"
+        reason = failure["reason"]
+    elif _is_finished(job):
+        state, reason = FINISHED, ""
+    elif (job / ".hydra").exists():
+        state, reason = "lost", found.reason
+    else:
+        state, reason = "not begun", ""
+    return [os.path.relpath(job), state, *_figures(found), reason]
+
+
+def _figures(run: Run) -> list[str]:
+    seeds = list(run.records.values())
+    if not seeds:
+        return ["—", "—"]
+    final = np.mean([running_mean(rows[RETURN], rows[EPISODES], RECENT)[-1] for rows in seeds])
+    return [f"{final:.1f}", f"{np.mean([at_end(rows, VARIANCE) for rows in seeds]):.3g}"]
+
+
+def _shown(rows: Sequence[Sequence[str]]) -> str:
+    """The table of all jobs, then why some are not finished."""
+    headers = ["directory", "state", f"return (last {RECENT})", "variance"]
+    width = max(len(row[0]) for row in rows)
+    lines = [table([[row[0].ljust(width), *row[1:4]] for row in rows], headers)]
+    count = sum(row[1] == FINISHED for row in rows)
+    lines.append(f"{count} of {len(rows)} jobs finished")
+    return "\n".join([*lines, *(f"{row[0]}: {row[4]}" for row in rows if row[4])])
