@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +73,33 @@ def improvement(
     of_x, of_y = (_counts(np.zeros(z.size, int), resamples, rng) for z in (x, y))
     drawn = ((of_x @ wins) * of_y).sum(-1) / wins.size
     return Estimate(value, *_limits(drawn, level))
+
+
+def effect(
+    x: np.ndarray,
+    y: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    ratio: bool,
+    paired: bool,
+    robust: bool,
+    level: float = 0.95,
+    resamples: int = 2000,
+) -> Estimate:
+    """IQM (`robust`) or mean of x [S] over that of y [S'] (`ratio`), or less it, with its interval.
+
+    `paired`: x_s and y_s belong together and are drawn together. The limits are NaN where either
+    holds one number only.
+    """
+    centre = iqm if robust else partial(np.mean, axis=-1)
+    value = np.asarray(centre(x) / centre(y) if ratio else centre(x) - centre(y))
+    if min(x.size, y.size) < 2:
+        return Estimate(value, np.array(np.nan), np.array(np.nan))
+    of_x = rng.integers(x.size, size=(resamples, x.size))
+    of_y = of_x if paired else rng.integers(y.size, size=(resamples, y.size))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a, b = centre(x[of_x]), centre(y[of_y])
+        return Estimate(value, *_limits(np.asarray(a / b if ratio else a - b), level))
 
 
 def _counts(strata: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:

@@ -109,6 +109,8 @@ def _sweep(
     earlier = sweep.to_continue(plan, wanted, named)
     place = made(wanted, named, sweep.is_bare) if earlier is None else nullcontext(earlier)
     with place as directory:
+        for claim in getattr(composed.config, "claims", []):
+            print(f"to be tested: {claim.says}")
         lines = [*lines, f"hydra.sweep.dir={_quoted(directory)}"]
         return sweep.run(plan, directory, lambda only: _hydra(command, flags, lines, only=only))
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from pgcli.analysis.figures import MOST, Curve, Panel, draw
 from pgcli.errors import ConfigError
-from pgcli.runs import document, findings
+from pgcli.runs import claims, document, findings
 from pgcli.runs.archive import Run, find, read
 from pgcli.runs.comparison import RETURN, VARIANCE, common_range, compare, curves
 from pgcli.runs.directory import made, write_atomically
@@ -50,6 +50,9 @@ def report(argv: Sequence[str]) -> int:
     table = findings.results_table(results, thresholds)
     progress = Progress(math.inf)
     progress.say(findings.terminal(table, left_out))
+    claimed = claims.check(groups)
+    if claimed:
+        progress.say(findings.verdicts(claimed))
 
     returns, variances = curves(groups, RETURN), curves(groups, VARIANCE)
     pictures = {
@@ -60,6 +63,7 @@ def report(argv: Sequence[str]) -> int:
     blocks: list[Block] = [
         Paragraph(f"{shlex.join(['pg', 'report', *argv])} ({datetime.now():%Y-%m-%d %H:%M})"),
         Paragraph(_counts(runs, groups, len(left_out))),
+        *findings.claims_table(claimed),
         table,
         *(Picture(name, f"{name} against steps", files["svg"]) for name, files in seen.items()),
         *findings.explanation(ranges),

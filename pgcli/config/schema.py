@@ -26,6 +26,8 @@ CriticKind = Enum("CriticKind", "mlp linear exact")
 OptimizerName = Enum("OptimizerName", "adam adamw sgd rmsprop")
 Schedule = Enum("Schedule", "constant linear cosine")
 Device = Enum("Device", "cpu cuda auto")
+When = Enum("When", "first last whole")
+Effect = Enum("Effect", "ratio difference")
 
 
 PHIS = ("total_return", "reward_to_go", "q", "advantage", "td", "n_step", "gae")
@@ -176,6 +178,24 @@ class LogConfig:
 
 
 @dataclass
+class ClaimConfig:
+    """A statement about two settings of a sweep; `pg report` says whether the data bear it out.
+
+    An item of a list: what it does not say has its default here, for no YAML could hold it.
+    """
+
+    says: str
+    figure: str  # return, area (under the return's curve, per step) or a column of metrics.csv
+    of: dict[str, Any]  # settings, or options of groups, that tell the first runs from others
+    against: dict[str, Any]  # and the second
+    when: When = When["last"]  # the first iteration, the last tenth of them, or their mean
+    against_when: Optional[When] = None  # null: as `when`
+    effect: Effect = Effect["ratio"]  # of the first to the second, or their difference
+    at_least: Optional[float] = None
+    at_most: Optional[float] = None
+
+
+@dataclass
 class TrainConfig:
     """Everything that `pg train` is told."""
 
@@ -192,6 +212,7 @@ class TrainConfig:
     updates_per_batch: int = field(metadata=within(ge=1))  # more than one: off-policy reuse
     device: Device
     resume: Optional[str]  # run directory to continue
+    claims: list[ClaimConfig]  # to be checked by pg report
     env: EnvConfig
     estimator: EstimatorConfig
     behaviour: BehaviourConfig
@@ -336,6 +357,9 @@ def check_estimator(est: EstimatorConfig) -> None:
 def _check_training(config: TrainConfig) -> None:
     if config.iterations is None and config.total_steps is None:
         raise ConfigError("iterations", None, "set iterations or total_steps (or both)")
+    for i, claim in enumerate(config.claims):
+        if claim.at_least is None and claim.at_most is None:
+            raise ConfigError(f"claims[{i}]", claim.says, "needs at_least or at_most")
     est, opt = config.estimator, config.optimizer
     if est.baseline in LEAVES_ONE_OUT and config.batch_steps is None and config.batch_size < 2:
         raise ConfigError(

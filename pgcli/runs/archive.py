@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -80,6 +81,25 @@ def notes(directory: Path) -> tuple[dict[str, str], set[str]]:
         )
     except (_Unreadable, KeyError, TypeError, AttributeError):
         return {}, set()  # they only make labels shorter
+
+
+def claims(directory: Path) -> list[dict[str, Any]]:
+    """What a run set out to show; nothing where that cannot be read."""
+    try:
+        found = _yaml(directory / ".hydra" / "config.yaml").get("claims") or []
+    except (_Unreadable, AttributeError):
+        return []
+    return [claim for claim in found if isinstance(claim, dict)]
+
+
+def column(directory: Path, seed: int, name: str) -> np.ndarray:
+    """Any column of metrics.csv for one seed, [R]; a single NaN where it cannot be read."""
+    try:
+        with open(directory / "metrics.csv", newline="") as file:
+            found = [row[name] for row in csv.DictReader(file) if row["seed"] == str(seed)]
+        return np.array(found, float)
+    except (OSError, KeyError, TypeError, ValueError):
+        return np.full(1, np.nan)
 
 
 class _Unreadable(Exception):

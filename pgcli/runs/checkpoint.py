@@ -21,7 +21,14 @@ META = "meta.json"
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 # What a policy is, beside its parameters.
 SAME_POLICY = ("env.id", "policy.hidden", "policy.activation", "policy.bias")
-BUDGET = ("iterations", "total_steps", "resume", "checkpoint.", "log.")  # may change on resume
+BUDGET = (
+    "iterations",
+    "total_steps",
+    "resume",
+    "claims",
+    "checkpoint.",
+    "log.",
+)  # may change on resume
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pgcli.analysis.bootstrap import Estimate
+from pgcli.runs import claims
 from pgcli.runs.archive import Run
 from pgcli.runs.comparison import LAST, Range, Result
 from pgcli.runs.document import Block, Heading, Table
@@ -49,6 +51,48 @@ def terminal(results: Table, left_out: LeftOut) -> str:
     if len(left_out) > SHOWN:
         lines[SHOWN + 1 :] = [f"left out: {len(left_out) - SHOWN} more, named in report.md"]
     return "\n".join(lines)
+
+
+def claims_table(found: Sequence[claims.Finding]) -> list[Block]:
+    """What the runs set out to show, and whether the data bear it out."""
+    if not found:
+        return []
+    rows = [
+        (f.claim["says"], f.verdict, _of(f.claim), _interval(f.effect), _bounds(f.claim))
+        for f in found
+    ]
+    headers = ["claim", "verdict", "effect", "found", "claimed"]
+    return [Heading("Claims"), Table(headers, rows, words=True)]
+
+
+def verdicts(found: Sequence[claims.Finding]) -> str:
+    """The claims for a terminal."""
+    return "\n".join(
+        f"{f.verdict}: {f.claim['says']} ({_interval(f.effect)}, claimed {_bounds(f.claim)})"
+        for f in found
+    )
+
+
+def _of(claim: Mapping[str, Any]) -> str:
+    """What is measured: area, ratio of estimator=total to estimator=rtg."""
+    when, other = claim["when"], claim["against_when"] or claim["when"]
+    sides = [_setting(claim[side]) for side in ("of", "against")]
+    if when != other:
+        sides = [f"{side} ({t})".lstrip() for side, t in zip(sides, (when, other), strict=True)]
+    at = "" if when != other or claim["figure"] == "area" else f" ({when})"
+    word = "to" if claim["effect"] == "ratio" else "less"
+    return f"{claim['figure']}{at}, {claim['effect']}: {sides[0]} {word} {sides[1]}"
+
+
+def _setting(wanted: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in wanted.items())
+
+
+def _bounds(claim: Mapping[str, Any]) -> str:
+    low, high = claim["at_least"], claim["at_most"]
+    if low is None or high is None:
+        return f"≥ {low:g}" if high is None else f"≤ {high:g}"
+    return f"{low:g} to {high:g}"
 
 
 def explanation(ranges: Ranges) -> list[Block]:

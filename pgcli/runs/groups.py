@@ -10,7 +10,7 @@ import numpy as np
 from pgcli.runs.archive import Run, State, notes
 
 UNSET = "unset"  # of a setting that a run's configuration does not have
-NEVER = ("seed", "seeds", "resume")  # these make no difference
+NEVER = ("seed", "seeds", "resume", "claims")  # these make no difference
 NEVER_BELOW = ("checkpoint.", "log.")
 
 

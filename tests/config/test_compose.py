@@ -31,7 +31,9 @@ def test_every_preset_composes(preset):
         with pytest.raises(ConfigError, match=r"^critic\.kind=exact"):
             train_config(preset)
         return
-    assert isinstance(train_config(preset), TrainConfig)
+    found = compose_all("train", [preset], None, multirun=False)  # an experiment is a sweep
+    assert all(isinstance(composed.config, TrainConfig) for composed in found)
+    assert len(found) > 1 or not preset.startswith("experiment=")
 
 
 def test_no_preset_says_what_is_the_default_anyway():

@@ -1,0 +1,124 @@
+"""Whether the data bear out what their runs set out to show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pgcli.analysis.bootstrap import Estimate, effect
+from pgcli.analysis.curves import area, running_mean
+from pgcli.config.schema import Effect, When
+from pgcli.runs import archive
+from pgcli.runs.archive import column, notes
+from pgcli.runs.comparison import EPISODES, LAST, RETURN
+from pgcli.runs.groups import Group
+from pgcli.runs.tally import RECENT
+
+BORNE_OUT, CONTRADICTED, OPEN = "borne out", "contradicted", "undecided"
+ROBUST = ("return", "area")
+Key = tuple[int, int]  # which group, which seed
+Claim = Mapping[str, Any]  # as ClaimConfig has it, read back from a run's configuration
+
+
+class Finding(NamedTuple):
+    """A claim and what was found."""
+
+    claim: Claim
+    effect: Estimate  # NaN where the runs do not tell
+    seeds: int  # of the first setting
+    verdict: str
+
+
+def check(groups: Sequence[Group]) -> list[Finding]:
+    """Every claim of the groups' runs, once, on the runs that make it."""
+    claims: dict[str, Claim] = {}
+    making: dict[str, list[Group]] = {}
+    for group in groups:
+        for claim in archive.claims(group.runs[0].directory):
+            claims.setdefault(repr(claim), claim)
+            making.setdefault(repr(claim), []).append(group)
+    return [_checked(claim, making[name]) for name, claim in claims.items()]
+
+
+def _checked(claim: Claim, groups: Sequence[Group]) -> Finding:
+    first, second = ([g for g in groups if _fits(g, claim[side])] for side in ("of", "against"))
+    when = claim["when"]
+    start, stop = _range([*first, *second])
+    x = _values(claim["figure"], when, first, start, stop)
+    y = _values(claim["figure"], claim["against_when"] or when, second, start, stop)
+    if not x or not y:
+        return Finding(claim, Estimate(*np.full(3, np.nan)), len(x), "no finished runs of it")
+    found = effect(
+        np.array(list(x.values())),
+        np.array(list(y.values())),
+        np.random.default_rng(0),
+        ratio=claim["effect"] == Effect["ratio"].name,
+        paired=x.keys() == y.keys(),
+        robust=claim["figure"] in ROBUST,  # the others are unbiased in the mean only
+    )
+    return Finding(claim, found, len(x), _verdict(found, claim["at_least"], claim["at_most"]))
+
+
+def _verdict(found: Estimate, at_least: float | None, at_most: float | None) -> str:
+    """By the whole interval: within the bounds, outside of one, or neither."""
+    low = -math.inf if at_least is None else at_least
+    high = math.inf if at_most is None else at_most
+    if found.lower >= low and found.upper <= high:
+        return BORNE_OUT
+    return CONTRADICTED if found.upper < low or found.lower > high else OPEN
+
+
+def _fits(group: Group, wanted: Mapping[str, Any]) -> bool:
+    run = group.runs[0]
+    chosen, settings = notes(run.directory)[0], run.config or {}
+    return all(
+        _same(str(value), chosen.get(key, settings.get(key, ""))) for key, value in wanted.items()
+    )
+
+
+def _same(a: str, b: str) -> bool:
+    try:
+        return float(a) == float(b)
+    except ValueError:
+        return a.lower() == b.lower()
+
+
+def _range(groups: Sequence[Group]) -> tuple[float, float]:
+    """The environment steps that every seed has."""
+    steps = [rows["env_steps"] for group in groups for rows in group.seeds.values()]
+    return max((x[0] for x in steps), default=0), min((x[-1] for x in steps), default=0)
+
+
+def _values(
+    figure: str, when: str, groups: Sequence[Group], start: float, stop: float
+) -> dict[Key, float]:
+    """The figure of each seed."""
+    found: dict[Key, float] = {}
+    for i, group in enumerate(groups):
+        for seed, rows in sorted(group.seeds.items()):
+            if figure == "return":
+                mean = running_mean(rows[RETURN], rows[EPISODES], RECENT)
+                found[i, seed] = float(mean[0 if when == When["first"].name else -1])
+            elif figure == "area":
+                found[i, seed] = area(rows["env_steps"], rows[RETURN], start, stop)
+            else:
+                found[i, seed] = _at(_column(group, seed, figure), when)
+    return found
+
+
+def _column(group: Group, seed: int, name: str) -> np.ndarray:
+    if name in (group.seeds[seed].dtype.names or ()):
+        return group.seeds[seed][name]
+    for run in group.runs:
+        if run.records.get(seed) is group.seeds[seed]:
+            return column(run.directory, seed, name)
+    return np.full(1, np.nan)
+
+
+def _at(x: np.ndarray, when: str) -> float:
+    if when == When["first"].name:
+        return float(x[0])
+    return float(x.mean() if when == When["whole"].name else x[-max(1, len(x) // LAST) :].mean())

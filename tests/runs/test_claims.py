@@ -1,0 +1,90 @@
+"""Whether claims are checked on the runs that make them, and on nothing else."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from made_runs import made_run
+
+from pgcli.runs.archive import read
+from pgcli.runs.claims import BORNE_OUT, CONTRADICTED, OPEN, check
+from pgcli.runs.groups import group
+
+CLAIM = {
+    "says": "rtg returns more", "figure": "return", "when": "last", "against_when": None,
+    "of": {"estimator": "rtg"}, "against": {"estimator": "gae"}, "effect": "difference",
+    "at_least": 10.0, "at_most": None,
+}  # fmt: skip
+SEEDS = tuple(range(8))
+
+
+def claiming(directory, claims, **settings):
+    run = made_run(directory, seeds=SEEDS, **settings)
+    config = run / ".hydra" / "config.yaml"
+    config.write_text(config.read_text() + f"claims: {json.dumps(claims)}\n")
+    return read(run)
+
+
+def found(tmp_path, *claims):
+    runs = [
+        claiming(tmp_path / "a", claims, estimator="rtg", height=150.0),
+        claiming(tmp_path / "b", claims, estimator="gae", height=100.0),
+        read(made_run(tmp_path / "c", seeds=SEEDS, estimator="gae", height=999.0, lr=0.1)),
+    ]
+    return check(group(runs))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "verdict"),
+    [
+        ({"at_least": 10}, BORNE_OUT),
+        ({"at_least": 30, "at_most": 45}, BORNE_OUT),
+        ({"at_least": 60}, CONTRADICTED),
+        ({"at_least": None, "at_most": 30}, CONTRADICTED),
+        ({"at_least": None, "at_most": 60}, BORNE_OUT),
+    ],
+)
+def test_a_verdict_is_of_the_whole_interval(bounds, verdict, tmp_path):
+    (finding,) = found(tmp_path, {**CLAIM, **bounds})
+    assert finding.verdict == verdict
+    assert finding.seeds == 8
+    # The same seeds are drawn together: their difference is the same for each.
+    assert finding.effect == pytest.approx((50 * 14.5 / 19,) * 3)
+
+
+def test_runs_that_do_not_make_the_claim_do_not_count(tmp_path):
+    (finding,) = found(tmp_path, CLAIM)
+    assert float(finding.effect.value) < 100
+
+
+def test_ratios_of_columns_at_the_first_iteration_and_the_last(tmp_path):
+    ratio = {**CLAIM, "effect": "ratio", "at_least": 1}
+    variance = {**ratio, "figure": "gradient/variance", "says": "equal"}
+    other_time = {**ratio, "figure": "rollout/ep_rew_mean", "against": {"estimator": "rtg"}}
+    other_time |= {"when": "last", "against_when": "whole", "says": "later is better"}
+    any_column = {**ratio, "figure": "gradient/norm", "says": "any column"}
+    a, b, c = found(tmp_path, variance, other_time, any_column)
+    assert a.effect == (1, 1, 1)
+    assert a.verdict == BORNE_OUT
+    assert float(b.effect.value) == pytest.approx((18 + 19) / 2 / 9.5)
+    assert c.effect == (1, 1, 1)
+
+
+def test_what_cannot_be_told_is_said(tmp_path):
+    nobody = {**CLAIM, "of": {"estimator": "nobody"}, "says": "a"}
+    no_column = {**CLAIM, "figure": "no/such", "says": "b"}
+    a, b = found(tmp_path, nobody, no_column)
+    assert a.verdict == "no finished runs of it"
+    assert b.verdict == OPEN
+    assert math.isnan(b.effect.value)
+
+
+def test_settings_match_as_numbers(tmp_path):
+    claim = {**CLAIM, "of": {"optimizer.lr": 0.1}, "against": {"optimizer.lr": 0.005}}
+    runs = [
+        claiming(tmp_path / "a", [claim], lr=0.10, height=150.0),
+        claiming(tmp_path / "b", [claim], lr=5e-3, height=100.0),
+    ]
+    (finding,) = check(group(runs))
+    assert np.isfinite(finding.effect.value)
