@@ -6,6 +6,7 @@ Hydra makes a run's directory before it calls the run; so all that can be refuse
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import os
 import sys
@@ -259,6 +260,8 @@ def _check_references(config: Any) -> None:
         estimators = list(estimator_configs(config).values())
     else:
         estimators = [config.estimator]
+        if config.log.wandb is not None and importlib.util.find_spec("wandb") is None:
+            raise ConfigError("log.wandb", config.log.wandb, "needs the extra wandb")
     if own := [est for est in estimators if ":" in est.phi]:
         from pgcli.estimators.phi import phi
 

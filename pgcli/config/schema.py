@@ -175,6 +175,7 @@ class LogConfig:
     interval: float = field(
         metadata=within(gt=0)
     )  # seconds between lines where there is no terminal
+    wandb: Optional[str]  # project at Weights & Biases that gets the records too; null: none
 
 
 @dataclass

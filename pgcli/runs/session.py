@@ -18,7 +18,7 @@ from pgcli.errors import PgError, RunDirectoryError, Stopped
 from pgcli.interrupts import raise_swallowed
 from pgcli.runs import checkpoint, summary
 from pgcli.runs.directory import lock
-from pgcli.runs.logbook import Logbook
+from pgcli.runs.logbook import Logbook, Metrics
 from pgcli.runs.progress import Progress, table
 from pgcli.runs.tally import Tally
 
@@ -30,6 +30,18 @@ class Closeable(Protocol):
 
     def close(self) -> None:
         """Let go of what it holds."""
+        ...
+
+
+class Recorder(Protocol):
+    """Where the records of a run go."""
+
+    def write(self, iteration: int, env_steps: np.ndarray, metrics: Metrics) -> None:
+        """Record one iteration: env_steps [S] and metrics [S] each."""
+        ...
+
+    def close(self, final: Metrics) -> None:
+        """Record the final metrics [S] and end."""
         ...
 
 
@@ -82,13 +94,22 @@ class Session:
         self._saved = tally.iteration
         self._snapshot = self._arrays()
         self._last: dict[str, np.ndarray] = {}
-        self._logbook = Logbook(
-            self._directory,
-            self._seeds,
-            config_text=_config_text(self._directory),
-            settings=_hparams(self._config),
-            resume_from=tally.iteration if self._config.resume is not None else None,
-        )
+        settings = _hparams(self._config)
+        self._recorders: list[Recorder] = [
+            Logbook(
+                self._directory,
+                self._seeds,
+                config_text=_config_text(self._directory),
+                settings=settings,
+                resume_from=tally.iteration if self._config.resume is not None else None,
+            )
+        ]
+        if (project := self._config.log.wandb) is not None:
+            from pgcli.runs.wandb import WeightsAndBiases
+
+            self._recorders.append(
+                WeightsAndBiases(project, self._directory, self._seeds, settings)
+            )
         self._start = time.perf_counter()
         self._begun = True
         for note in facts["bias"]:
@@ -107,7 +128,8 @@ class Session:
         self._shielded = True
         iteration, self._last = self._tally.iteration, metrics
         self._snapshot = self._arrays()
-        self._logbook.write(iteration, self._tally.env_steps, metrics)
+        for recorder in self._recorders:
+            recorder.write(iteration, self._tally.env_steps, metrics)
         self._progress.update(
             self._tally.spent(self._config), iteration, self._tally.env_steps, metrics
         )
@@ -133,7 +155,8 @@ class Session:
         self._tally.load(self._snapshot)
         try:
             self._save()
-            self._logbook.close({"rollout/return_100": self._tally.mean_return})
+            for recorder in self._recorders:
+                recorder.close({"rollout/return_100": self._tally.mean_return})
             if error is not None or self._last:  # else the summary there is still true
                 summary.write(self._directory, self._summary(error))
         except PgError as failure:  # a full disk must not hide why the run failed
