@@ -27,7 +27,7 @@ from pgcli.runs.progress import Progress, table
 from pgcli.runs.tally import RECENT
 
 NOTE = "sweep.json"
-FINISHED = "finished"
+FINISHED, NOT_BEGUN = "finished", "not begun"
 FAREWELL = 20  # seconds that stopped jobs have to save what they are
 TURNS = 5.0  # seconds for the jobs of an earlier process to see that it is gone
 
@@ -84,7 +84,7 @@ def is_bare(directory: Path) -> bool:
 def run(plan: Plan, directory: Path, launch: Callable[[list[str] | None], None]) -> int:
     """Let `launch(names)` run the jobs of these names (None: all) in `directory`; an exit code.
 
-    However it ends, the table of all jobs is shown.
+    However it ends, the table of all jobs is shown, once any has begun.
     """
     progress = Progress(math.inf)
     with _held(directory) as release:
@@ -99,7 +99,7 @@ def run(plan: Plan, directory: Path, launch: Callable[[list[str] | None], None])
         finally:
             failures = _failures(directory)
             rows = [_row(place, failures) for place in _places(plan, directory)]
-            if rows:
+            if any(row[1] != NOT_BEGUN for row in rows):
                 progress.say(_shown(rows))
                 progress.say(f"pg report {directory}\ntensorboard --logdir {directory}")
     return 0 if all(row[1] == FINISHED for row in rows) else 1
@@ -234,7 +234,7 @@ def _row(job: Path, failures: Mapping[str, Mapping[str, str]]) -> list[str]:
     elif (job / ".hydra").exists():
         state, reason = "lost", found.reason
     else:
-        state, reason = "not begun", ""
+        state, reason = NOT_BEGUN, ""
     return [os.path.relpath(job), state, *_figures(found), reason]
 
 
