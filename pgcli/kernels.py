@@ -24,19 +24,26 @@ REORDERED = {"reassoc", "contract", "arcp", "nsz"}  # what LLVM may do to arithm
 
 def compiled(function: Function) -> Function:
     """Compile, every operation as it is written."""
-    return cast(Function, njit(function, cache=True, nogil=True, error_model="numpy"))
+    return _jitted(function)
 
 
 def inlined(function: Function) -> Function:
     """The same, without a call where it is used."""
-    made = njit(function, cache=True, nogil=True, error_model="numpy", forceinline=True)
-    return cast(Function, made)
+    return _jitted(function, forceinline=True)
 
 
 def reordered(function: Function) -> Function:
     """Compile where the order of a sum does not matter, so that it runs on whole vectors."""
-    made = njit(function, cache=True, nogil=True, error_model="numpy", fastmath=REORDERED)
-    return cast(Function, made)
+    return _jitted(function, fastmath=REORDERED)
+
+
+def _jitted(function: Function, **options: Any) -> Function:
+    """Kept on disk, where there is a place for it: else each process compiles anew."""
+    common = {"nogil": True, "error_model": "numpy", **options}
+    try:
+        return cast(Function, njit(function, cache=True, **common))
+    except RuntimeError:  # a read-only installation, and no home to write to
+        return cast(Function, njit(function, **common))
 
 
 CARTPOLE, ACROBOT, MOUNTAIN_CAR, PENDULUM = range(4)

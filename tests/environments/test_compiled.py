@@ -1,7 +1,10 @@
 """The compiled environments: Gymnasium's dynamics and episodes, whoever plays beside them."""
 
 import importlib.util
+import json
 import math
+import subprocess
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -186,3 +189,19 @@ def test_a_gaussian_policy_explores_by_its_spread():
     act = batch.act[batch.mask]
     assert act.mean().item() == pytest.approx(0, abs=0.02)
     assert act.std().item() == pytest.approx(math.exp(-1), rel=0.03)
+
+
+@pytest.mark.slow
+def test_nowhere_to_keep_what_is_compiled(tmp_path):
+    """A read-only installation of a user without a home."""
+    code = (
+        "import numba.core.caching as c\n"
+        "for kind in list(c.CacheImpl._locator_classes):\n"
+        "    kind.from_function = classmethod(lambda *a: None)\n"
+        "from pgcli.cli import main\n"
+        "main(['train', 'iterations=2', 'batch_size=4', 'hydra.run.dir=run'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["engine"] == "compiled"
