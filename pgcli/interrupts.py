@@ -23,6 +23,16 @@ def raise_swallowed() -> None:
         raise Stopped(_received[0])
 
 
-def _stop(signum: int, frame: FrameType | None) -> None:
+def received() -> bool:
+    """Whether a signal came."""
+    return bool(_received)
+
+
+def remember(signum: int) -> None:
+    """Let `raise_swallowed` know of a signal, should what is raised for it go lost."""
     _received.append(signum)
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    remember(signum)
     raise Stopped(signum)

@@ -15,6 +15,7 @@ from types import FrameType
 
 import numpy as np
 
+from pgcli import interrupts
 from pgcli.analysis.curves import running_mean
 from pgcli.commands.job import FAILURES
 from pgcli.errors import PgError, RunDirectoryError, Stopped
@@ -157,12 +158,12 @@ def _stopping(directory: Path, release: Callable[[], None]) -> Iterator[None]:
     """On SIGINT and SIGTERM let the jobs of other processes save what they are, then raise."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
-        for number in old:  # one is enough
-            signal.signal(number, signal.SIG_IGN)
-        release()
-        until = time.monotonic() + FAREWELL
-        while any(map(is_held, _job_directories(directory))) and time.monotonic() < until:
-            time.sleep(0.1)
+        if not interrupts.received():  # who asks twice does not want to wait
+            interrupts.remember(signum)
+            release()
+            until = time.monotonic() + FAREWELL
+            while any(map(is_held, _job_directories(directory))) and time.monotonic() < until:
+                time.sleep(0.1)
         raise Stopped(signum)
 
     signums = (signal.SIGINT, signal.SIGTERM)

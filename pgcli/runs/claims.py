@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pgcli.analysis.bootstrap import Estimate, effect
 from pgcli.analysis.curves import area, running_mean
-from pgcli.config.schema import Effect, When
+from pgcli.config.schema import ClaimConfig, Effect, When
 from pgcli.runs import archive
 from pgcli.runs.archive import column, notes
 from pgcli.runs.comparison import EPISODES, LAST, RETURN
@@ -18,6 +19,7 @@ from pgcli.runs.groups import Group
 from pgcli.runs.tally import RECENT
 
 BORNE_OUT, CONTRADICTED, OPEN = "borne out", "contradicted", "undecided"
+NO_RUNS, NO_NUMBERS = "no finished runs", "no such figure"
 ROBUST = ("return", "area")
 Key = tuple[int, int]  # which group, which seed
 Claim = Mapping[str, Any]  # as ClaimConfig has it, read back from a run's configuration
@@ -37,10 +39,22 @@ def check(groups: Sequence[Group]) -> list[Finding]:
     claims: dict[str, Claim] = {}
     making: dict[str, list[Group]] = {}
     for group in groups:
-        for claim in archive.claims(group.runs[0].directory):
+        for claim in filter(_is_whole, archive.claims(group.runs[0].directory)):
             claims.setdefault(repr(claim), claim)
             making.setdefault(repr(claim), []).append(group)
     return [_checked(claim, making[name]) for name, claim in claims.items()]
+
+
+def _is_whole(claim: Claim) -> bool:
+    """Whether it is as `pg train` wrote it, no hand having been at it."""
+    limits = (claim.get("at_least"), claim.get("at_most"))
+    return (
+        {f.name for f in fields(ClaimConfig)} <= claim.keys()
+        and all(isinstance(claim[side], dict) for side in ("of", "against"))
+        and all(isinstance(claim[name], str) for name in ("says", "figure", "when", "effect"))
+        and all(isinstance(limit, (int, float, type(None))) for limit in limits)
+        and limits != (None, None)
+    )
 
 
 def _checked(claim: Claim, groups: Sequence[Group]) -> Finding:
@@ -50,7 +64,7 @@ def _checked(claim: Claim, groups: Sequence[Group]) -> Finding:
     x = _values(claim["figure"], when, first, start, stop)
     y = _values(claim["figure"], claim["against_when"] or when, second, start, stop)
     if not x or not y:
-        return Finding(claim, Estimate(*np.full(3, np.nan)), len(x), "no finished runs of it")
+        return Finding(claim, Estimate(*np.full(3, np.nan)), len(x), NO_RUNS)
     found = effect(
         np.array(list(x.values())),
         np.array(list(y.values())),
@@ -59,6 +73,8 @@ def _checked(claim: Claim, groups: Sequence[Group]) -> Finding:
         paired=x.keys() == y.keys(),
         robust=claim["figure"] in ROBUST,  # the others are unbiased in the mean only
     )
+    if not np.isfinite(found.value):
+        return Finding(claim, found, len(x), NO_NUMBERS)
     return Finding(claim, found, len(x), _verdict(found, claim["at_least"], claim["at_most"]))
 
 

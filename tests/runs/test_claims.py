@@ -8,7 +8,7 @@ import pytest
 from made_runs import made_run
 
 from pgcli.runs.archive import read
-from pgcli.runs.claims import BORNE_OUT, CONTRADICTED, OPEN, check
+from pgcli.runs.claims import BORNE_OUT, CONTRADICTED, NO_NUMBERS, NO_RUNS, OPEN, check
 from pgcli.runs.groups import group
 
 CLAIM = {
@@ -74,10 +74,32 @@ def test_ratios_of_columns_at_the_first_iteration_and_the_last(tmp_path):
 def test_what_cannot_be_told_is_said(tmp_path):
     nobody = {**CLAIM, "of": {"estimator": "nobody"}, "says": "a"}
     no_column = {**CLAIM, "figure": "no/such", "says": "b"}
-    a, b = found(tmp_path, nobody, no_column)
-    assert a.verdict == "no finished runs of it"
-    assert b.verdict == OPEN
+    one_seed = {**CLAIM, "at_least": None, "at_most": 38.0, "says": "c"}
+    a, b, c = found(tmp_path, nobody, no_column, one_seed)
+    assert a.verdict == NO_RUNS
+    assert b.verdict == NO_NUMBERS
     assert math.isnan(b.effect.value)
+    assert c.verdict == CONTRADICTED
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [{"of": 3}, {"when": None}, {"at_least": "ten"}, {"at_least": None}, {"says": ["a"]}, None],
+)
+def test_a_claim_that_a_hand_has_been_at_is_no_claim(edited, tmp_path):
+    broken = {**CLAIM, **edited} if edited else {"says": "half"}
+    assert found(tmp_path, broken) == []
+
+
+def test_one_seed_each_decides_nothing(tmp_path):
+    runs = []
+    for name in ("rtg", "gae"):
+        run = made_run(tmp_path / name, seeds=(0,), estimator=name)
+        config = run / ".hydra" / "config.yaml"
+        config.write_text(config.read_text() + f"claims: {json.dumps([CLAIM])}\n")
+        runs.append(read(run))
+    (finding,) = check(group(runs))
+    assert finding.verdict == OPEN
 
 
 def test_settings_match_as_numbers(tmp_path):
