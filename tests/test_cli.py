@@ -73,6 +73,7 @@ BAD = {  # command line: (exit code, what the one line must say)
     "-m estimator=glob(zzz*)": (2, "gives no value"),
     "-m seed=range(0,3,0)": (2, "seed=range(0,3,0)"),
     "-m hydra.run.dir=a,b": (2, "one value in a sweep"),
+    "-m experiment=causality,baselines": (2, "one at a time"),
     "-m resume=a": (2, "resume=a: continues one run"),
     "-m --cfg job": (2, "only one of them"),
     "--resolve": (2, "only with --cfg or --help"),

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from omegaconf import DictConfig
 
 from pgcli.config.compose import to_config
 from pgcli.config.sources import SCHEMAS, name_jobs
-from pgcli.errors import PgError, RunDirectoryError, Stopped
+from pgcli.errors import PgError, RunDirectoryError, Stopped, StorageFailed
 from pgcli.runs import checkpoint, summary
 from pgcli.runs.directory import append_line, clear_records, holds_run, is_held
 
@@ -119,7 +120,8 @@ def _objective(directory: Path) -> float | None:
 def _note(sweep: Path, directory: Path, error: BaseException) -> None:
     reason = " ".join(str(error).split())
     line = {"job": directory.name, "error": type(error).__name__, "reason": reason}
-    append_line(sweep / FAILURES, json.dumps(line))
+    with suppress(StorageFailed):  # the job's own summary tells less
+        append_line(sweep / FAILURES, json.dumps(line))
 
 
 _watched: set[Path] = set()

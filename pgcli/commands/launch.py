@@ -87,6 +87,8 @@ def launch(command: str, argv: Sequence[str]) -> int:
     wanted, named = composed[0].run_dir, _is_named("hydra.run.dir", lines)
     if named and holds_run(wanted):
         raise RunDirectoryError(f"{wanted} holds a run: resume={wanted} continues it")
+    if named and sweep.holds_sweep(wanted):
+        raise RunDirectoryError(f"{wanted} holds a sweep: choose another hydra.run.dir")
     with made(wanted, named, _is_bare) as directory:
         _hydra(command, flags, [*lines, f"hydra.run.dir={_quoted(directory)}"])
     return 0

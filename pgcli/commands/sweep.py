@@ -18,7 +18,7 @@ import numpy as np
 from pgcli import interrupts
 from pgcli.analysis.curves import running_mean
 from pgcli.commands.job import FAILURES
-from pgcli.errors import PgError, RunDirectoryError, Stopped
+from pgcli.errors import PgError, RunDirectoryError, Stopped, StorageFailed
 from pgcli.runs import summary
 from pgcli.runs.archive import Run, natural, read
 from pgcli.runs.checkpoint import BUDGET
@@ -66,7 +66,7 @@ def to_continue(plan: Plan, wanted: Path, named: bool) -> Path | None:
         return None if is_over else found
     earlier = _noted(wanted)
     if earlier is None:
-        if (wanted / "multirun.yaml").exists() or any(map(holds_run, wanted.glob("*/"))):
+        if holds_sweep(wanted) or any(map(holds_run, wanted.glob("*/"))):
             raise RunDirectoryError(f"{wanted} holds a sweep: choose another hydra.sweep.dir")
         return None
     if not plan.fits(earlier):
@@ -75,6 +75,11 @@ def to_continue(plan: Plan, wanted: Path, named: bool) -> Path | None:
             f"{wanted} holds another sweep ({was}): choose another hydra.sweep.dir"
         )
     return wanted
+
+
+def holds_sweep(directory: Path) -> bool:
+    """Whether Hydra swept here."""
+    return (directory / "multirun.yaml").exists()
 
 
 def is_bare(directory: Path) -> bool:
@@ -118,6 +123,8 @@ def _in_turns(
             launch(names)
         except PgError:
             raise
+        except OSError as error:  # Hydra's, where it makes the directories
+            raise StorageFailed(f"{error.filename}: {error.strerror}") from error
         except Exception as error:  # the launcher's: a worker of it was killed
             places = _places(plan, directory)
             lost = [p for p in places if (names is None or p.name in names) and _is_lost(p)]

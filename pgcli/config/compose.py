@@ -89,6 +89,9 @@ def compose_all(
         given = {o.get_key_element() for o in overrides}
         found = OmegaConf.select(node, "hydra.sweeper.params") or {}
         params = {key: str(value) for key, value in found.items() if key not in given}
+        for override in overrides:
+            if params and override.is_sweep_override() and override.key_or_group == "experiment":
+                raise ConfigError("experiment", _text(override), "a sweep by itself: one at a time")
         if basic:
             overrides = [*parse([f"{k}={v}" for k, v in params.items()]), *overrides]
         _refuse_unsweepable(overrides, basic)

@@ -51,14 +51,15 @@ def subdirectory(keys: Sequence[str]) -> str:
 
 
 def job_name(typed: Sequence[str], keys: Sequence[str]) -> str:
-    """The directory of a sweep's job: what it was given for the swept keys, `lr=1,seed=0`.
+    """The directory of a sweep's job: what it was given for the swept keys, `lr@0.1+seed@0`.
 
-    Not its number, so that the same settings lie in the same place when a sweep is typed again.
-    Where a name cannot hold what was typed, a digest tells it from others.
+    Not its number, so that the same settings lie in the same place when a sweep is typed again;
+    and no sign that would need quotes in `resume=...`. Where a name cannot hold what was typed, a
+    digest tells it from others.
     """
-    values = {line.partition("=")[0].lstrip("+~"): line.lstrip("+~") for line in typed}
-    text = ",".join(values[key] for key in keys if key in values)
-    name = re.sub(r"[^\w.=,+-]+", "-", text)[:LONGEST]
+    values = dict(line.lstrip("+~").split("=", 1) for line in typed if "=" in line)
+    text = "+".join(f"{key}@{values[key]}" for key in keys if key in values)
+    name = re.sub(r"[^\w.@+-]+", "-", text)[:LONGEST]
     if name != text:
         name += "-" + hashlib.sha256(text.encode()).hexdigest()[:6]
     return name or "job"

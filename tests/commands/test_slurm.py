@@ -79,4 +79,4 @@ def test_a_sweep_on_slurm(cluster, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "2 of 2 jobs finished" in done.stdout
     (sweep,) = sweeps(tmp_path)
-    assert [status(sweep / f"seed={s}") for s in (0, 1)] == ["finished"] * 2
+    assert [status(sweep / f"seed@{s}") for s in (0, 1)] == ["finished"] * 2

@@ -70,9 +70,9 @@ def test_a_failing_job_stops_no_other_and_the_table_has_them_all(tmp_path):
     assert done.returncode == 1, done.stderr
     assert "step failed" in done.stderr
     (sweep,) = sweeps(tmp_path)
-    assert status(sweep / "env.kwargs.crash=0") == "finished"
+    assert status(sweep / "env.kwargs.crash@0") == "finished"
     table = done.stdout[done.stdout.index("directory") :].splitlines()
-    bad, good = (next(x for x in table if f"crash={i} " in x).split() for i in (7, 0))
+    bad, good = (next(x for x in table if f"crash@{i} " in x).split() for i in (7, 0))
     assert (bad[1], good[1]) == ("failed", "finished")
     assert float(good[2]) > 0
     assert float(good[3]) >= 0
@@ -83,7 +83,7 @@ def test_a_failing_job_stops_no_other_and_the_table_has_them_all(tmp_path):
 def test_the_same_command_skips_what_is_finished_and_resumes_the_rest(tmp_path):
     line = ["train", "-m", "seed=0,1", "iterations=300,40", *LONG[2:], LONG[0]]
     process = background(*line, cwd=tmp_path)
-    names = ["seed=0,iterations=300", "seed=0,iterations=40", "seed=1,iterations=300"]
+    names = ["seed@0+iterations@300", "seed@0+iterations@40", "seed@1+iterations@300"]
     until(lambda: list(tmp_path.glob(f"outputs/multirun/*/*/{names[2]}/checkpoint/*")), process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143
@@ -108,7 +108,7 @@ def test_the_same_command_skips_what_is_finished_and_resumes_the_rest(tmp_path):
 def test_a_job_killed_before_its_first_checkpoint_starts_anew(tmp_path):
     line = ["train", "-m", "seed=0,1", "hydra.sweep.dir=s", *TRAIN]
     assert pg(*line, cwd=tmp_path).returncode == 0
-    job = tmp_path / "s" / "seed=1"
+    job = tmp_path / "s" / "seed@1"
     good = [row[:-1] for row in rows(job)]
     for path in [*(job / "checkpoint").iterdir(), job / "summary.json"]:
         path.unlink()
@@ -128,7 +128,7 @@ def test_jobs_are_known_by_their_configuration_not_by_their_number(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
     longer = pg(*line, "estimator=rtg", "seed=1,2", "iterations=5", cwd=tmp_path)
     assert longer.returncode == 0, longer.stderr
-    assert [len(rows(tmp_path / "s" / f"seed={s}")) for s in range(4)] == [4, 6, 6, 4]
+    assert [len(rows(tmp_path / "s" / f"seed@{s}")) for s in range(4)] == [4, 6, 6, 4]
 
 
 def test_sweeps_never_mix(tmp_path):
@@ -174,11 +174,23 @@ def test_a_sweep_of_comparisons(tmp_path):
 def test_names_of_jobs():
     keys = ["estimator", "optimizer.lr", "env.kwargs.g"]
     line = ["estimator=rtg", "seed=1", "++env.kwargs.g=9.0", "optimizer.lr=0.1"]
-    assert job_name(line, keys) == "estimator=rtg,optimizer.lr=0.1,env.kwargs.g=9.0"
+    assert job_name(line, keys) == "estimator@rtg+optimizer.lr@0.1+env.kwargs.g@9.0"
     assert job_name(["seed=0"], []) == "job"
     odd = [job_name([f"env={x}"], ["env"]) for x in ("ALE/Pong-v5", "ALE:Pong-v5", "a" * 300)]
     assert len(set(odd)) == 3
-    assert all(len(name) < 140 and "/" not in name and ":" not in name for name in odd)
+    assert all(len(name) < 140 and not set("/:=,") & set(name) for name in odd)
+
+
+def test_a_job_resumes_by_itself_as_it_is_printed(tmp_path):
+    line = ["train", "-m", "optimizer.lr=0.01,1e-5", "hydra.sweep.dir=s", *TRAIN]
+    assert pg(*line, cwd=tmp_path).returncode == 0
+    for job in tmp_path.glob("s/*@*"):
+        done = pg("train", f"resume={job}", "iterations=4", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert len(rows(job)) == 5
+    assert len(list(tmp_path.glob("s/*@*"))) == 2
+    inside = pg("train", *TRAIN, "hydra.run.dir=s", cwd=tmp_path)
+    assert (inside.returncode, inside.stderr.count("\n")) == (3, 1)
 
 
 @pytest.fixture
@@ -197,10 +209,10 @@ def test_killing_pg_leaves_no_orphan_and_loses_nothing(signum, joblib, tmp_path)
     process.send_signal(signum)
     assert process.wait(60) == (-9 if signum == signal.SIGKILL else 128 + signum)
     end = time.monotonic() + 20
-    while any(map(is_held, sweep.glob("seed=*/"))):
+    while any(map(is_held, sweep.glob("seed@*/"))):
         assert time.monotonic() < end, "an orphan trains on"
         time.sleep(0.1)
-    jobs = [job for job in sweep.glob("seed=*/") if (job / "metrics.csv").exists()]
+    jobs = [job for job in sweep.glob("seed@*/") if (job / "metrics.csv").exists()]
     assert [status(job) for job in jobs] == ["Stopped", "Stopped"]
     kept = {job: len(rows(job)) for job in jobs}
     assert all(list(job.glob(f"checkpoint/*{n - 1}.npz")) for job, n in kept.items())
@@ -218,7 +230,7 @@ def test_a_killed_worker_takes_no_other_job_with_it(joblib, tmp_path):
     assert done.returncode == 1, done.stderr
     assert "3 of 6 jobs finished" in done.stdout
     (sweep,) = sweeps(tmp_path)
-    assert all(status(sweep / f"env.kwargs.deadly=0,seed={s}") == "finished" for s in range(3))
+    assert all(status(sweep / f"env.kwargs.deadly@0+seed@{s}") == "finished" for s in range(3))
     assert done.stdout.count(" lost ") == 3
     assert "running or killed" in done.stdout
 
@@ -235,5 +247,5 @@ def test_launchers(launcher, tmp_path):
     assert "2 of 4 jobs finished" in done.stdout
     assert done.stdout.count("step failed") == 2
     (sweep,) = sweeps(tmp_path)
-    assert all(status(sweep / f"env.kwargs.crash=0,seed={s}") == "finished" for s in (0, 1))
+    assert all(status(sweep / f"env.kwargs.crash@0+seed@{s}") == "finished" for s in (0, 1))
     assert os.listdir(sweep)
