@@ -99,7 +99,7 @@ class Critic:
 
     def _evaluate(self, x: Tensor) -> Tensor:
         parts = ordered(
-            lambda part: self.net.forward(self.theta, part), x.split(max(1, ROWS // len(x)), 1)
+            lambda part: self.net.trace(self.theta, part).out, x.split(max(1, ROWS // len(x)), 1)
         )
         return torch.cat(list(parts), 1).squeeze(-1) * self.std[:, None] + self.mean[:, None]
 

@@ -38,7 +38,7 @@ class Job:
     """
 
     def __init__(self, command: str, only: Collection[str] | None = None) -> None:
-        """`only`: names of the jobs of a sweep that are to run now; None: all of them."""
+        """`only`: directories within the sweep of the jobs that are to run now; None: all."""
         self._command, self._only, self._parent = command, only, os.getpid()
         self.__module__ = f"pgcli.commands.{command}"  # names Hydra's job
         self.error: PgError | None = None  # of a single run: Hydra would print more than a line
@@ -59,7 +59,7 @@ class Job:
         return None
 
     def _swept(self, node: DictConfig, directory: Path, sweep: Path) -> float | None:
-        if self._only is not None and directory.name not in self._only:
+        if self._only is not None and os.path.relpath(directory, sweep) not in self._only:
             return None
         launcher = str(HydraConfig.get().launcher._target_)
         elsewhere = os.getpid() != self._parent
@@ -81,7 +81,7 @@ class Job:
             _note(sweep, directory, stop)
             if not elsewhere:
                 raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # as an environment may end a process
             traceback.print_exc()
             _note(sweep, directory, error)
         finally:
@@ -119,7 +119,8 @@ def _objective(directory: Path) -> float | None:
 
 def _note(sweep: Path, directory: Path, error: BaseException) -> None:
     reason = " ".join(str(error).split())
-    line = {"job": directory.name, "error": type(error).__name__, "reason": reason}
+    name = os.path.relpath(directory, sweep)
+    line = {"job": name, "error": type(error).__name__, "reason": reason}
     with suppress(StorageFailed):  # the job's own summary tells less
         append_line(sweep / FAILURES, json.dumps(line))
 

@@ -84,7 +84,7 @@ def launch(command: str, argv: Sequence[str]) -> int:
         raise ConfigError("resume", composed[0].config.resume, "belongs on the command line")
     if composed[0].multirun:
         return _sweep(command, flags, lines, composed[0], args)
-    wanted, named = composed[0].run_dir, _is_named("hydra.run.dir", lines)
+    wanted, named = composed[0].run_dir, composed[0].named
     if named and holds_run(wanted):
         raise RunDirectoryError(f"{wanted} holds a run: resume={wanted} continues it")
     if named and sweep.holds_sweep(wanted):
@@ -100,9 +100,9 @@ def _sweep(
     """Run the jobs of a sweep, or what is left of an earlier one that was asked for the same."""
     asked = composed.asked
     assert asked is not None
-    wanted, named = composed.sweep_dir, _is_named("hydra.sweep.dir", lines)
+    wanted, named = composed.sweep_dir, composed.named
     names = None
-    if not _is_named("hydra.sweep.subdir", lines):
+    if not any(override.key_or_group == "hydra.sweep.subdir" for override in parse(lines)):
         keys = list(asked.swept)
         lines = [*lines, f"hydra.sweep.subdir='{subdirectory(keys)}'"]
         if asked.jobs is not None:
@@ -116,10 +116,6 @@ def _sweep(
             print(f"to be tested: {claim.says}")
         lines = [*lines, f"hydra.sweep.dir={_quoted(directory)}"]
         return sweep.run(plan, directory, lambda only: _hydra(command, flags, lines, only=only))
-
-
-def _is_named(key: str, lines: Sequence[str]) -> bool:
-    return any(override.key_or_group == key for override in parse(lines))
 
 
 def _hydra(

@@ -58,15 +58,18 @@ def to_continue(plan: Plan, wanted: Path, named: bool) -> Path | None:
 
     RunDirectoryError where `wanted`, `named` by the user, holds something else.
     """
+    if not named and plan.jobs is None:
+        return None  # a sweeper that chooses would choose others
     if not named:  # wanted is <root>/<date>/<time>
         notes = sorted(wanted.parent.parent.glob(f"*/*/{NOTE}"), key=_newest, reverse=True)
         same = (path.parent for path in notes if _noted(path.parent) == plan)
         found = next(same, None)
-        is_over = found is None or is_held(found) or all(map(_is_finished, _places(plan, found)))
-        return None if is_over else found
+        if found is None or is_held(found):
+            return None
+        return None if all(_is_finished(found / name) for name in plan.jobs or ()) else found
     earlier = _noted(wanted)
     if earlier is None:
-        if holds_sweep(wanted) or any(map(holds_run, wanted.glob("*/"))):
+        if holds_sweep(wanted) or any(map(holds_run, _job_directories(wanted))):
             raise RunDirectoryError(f"{wanted} holds a sweep: choose another hydra.sweep.dir")
         return None
     if not plan.fits(earlier):
@@ -84,7 +87,8 @@ def holds_sweep(directory: Path) -> bool:
 
 def is_bare(directory: Path) -> bool:
     """Whether no job has left anything in it."""
-    return not any(map(holds_run, directory.glob("*/"))) and not (directory / FAILURES).exists()
+    jobs = _job_directories(directory)
+    return not any(map(holds_run, jobs)) and not (directory / FAILURES).exists()
 
 
 def run(plan: Plan, directory: Path, launch: Callable[[list[str] | None], None]) -> int:
@@ -94,7 +98,8 @@ def run(plan: Plan, directory: Path, launch: Callable[[list[str] | None], None])
     """
     progress = Progress(math.inf)
     with _held(directory) as release:
-        before = sum(map(_is_finished, _places(plan, directory)))
+        before = sum(_is_finished(directory / name) for name in _names(plan, directory))
+        start = time.time()
         if before:
             progress.say(f"{directory}: {before} jobs are finished already")
         write_atomically(directory / NOTE, json.dumps(asdict(plan), indent=1).encode())
@@ -104,11 +109,12 @@ def run(plan: Plan, directory: Path, launch: Callable[[list[str] | None], None])
                 _in_turns(plan, directory, launch, progress)
         finally:
             failures = _failures(directory)
-            rows = [_row(place, failures) for place in _places(plan, directory)]
+            names = _names(plan, directory, start)
+            rows = [_row(directory / name, failures.get(name)) for name in names]
             if any(row[1] != NOT_BEGUN for row in rows):
                 progress.say(_shown(rows))
                 progress.say(f"pg report {directory}\ntensorboard --logdir {directory}")
-    return 0 if all(row[1] == FINISHED for row in rows) else 1
+    return 0 if rows and all(row[1] == FINISHED for row in rows) else 1
 
 
 def _in_turns(
@@ -117,8 +123,7 @@ def _in_turns(
     """Launch all jobs; where a worker died, the lost ones again, those that may kill it alone."""
     turns: list[list[str] | None] = [None]
     while turns:
-        names = turns.pop(0)
-        start = time.time()
+        names, start = turns.pop(0), time.time()
         try:
             launch(names)
         except PgError:
@@ -126,14 +131,20 @@ def _in_turns(
         except OSError as error:  # Hydra's, where it makes the directories
             raise StorageFailed(f"{error.filename}: {error.strerror}") from error
         except Exception as error:  # the launcher's: a worker of it was killed
-            places = _places(plan, directory)
-            lost = [p for p in places if (names is None or p.name in names) and _is_lost(p)]
-            begun = [p.name for p in lost if _changed(p / ".hydra" / "config.yaml") >= start]
-            if not begun or plan.jobs is None:
+            failures = _failures(directory)
+            lost = [
+                name
+                for name in plan.jobs or ()
+                if (names is None or name in names)
+                and name not in failures
+                and not _is_finished(directory / name)
+            ]
+            begun = [name for name in lost if _begun(directory / name) >= start]
+            if not begun:
                 raise PgError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
             if names is not None and len(names) == 1:
                 continue  # it was alone, so it is to blame; the table tells
-            waiting = [p.name for p in lost if p.name not in begun]
+            waiting = [name for name in lost if name not in begun]
             progress.say(f"a worker died; {len(lost)} jobs are started again")
             turns = [*([waiting] if waiting else []), *turns, *([name] for name in begun)]
 
@@ -186,29 +197,27 @@ def _stopping(directory: Path, release: Callable[[], None]) -> Iterator[None]:
 
 def _noted(directory: Path) -> Plan | None:
     try:
-        return Plan(**json.loads((directory / NOTE).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        found = Plan(**json.loads((directory / NOTE).read_bytes()))
+        _settings(found)
+    except (OSError, ValueError, TypeError, AttributeError):  # none, or a hand has been at it
         return None
+    return found
 
 
-def _places(plan: Plan, directory: Path) -> list[Path]:
-    """The directories of all jobs, whether they are there or not."""
+def _names(plan: Plan, directory: Path, since: float = -math.inf) -> list[str]:
+    """All jobs, whether they are there or not; of a sweeper's own choice those begun since."""
     if plan.jobs is not None:
-        return [directory / name for name in plan.jobs]
-    return _job_directories(directory)
+        return plan.jobs
+    there = (job for job in _job_directories(directory) if _begun(job) >= since)
+    return [os.path.relpath(job, directory) for job in there]
 
 
 def _job_directories(directory: Path) -> list[Path]:
-    return sorted((path.parent for path in directory.glob("*/.hydra")), key=natural)
+    return sorted((path.parent for path in directory.rglob(".hydra")), key=natural)
 
 
 def _is_finished(job: Path) -> bool:
     return summary.read(job).get("status") == FINISHED or (job / "compare.json").exists()
-
-
-def _is_lost(job: Path) -> bool:
-    """Whether it left neither a result nor a reason."""
-    return not _is_finished(job) and job.name not in _failures(job.parent)
 
 
 def _failures(directory: Path) -> dict[str, dict[str, str]]:
@@ -224,16 +233,17 @@ def _newest(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def _changed(path: Path) -> float:
+def _begun(job: Path) -> float:
+    """When it was last begun; Hydra writes its configuration then."""
     try:
-        return path.stat().st_mtime
+        return (job / ".hydra" / "config.yaml").stat().st_mtime
     except OSError:
         return -math.inf
 
 
-def _row(job: Path, failures: Mapping[str, Mapping[str, str]]) -> list[str]:
+def _row(job: Path, failure: Mapping[str, str] | None) -> list[str]:
     """Directory, state, mean return and variance over its seeds; the reason where it failed."""
-    found, failure = read(job), failures.get(job.name)
+    found = read(job)
     if failure is not None:
         state = "stopped" if failure["error"] == Stopped.__name__ else "failed"
         reason = failure["reason"]

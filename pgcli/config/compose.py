@@ -57,6 +57,7 @@ class Composed:
     run_dir: Path
     sweep_dir: Path
     asked: Asked | None  # of the sweep that it is of, by -m or by hydra.mode in a file
+    named: bool  # whether its user fixed that place, no time in its name
 
     @property
     def multirun(self) -> bool:
@@ -236,9 +237,11 @@ def _checked(node: DictConfig, lines: Sequence[str], asked: Asked | None, schema
     try:
         with open_dict(node):
             hydra = node.pop("hydra")
-        _refuse_targets({"hydra": OmegaConf.to_container(hydra, resolve=False)})
+        written: Any = OmegaConf.to_container(hydra, resolve=False)
+        _refuse_targets({"hydra": written})
         config = to_config(node, schema)
-        return Composed(config, Path(hydra.run.dir), Path(hydra.sweep.dir), asked)
+        named = "${now:" not in written["run" if asked is None else "sweep"]["dir"]
+        return Composed(config, Path(hydra.run.dir), Path(hydra.sweep.dir), asked, named)
     except OmegaConfBaseException as error:
         raise explained(error, lines, schema) from error
 

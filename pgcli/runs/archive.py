@@ -86,8 +86,8 @@ def notes(directory: Path) -> tuple[dict[str, str], set[str]]:
 def claims(directory: Path) -> list[dict[str, Any]]:
     """What a run set out to show; nothing where that cannot be read."""
     try:
-        found = _yaml(directory / ".hydra" / "config.yaml").get("claims") or []
-    except (_Unreadable, AttributeError):
+        found = list(_yaml(directory / ".hydra" / "config.yaml").get("claims") or [])
+    except (_Unreadable, AttributeError, TypeError):
         return []
     return [claim for claim in found if isinstance(claim, dict)]
 

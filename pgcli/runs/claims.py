@@ -21,6 +21,7 @@ from pgcli.runs.tally import RECENT
 BORNE_OUT, CONTRADICTED, OPEN = "borne out", "contradicted", "undecided"
 NO_RUNS, NO_NUMBERS = "no finished runs", "no such figure"
 ROBUST = ("return", "area")
+BUDGET = ("iterations", "total_steps")
 Key = tuple[int, int]  # which group, which seed
 Claim = Mapping[str, Any]  # as ClaimConfig has it, read back from a run's configuration
 
@@ -29,20 +30,24 @@ class Finding(NamedTuple):
     """A claim and what was found."""
 
     claim: Claim
+    environment: str
     effect: Estimate  # NaN where the runs do not tell
     seeds: int  # of the first setting
     verdict: str
 
 
 def check(groups: Sequence[Group]) -> list[Finding]:
-    """Every claim of the groups' runs, once, on the runs that make it."""
-    claims: dict[str, Claim] = {}
-    making: dict[str, list[Group]] = {}
+    """Every claim of the groups' runs on those that make it; each environment and budget apart.
+
+    Settings in which they differ else, and which the claim does not name, are pooled.
+    """
+    making: dict[tuple[str, ...], tuple[Claim, list[Group]]] = {}
     for group in groups:
+        settings = group.runs[0].config or {}
+        place = (group.environment, *(settings.get(key, "") for key in BUDGET))
         for claim in filter(_is_whole, archive.claims(group.runs[0].directory)):
-            claims.setdefault(repr(claim), claim)
-            making.setdefault(repr(claim), []).append(group)
-    return [_checked(claim, making[name]) for name, claim in claims.items()]
+            making.setdefault((repr(claim), *place), (claim, []))[1].append(group)
+    return [_checked(claim, mine) for claim, mine in making.values()]
 
 
 def _is_whole(claim: Claim) -> bool:
@@ -58,13 +63,14 @@ def _is_whole(claim: Claim) -> bool:
 
 
 def _checked(claim: Claim, groups: Sequence[Group]) -> Finding:
+    environment = groups[0].environment
     first, second = ([g for g in groups if _fits(g, claim[side])] for side in ("of", "against"))
     when = claim["when"]
     start, stop = _range([*first, *second])
     x = _values(claim["figure"], when, first, start, stop)
     y = _values(claim["figure"], claim["against_when"] or when, second, start, stop)
     if not x or not y:
-        return Finding(claim, Estimate(*np.full(3, np.nan)), len(x), NO_RUNS)
+        return Finding(claim, environment, Estimate(*np.full(3, np.nan)), len(x), NO_RUNS)
     found = effect(
         np.array(list(x.values())),
         np.array(list(y.values())),
@@ -74,15 +80,17 @@ def _checked(claim: Claim, groups: Sequence[Group]) -> Finding:
         robust=claim["figure"] in ROBUST,  # the others are unbiased in the mean only
     )
     if not np.isfinite(found.value):
-        return Finding(claim, found, len(x), NO_NUMBERS)
-    return Finding(claim, found, len(x), _verdict(found, claim["at_least"], claim["at_most"]))
+        return Finding(claim, environment, found, len(x), NO_NUMBERS)
+    return Finding(
+        claim, environment, found, len(x), _verdict(found, claim["at_least"], claim["at_most"])
+    )
 
 
 def _verdict(found: Estimate, at_least: float | None, at_most: float | None) -> str:
-    """By the whole interval: within the bounds, outside of one, or neither."""
+    """By the whole interval: within the bounds, outside of one, or neither, as a tie is."""
     low = -math.inf if at_least is None else at_least
     high = math.inf if at_most is None else at_most
-    if found.lower >= low and found.upper <= high:
+    if found.lower > low and found.upper < high:
         return BORNE_OUT
     return CONTRADICTED if found.upper < low or found.lower > high else OPEN
 

@@ -102,7 +102,7 @@ def holds_run(directory: Path) -> bool:
 def clear_records(directory: Path) -> None:
     """Remove what a training run wrote here before its first checkpoint; nothing else."""
     with lock(directory):
-        found = [directory / name for name in ("metrics.csv", "summary.json")]
+        found = [directory / name for name in ("metrics.csv", "summary.json", ".wandb-id")]
         found += [*directory.glob("events.out.tfevents.*"), *directory.glob("seed-*/events.out.*")]
         for path in found:
             path.unlink(missing_ok=True)

@@ -58,17 +58,19 @@ def claims_table(found: Sequence[claims.Finding]) -> list[Block]:
     if not found:
         return []
     rows = [
-        (f.claim["says"], f.verdict, _of(f.claim), _interval(f.effect), _bounds(f.claim))
+        (f.claim["says"], f.environment, f.verdict, _of(f.claim), _interval(f.effect),
+         _bounds(f.claim))
         for f in found
-    ]
-    headers = ["claim", "verdict", "effect", "found", "claimed"]
+    ]  # fmt: skip
+    headers = ["claim", "environment", "verdict", "effect", "found", "claimed"]
     return [Heading("Claims"), Table(headers, rows, words=True)]
 
 
 def verdicts(found: Sequence[claims.Finding]) -> str:
     """The claims for a terminal."""
     return "\n".join(
-        f"{f.verdict}: {f.claim['says']} ({_interval(f.effect)}, claimed {_bounds(f.claim)})"
+        f"{f.verdict}: {f.claim['says']} ({f.environment}: {_interval(f.effect)}, "
+        f"claimed {_bounds(f.claim)})"
         for f in found
     )
 

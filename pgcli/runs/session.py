@@ -108,7 +108,7 @@ class Session:
             from pgcli.runs.wandb import WeightsAndBiases
 
             self._recorders.append(
-                WeightsAndBiases(project, self._directory, self._seeds, settings)
+                WeightsAndBiases(project, self._directory, self._seeds, settings, self.notice)
             )
         self._start = time.perf_counter()
         self._begun = True

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pgcli.errors import ConfigError
+from pgcli.runs.directory import write_atomically
 from pgcli.runs.logbook import Metrics
 
 STEPS = "env_steps"
+IDENTITY = ".wandb-id"
 
 
 class WeightsAndBiases:
     """One W&B run per seed, in a group named by the run directory; x is environment steps.
 
-    `WANDB_MODE=offline` records without a network. A resumed run goes on with the same W&B runs.
+    `WANDB_MODE=offline` records without a network. A resumed run goes on with the same W&B runs,
+    known by an id that lies in the directory. What fails there later costs no training: it is
+    said once, and nothing more is sent.
     """
 
     def __init__(
@@ -27,20 +31,22 @@ class WeightsAndBiases:
         directory: Path,
         seeds: Sequence[int],
         settings: Mapping[str, bool | int | float | str],
+        notice: Callable[[str], None],
     ) -> None:
         """ConfigError where W&B will not have it, as without a key."""
         import wandb
 
         self._runs: list[Any] = []
+        self._notice = notice
         place = directory.resolve()
+        identity = _identity(directory / IDENTITY)
         try:
             for seed in seeds:
-                identity = hashlib.sha256(f"{place}/{seed}".encode()).hexdigest()[:16]
                 run = wandb.init(
                     project=project,
                     group=place.name,
                     name=f"{place.name}/seed-{seed}",
-                    id=identity,
+                    id=f"{identity}-{seed}",
                     resume="allow",
                     reinit="create_new",
                     dir=str(place),
@@ -50,19 +56,40 @@ class WeightsAndBiases:
                 run.define_metric("*", step_metric=STEPS)
                 self._runs.append(run)
         except Exception as error:
-            self.close({})
+            self._attempt(self._finish, {})
             reason = " ".join(str(error).split())
             allowed = f"{reason}; WANDB_MODE=offline records without a network"
             raise ConfigError("log.wandb", project, allowed) from error
 
     def write(self, iteration: int, env_steps: np.ndarray, metrics: Metrics) -> None:
         """Record one iteration: env_steps [S] and metrics [S] each."""
-        for i, run in enumerate(self._runs):
-            row = {tag: float(x[i]) for tag, x in metrics.items()}
-            run.log({"iteration": iteration, STEPS: int(env_steps[i]), **row})
+        self._attempt(self._log, iteration, env_steps, metrics)
 
     def close(self, final: Metrics) -> None:
         """Write the final metrics [S] and end the runs."""
+        self._attempt(self._finish, final)
+
+    def _log(self, iteration: int, env_steps: np.ndarray, metrics: Metrics) -> None:
+        for i, run in enumerate(self._runs):
+            row = {tag: float(x[i]) for tag, x in metrics.items()}
+            # As its step: of an iteration that is done again, W&B keeps the first record.
+            run.log({"iteration": iteration, STEPS: int(env_steps[i]), **row}, step=iteration)
+
+    def _finish(self, final: Metrics) -> None:
         for i, run in enumerate(self._runs):
             run.summary.update({tag: float(x[i]) for tag, x in final.items()})
             run.finish()
+
+    def _attempt(self, work: Callable[..., None], *args: Any) -> None:
+        try:
+            work(*args)
+        except Exception as error:
+            self._runs.clear()
+            self._notice(f"Weights & Biases gets no more records: {' '.join(str(error).split())}")
+
+
+def _identity(path: Path) -> str:
+    """What the W&B runs of a directory are known by, made when it is asked for first."""
+    if not path.exists():
+        write_atomically(path, secrets.token_hex(8).encode())
+    return path.read_text()

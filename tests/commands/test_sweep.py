@@ -80,6 +80,58 @@ def test_a_failing_job_stops_no_other_and_the_table_has_them_all(tmp_path):
     assert "1 of 2 jobs finished" in done.stdout
 
 
+ENDING = """
+import sys
+import gymnasium
+
+class Ending(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, ends=0):
+        self.ends = ends
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample() * 0, {}
+
+    def step(self, action):
+        if self.ends:
+            sys.exit(0)
+        return self.observation_space.sample() * 0, 1.0, True, False, {}
+
+gymnasium.register("Ending-v0", Ending, max_episode_steps=10)
+"""
+
+
+@pytest.mark.parametrize("subdir", [[], ["hydra.sweep.subdir=${env.kwargs.ends}/${seed}"]])
+def test_not_even_an_exit_in_a_job_ends_a_sweep(subdir, tmp_path):
+    (tmp_path / "ending.py").write_text(ENDING)
+    line = ["env=ending:Ending-v0", "env.kwargs.ends=1,0", "seed=0,1", *SHORT, *subdir]
+    done = pg("train", "-m", *line, "hydra.sweep.dir=s", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "2 of 4 jobs finished" in done.stdout
+    assert done.stdout.count(" failed ") == 2
+    again = pg("train", "-m", *line, "hydra.sweep.dir=s", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "2 of 4 jobs finished" in again.stdout
+
+
+def test_a_place_fixed_in_a_file_is_as_good_as_one_that_is_typed(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "own.yaml").write_text(
+        "defaults: [train, _self_]\nhydra: {sweep: {dir: fixed/place}}\n"
+    )
+    line = ["train", "-m", "--config-dir", "mine", "--config-name", "own", *TRAIN]
+    for seeds in ("seed=0,1", "seed=0,1,2"):
+        done = pg(*line, seeds, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    names = {path.name for path in tmp_path.glob("fixed/place/seed@*")}
+    assert names == {"seed@0", "seed@1", "seed@2"}
+    assert len(list(tmp_path.glob("fixed/*"))) == 1
+
+
 def test_the_same_command_skips_what_is_finished_and_resumes_the_rest(tmp_path):
     line = ["train", "-m", "seed=0,1", "iterations=300,40", *LONG[2:], LONG[0]]
     process = background(*line, cwd=tmp_path)

@@ -59,7 +59,7 @@ def test_runs_that_do_not_make_the_claim_do_not_count(tmp_path):
 
 
 def test_ratios_of_columns_at_the_first_iteration_and_the_last(tmp_path):
-    ratio = {**CLAIM, "effect": "ratio", "at_least": 1}
+    ratio = {**CLAIM, "effect": "ratio", "at_least": 0.9}
     variance = {**ratio, "figure": "gradient/variance", "says": "equal"}
     other_time = {**ratio, "figure": "rollout/ep_rew_mean", "against": {"estimator": "rtg"}}
     other_time |= {"when": "last", "against_when": "whole", "says": "later is better"}
@@ -69,6 +69,26 @@ def test_ratios_of_columns_at_the_first_iteration_and_the_last(tmp_path):
     assert a.verdict == BORNE_OUT
     assert float(b.effect.value) == pytest.approx((18 + 19) / 2 / 9.5)
     assert c.effect == (1, 1, 1)
+
+
+def test_environments_and_budgets_are_not_pooled(tmp_path):
+    runs = [
+        claiming(
+            tmp_path / f"{name}-{env}", [CLAIM], estimator=name, environment=env, height=height
+        )
+        for env, rtg in (("CartPole-v1", 150.0), ("Acrobot-v1", 50.0))
+        for name, x in (("rtg", rtg), ("gae", 100.0))
+    ]
+    found = {f.environment: f for f in check(group(runs))}
+    assert found["CartPole-v1"].verdict == BORNE_OUT
+    assert found["Acrobot-v1"].verdict == CONTRADICTED
+
+
+def test_a_tie_proves_nothing(tmp_path):
+    for limit in ({"at_least": 0.0}, {"at_least": None, "at_most": 0.0}):
+        same = {**CLAIM, **limit, "against": {"estimator": "rtg"}}
+        runs = [claiming(tmp_path / str(limit["at_least"]), [same])]
+        assert check(group(runs))[0].verdict == OPEN
 
 
 def test_what_cannot_be_told_is_said(tmp_path):

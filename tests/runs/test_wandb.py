@@ -2,9 +2,14 @@
 
 import os
 import struct
+import sys
+import types
 
+import numpy as np
 import pytest
 from test_cli import TRAIN, only_run, pg
+
+from pgcli.runs.wandb import WeightsAndBiases
 
 OFFLINE = {"WANDB_MODE": "offline"}
 
@@ -55,6 +60,44 @@ def test_each_seed_is_a_run_there(tmp_path):
         assert [row["iteration"] for row in history] == ["1", "2", "3"]
         assert float(history[-1]["gradient/variance"]) > 0
         assert int(history[-1]["env_steps"]) > 12
+
+
+class FakeRun:
+    def __init__(self):
+        self.rows, self.summary, self.ended = [], {}, False
+
+    def define_metric(self, *args, **kwargs):
+        pass
+
+    def log(self, row, step):
+        if step > 2:
+            raise RuntimeError("the network\nis gone")
+        self.rows.append((step, row))
+
+    def finish(self):
+        self.ended = True
+
+
+def test_what_fails_there_costs_no_training(tmp_path, monkeypatch):
+    made, said = {}, []
+
+    def init(**kwargs):
+        return made.setdefault(kwargs["id"], FakeRun())
+
+    fake = types.SimpleNamespace(init=init, Settings=lambda **kwargs: None)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    for _ in range(2):  # the second goes on with the same runs
+        sent = WeightsAndBiases("mine", tmp_path, [3, 4], {}, said.append)
+        for i in (1, 2, 3, 4):
+            sent.write(i, np.array([i, 2 * i]), {"a/b": np.array([0.5, 1.5])})
+        sent.close({"c": np.array([1.0, 2.0])})
+    assert said == ["Weights & Biases gets no more records: the network is gone"] * 2
+    first, second = made.values()
+    assert [step for step, _ in first.rows] == [1, 2, 1, 2]
+    assert second.rows[1][1] == {"iteration": 2, "env_steps": 4, "a/b": 1.5}
+    sent = WeightsAndBiases("mine", tmp_path, [3, 4], {}, said.append)
+    sent.close({"c": np.array([1.0, 2.0])})
+    assert (second.summary, second.ended) == ({"c": 2.0}, True)
 
 
 def test_without_the_package_it_is_one_line(tmp_path):
