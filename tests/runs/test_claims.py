@@ -73,9 +73,7 @@ def test_ratios_of_columns_at_the_first_iteration_and_the_last(tmp_path):
 
 def test_environments_and_budgets_are_not_pooled(tmp_path):
     runs = [
-        claiming(
-            tmp_path / f"{name}-{env}", [CLAIM], estimator=name, environment=env, height=height
-        )
+        claiming(tmp_path / f"{name}-{env}", [CLAIM], estimator=name, environment=env, height=x)
         for env, rtg in (("CartPole-v1", 150.0), ("Acrobot-v1", 50.0))
         for name, x in (("rtg", rtg), ("gae", 100.0))
     ]
