@@ -231,15 +231,18 @@ class EnvpoolEngine(_VectorEngine):
         kwargs = dict(config.kwargs)
         if config.max_episode_steps is not None:
             kwargs["max_episode_steps"] = config.max_episode_steps
-        with _failing(config.id, "make"):
+        if "num_threads" not in kwargs and _takes_all_cores(num_envs):
+            # Left to the scheduler, two workers may share a core for seconds while another idles.
+            kwargs.setdefault("thread_affinity_offset", 0)
+        with _failing(config.id, "make"), _quiet():
             self._make = partial(envpool.make_gymnasium, config.id, num_envs=num_envs, **kwargs)
             self._envs = self._make(seed=0)
+            spaces = self._envs.observation_space, self._envs.action_space
         self._seeded = False
-        spaces = self._envs.observation_space, self._envs.action_space
         Base.__init__(self, config, num_envs, *spaces)
 
     def reset(self, seeds: Sequence[int]) -> Array:
-        with _failing(self.id, "reset"):
+        with _failing(self.id, "reset"), _quiet():
             if not self._seeded:
                 self._envs.close()
                 seed = int(np.random.SeedSequence(list(seeds)).generate_state(1)[0])
@@ -322,7 +325,8 @@ def check_environment(config: EnvConfig) -> None:
     """Make the environment once; ConfigError where it cannot be, before anything is written."""
     if config.engine is EngineName["envpool"]:
         spec = _envpool_spec(config.id)
-        observation, action = spec.gymnasium_observation_space, spec.gymnasium_action_space
+        with _quiet():
+            observation, action = spec.gymnasium_observation_space, spec.gymnasium_action_space
     else:
         if config.engine is EngineName["native"] and _spec(config.id).vector_entry_point is None:
             allowed = f"{config.id} has no vector entry point: auto, sync, async"
@@ -427,6 +431,12 @@ def _in_worker(make: Callable[[], gym.Env[Any, Any]], parent: int) -> gym.Env[An
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
     return make()
+
+
+def _takes_all_cores(threads: int) -> bool:
+    """Whether so many threads are one for each core of this machine, or more."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    return usable == os.cpu_count() and threads >= usable
 
 
 def _is_slow(config: EnvConfig, num_envs: int) -> bool:

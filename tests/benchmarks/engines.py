@@ -20,18 +20,17 @@ from pgcli.config.compose import compose_all
 from pgcli.environments.engines import open_engine, slots_per_seed
 
 REPETITIONS = 5
-STEPS = 96_000
+STEPS = 160_000  # five batches of the shipped size
 
 
 def overrides(engine: str) -> tuple[str, ...]:
-    return ("estimator=rtg", "env=HalfCheetah-v5", f"env.engine={engine}", "batch_size=16",
-            f"total_steps={STEPS}")  # fmt: skip
+    return ("estimator=rtg", "env=HalfCheetah-v5", f"env.engine={engine}", f"total_steps={STEPS}")
 
 
 def raw(name: str) -> float:
     """Steps per second of the engine alone."""
     (composed,) = compose_all("train", overrides(name), None, multirun=False)
-    slots = slots_per_seed(composed.config.env, 16)
+    slots = slots_per_seed(composed.config.env, composed.config.batch_size)
     engine = open_engine(composed.config.env, slots)
     try:
         rng = np.random.default_rng(0)

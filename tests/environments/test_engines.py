@@ -1,5 +1,6 @@
 """Spaces, engine choice, and what is refused."""
 
+import os
 import signal
 
 import gymnasium as gym
@@ -160,6 +161,52 @@ def test_envpool_without_the_package_names_the_extra():
         pytest.skip("envpool is installed")
     with pytest.raises(ConfigError, match="extra `envpool`"):
         check_environment(settings("CartPole-v1", "envpool"))
+
+
+@pytest.mark.slow
+def test_envpool_plays_the_same_from_the_same_seeds():
+    pytest.importorskip("envpool")
+    acts = np.random.default_rng(0).integers(0, 2, (300, 8))
+
+    def played(seeds):
+        engine = open_engine(settings("CartPole-v1", "envpool"), 8)
+        seen = [engine.reset(seeds)]
+        for act in acts:
+            seen += [x.copy() for x in engine.step(act, np.ones(8, bool))]
+        engine.close()
+        return seen
+
+    seeds = list(range(8))
+    one, same, other = played(seeds), played(seeds), played(seeds[::-1])
+    for x, y in zip(one, same, strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert not np.array_equal(one[0], other[0])
+    ended = np.stack(one[3::4]) | np.stack(one[4::4])  # the row after an end is a reset, unpaid
+    reward = np.stack(one[2::4])
+    assert (reward[0] == 1).all()
+    np.testing.assert_array_equal(reward[1:], np.where(ended[:-1], 0, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity here")
+def test_envpools_threads_have_a_core_each_where_they_take_all():
+    """Left to the scheduler, two of them may share one while another idles."""
+    pytest.importorskip("envpool")
+    usable = os.sched_getaffinity(0)
+    if len(usable) != os.cpu_count() or len(usable) == 1:
+        pytest.skip("not all cores are ours, or there is only one")
+
+    def pinned(num_envs):
+        before = set(os.listdir("/proc/self/task"))
+        engine = open_engine(settings("CartPole-v1", "envpool"), num_envs)
+        engine.reset(list(range(num_envs)))
+        threads = set(os.listdir("/proc/self/task")) - before
+        masks = [os.sched_getaffinity(int(thread)) for thread in threads]
+        engine.close()
+        return [mask for mask in masks if len(mask) == 1]
+
+    assert set.union(*pinned(2 * len(usable))) == usable
+    assert pinned(1) == []  # it would keep other runs' single workers company on core 0
 
 
 def test_worker_processes_leave_this_ones_signal_handlers_alone():
