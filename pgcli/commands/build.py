@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,13 +23,17 @@ from pgcli.config.schema import (
     PolicyConfig,
     TrainConfig,
 )
+from pgcli.environments.batch import Batch
 from pgcli.environments.engines import Engine
 from pgcli.environments.spaces import ActionKind
 from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
 from pgcli.estimators.bias import bias_notes
+from pgcli.gradients.trajectory import gradient_sums
 from pgcli.runs import checkpoint
 from pgcli.streams import Purpose
+
+LONGEST = 1000  # steps of an episode with which devices are compared
 
 
 def build_policy(settings: PolicyConfig, behaviour: BehaviourConfig, engine: Engine) -> Policy:
@@ -83,7 +89,9 @@ def behaviour_parameters(
     return theta.expand(config.seeds, -1).contiguous()
 
 
-def facts(config: TrainConfig, engine: Engine, policy: Policy) -> dict[str, Any]:
+def facts(
+    config: TrainConfig, engine: Engine, policy: Policy, device: torch.device
+) -> dict[str, Any]:
     """What a reader of the results must know; "bias" and "notices" are said at the start."""
     notices = []
     if not engine.exact_resume:
@@ -97,16 +105,56 @@ def facts(config: TrainConfig, engine: Engine, policy: Policy) -> dict[str, Any]
     return {
         "environment": config.env.id,
         "engine": engine.name,
+        "device": str(device),
         "parameters": policy.num_params,
         "bias": bias,
         "notices": notices,
     }
 
 
-def choose_device(device: Device) -> torch.device:
-    """The torch device; `auto` is CUDA where there is one."""
-    if device is Device["cpu"] or (device is Device["auto"] and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ConfigError("device", device, "no CUDA device here: cpu or auto")
-    return torch.device("cuda")
+def devices(wanted: Device) -> list[torch.device]:
+    """Where torch may compute: one device, or for `auto` all there are; ConfigError without it."""
+    there = torch.cuda.is_available()
+    if wanted is Device["cuda"] and not there:
+        raise ConfigError("device", wanted, "no CUDA device here: cpu or auto")
+    names = {"cpu": ["cpu"], "cuda": ["cuda"], "auto": ["cpu", "cuda"] if there else ["cpu"]}
+    return [torch.device(name) for name in names[wanted.name]]
+
+
+def fastest(candidates: list[torch.device], config: TrainConfig, engine: Engine) -> torch.device:
+    """The one that passes sooner over a batch of this run's size, the way there included."""
+    if len(candidates) == 1:
+        return candidates[0]
+    policy, batch = build_policy(config.policy, config.behaviour, engine), _blank(config, engine)
+    theta = torch.zeros(config.seeds, policy.num_params)
+
+    def seconds(device: torch.device) -> float:
+        times = []
+        for _ in range(3):  # the first one warms up
+            start = time.perf_counter()
+            there = batch.to(device)
+            gradient_sums(policy, theta.to(device), there, there.rew).gradient.cpu()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return min(candidates, key=seconds)
+
+
+def _blank(config: TrainConfig, engine: Engine) -> Batch:
+    """As many and as long episodes as one iteration may have, with nothing in them."""
+    length = min(engine.max_episode_steps, LONGEST)
+    s, n = config.seeds, config.batch_size
+    if config.batch_steps is not None:
+        n = -(-config.batch_steps // length)
+    mask = torch.ones(s, n, length, dtype=torch.bool)
+    act: np.ndarray = np.zeros((s, n, length, *engine.action.shape), engine.action.dtype)
+    return Batch(
+        torch.zeros(s, n, length, engine.obs_dim),
+        torch.from_numpy(act),
+        torch.ones(s, n, length, dtype=torch.float64),
+        mask,
+        ~mask[..., 0],
+        mask[..., 0],
+        torch.zeros(s, n, engine.obs_dim),
+        torch.full((s, n), length),
+    )

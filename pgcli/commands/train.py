@@ -13,7 +13,7 @@ from pgcli import parallel
 from pgcli.agents.learner import Learner
 from pgcli.agents.policy import Actor, Policy
 from pgcli.commands import metrics
-from pgcli.commands.build import behaviour_parameters, build_learner, choose_device, facts
+from pgcli.commands.build import behaviour_parameters, build_learner, devices, facts, fastest
 from pgcli.config.schema import LEAVES_ONE_OUT, Baseline, TrainConfig
 from pgcli.environments.batch import Batch
 from pgcli.environments.engines import open_engine, slots_per_seed
@@ -40,17 +40,18 @@ def run(config: TrainConfig, directory: Path) -> None:
     seeds = [config.seed + i for i in range(config.seeds)]
     quota = Quota(None if config.batch_steps else config.batch_size, config.batch_steps)
     changed = config.behaviour if config.behaviour.changes else None
-    device = choose_device(config.device)
+    candidates = devices(config.device)
     parallel.begin()
     with Session(config, directory, seeds) as session:
         slots = slots_per_seed(config.env, quota.episodes)
         engine = session.enter(open_engine(config.env, len(seeds) * slots))
+        device = fastest(candidates, config, engine)
         learner = build_learner(config, engine, seeds, device)
         policy, critics = learner.policy, learner.critics
         other = behaviour_parameters(config, policy, device)
         noise = NoiseScale.start(config.gradient.smoothing, len(seeds))
         tally = Tally.start(len(seeds))
-        session.begin(tally, [learner, noise], facts(config, engine, policy))
+        session.begin(tally, [learner, noise], facts(config, engine, policy, device))
 
         while (spent := tally.spent(config)) < 1:
             clock = time.perf_counter()

@@ -254,7 +254,6 @@ class CompareConfig:
     sizes: list[int] = field(metadata=within(ge=1))  # batch sizes to study
     pictures: bool
     seed: int = field(metadata=within(ge=0, lt=2**63))
-    device: Device
     env: EnvConfig
     estimator: dict[str, Any]  # what all estimators share
     behaviour: ComparedBehaviour

@@ -198,6 +198,7 @@ class Session:
                     "settings": checkpoint.fingerprints(self._config),
                     "budget": self._budget,
                     "engine": self._facts["engine"],
+                    "device": self._facts["device"],
                 },
                 self._config.checkpoint.keep,
             )
@@ -208,11 +209,11 @@ class Session:
         found = checkpoint.load_for(self._directory, self._config)
         if found.damage:
             self.notice(f"passed over {found.damage}")
-        engine, before = self._facts["engine"], found.meta.get("engine")
-        if (
-            before is not None and engine != before
-        ):  # as auto may choose where other packages are installed
-            self.notice(f"the engine was {before} and is {engine}: other episodes from here on")
+        changes = {"engine": "other episodes", "device": "other rounding"}
+        for key, effect in changes.items():  # as auto may choose elsewhere
+            now, before = self._facts[key], found.meta.get(key)
+            if before is not None and now != before:
+                self.notice(f"the {key} was {before} and is {now}: {effect} from here on")
         moved = found.meta["budget"] != self._budget
         if moved and self._config.optimizer.schedule is not Schedule["constant"]:
             self.notice("the budget has changed, and the learning rate's schedule with it")

@@ -10,9 +10,10 @@ import torch
 from settings import train_config
 
 from pgcli.agents.policy import Actor
+from pgcli.commands import build
 from pgcli.commands.build import build_learner
 from pgcli.commands.train import run, state_actions
-from pgcli.config.schema import Target
+from pgcli.config.schema import Device, Target
 from pgcli.config.sources import conf_dir
 from pgcli.environments import engines
 from pgcli.environments.engines import open_engine, slots_per_seed
@@ -20,6 +21,7 @@ from pgcli.environments.rollout import Quota, collect
 from pgcli.errors import ConfigError
 from pgcli.estimators.estimator import q_target
 from pgcli.estimators.phi import Episodes
+from pgcli.gradients.trajectory import gradient_sums
 from pgcli.parallel import started
 from pgcli.runs import checkpoint
 
@@ -221,6 +223,53 @@ def test_seeds_of_an_engine_with_one_generator_are_as_good_as_separate_runs(tmp_
             assert abs(a.mean() - b.mean()) < 4 * error, (tag, iteration)
     first = together["rollout/ep_len_mean"][:24]
     assert len(np.unique(first)) > 12  # and none is another's copy
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        (),
+        ("env=Pendulum-v1", "seeds=2"),
+        ("batch_steps=3000",),
+        ("env=FrozenLake-v1", "batch_size=3"),
+    ],
+    ids=" ".join,
+)
+def test_auto_takes_the_device_that_is_faster_at_this_size(line, monkeypatch):
+    """On a clock of its own: every pass of the first device lasts as long as told."""
+    config = train_config(*line)
+    engine = open_engine(config.env, config.seeds)
+    slow, sizes = [], []
+    clock = iter(range(10**6))
+
+    def passed(policy, theta, batch, weights):
+        sizes.append(tuple(batch.obs.shape))
+        for _ in range(slow.pop(0)):
+            next(clock)
+        return gradient_sums(policy, theta, batch, weights)
+
+    monkeypatch.setattr(build.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(build, "gradient_sums", passed)
+    one, other = torch.device("cpu"), torch.device("cpu", 0)
+    for slow[:], taken in (([5, 5, 5, 9, 3, 3], other), ([9, 3, 3, 5, 5, 5], one)):
+        assert build.fastest([one, other], config, engine) is taken
+    steps = min(engine.max_episode_steps, 1000)
+    episodes = -(-config.batch_steps // steps) if config.batch_steps else config.batch_size
+    assert set(sizes) == {(config.seeds, episodes, steps, engine.obs_dim)}
+    assert build.fastest([other], config, engine) is other  # nothing to measure
+    engine.close()
+
+
+def test_devices_are_those_that_are_there(monkeypatch):
+    def names(wanted, there):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+        return [device.type for device in build.devices(Device[wanted])]
+
+    assert names("cpu", True) == names("auto", False) == ["cpu"]
+    assert names("auto", True) == ["cpu", "cuda"]
+    assert names("cuda", True) == ["cuda"]
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        names("cuda", False)
 
 
 def test_a_resume_on_another_engine_is_said(tmp_path, monkeypatch):
