@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ from pgcli.analysis.curves import running_mean
 from pgcli.commands.job import FAILURES
 from pgcli.errors import PgError, RunDirectoryError, Stopped, StorageFailed
 from pgcli.runs import summary
-from pgcli.runs.archive import Run, natural, read
+from pgcli.runs.archive import Run, natural, overrides, read
 from pgcli.runs.checkpoint import BUDGET
 from pgcli.runs.comparison import EPISODES, RETURN, VARIANCE, at_end
 from pgcli.runs.directory import holds_run, is_held, lock, write_atomically
@@ -66,7 +66,7 @@ def to_continue(plan: Plan, wanted: Path, named: bool) -> Path | None:
         found = next(same, None)
         if found is None or is_held(found):
             return None
-        return None if all(_is_finished(found / name) for name in plan.jobs or ()) else found
+        return None if all(_is_finished(plan, found / name) for name in plan.jobs or ()) else found
     earlier = _noted(wanted)
     if earlier is None:
         if holds_sweep(wanted) or any(map(holds_run, _job_directories(wanted))):
@@ -98,7 +98,7 @@ def run(plan: Plan, directory: Path, launch: Callable[[list[str] | None], None])
     """
     progress = Progress(math.inf)
     with _held(directory) as release:
-        before = sum(_is_finished(directory / name) for name in _names(plan, directory))
+        before = sum(_is_finished(plan, directory / name) for name in _names(plan, directory))
         start = time.time()
         if before:
             progress.say(f"{directory}: {before} jobs are finished already")
@@ -110,7 +110,7 @@ def run(plan: Plan, directory: Path, launch: Callable[[list[str] | None], None])
         finally:
             failures = _failures(directory)
             names = _names(plan, directory, start)
-            rows = [_row(directory / name, failures.get(name)) for name in names]
+            rows = [_row(plan, directory / name, failures.get(name)) for name in names]
             if any(row[1] != NOT_BEGUN for row in rows):
                 progress.say(_shown(rows))
                 progress.say(f"pg report {directory}\ntensorboard --logdir {directory}")
@@ -129,7 +129,7 @@ def _in_turns(
         except PgError:
             raise
         except OSError as error:  # Hydra's, where it makes the directories
-            raise StorageFailed(f"{error.filename}: {error.strerror}") from error
+            raise StorageFailed(f"{error.filename or directory}: {error.strerror}") from error
         except Exception as error:  # the launcher's: a worker of it was killed
             failures = _failures(directory)
             lost = [
@@ -137,7 +137,7 @@ def _in_turns(
                 for name in plan.jobs or ()
                 if (names is None or name in names)
                 and name not in failures
-                and not _is_finished(directory / name)
+                and not _is_finished(plan, directory / name)
             ]
             begun = [name for name in lost if _begun(directory / name) >= start]
             if not begun:
@@ -216,8 +216,25 @@ def _job_directories(directory: Path) -> list[Path]:
     return sorted((path.parent for path in directory.rglob(".hydra")), key=natural)
 
 
-def _is_finished(job: Path) -> bool:
-    return summary.read(job).get("status") == FINISHED or (job / "compare.json").exists()
+def _is_finished(plan: Plan, job: Path) -> bool:
+    """Whether it came to its end, and that end is the one that is asked for."""
+    if summary.read(job).get("status") != FINISHED:
+        return (job / "compare.json").exists()
+    done = {k: v for k, v in _budget(overrides(job)).items() if k not in plan.swept}
+    return done == _budget(plan.fixed)  # a swept one is in the job's name
+
+
+def _budget(lines: Sequence[str]) -> dict[str, float | str]:
+    """Those overrides that say how long to train."""
+    pairs = (line.lstrip("+~").partition("=") for line in lines)
+    return {key: _number(value) for key, _, value in pairs if key in ("iterations", "total_steps")}
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _failures(directory: Path) -> dict[str, dict[str, str]]:
@@ -226,7 +243,11 @@ def _failures(directory: Path) -> dict[str, dict[str, str]]:
         lines = (directory / FAILURES).read_text().splitlines()
     except OSError:
         return {}
-    return {found["job"]: found for found in map(json.loads, lines)}
+    notes = []
+    for line in lines:
+        with suppress(ValueError):  # a full disk may leave half a line
+            notes.append(json.loads(line))
+    return {found["job"]: found for found in notes}
 
 
 def _newest(path: Path) -> float:
@@ -241,13 +262,13 @@ def _begun(job: Path) -> float:
         return -math.inf
 
 
-def _row(job: Path, failure: Mapping[str, str] | None) -> list[str]:
+def _row(plan: Plan, job: Path, failure: Mapping[str, str] | None) -> list[str]:
     """Directory, state, mean return and variance over its seeds; the reason where it failed."""
     found = read(job)
     if failure is not None:
         state = "stopped" if failure["error"] == Stopped.__name__ else "failed"
         reason = failure["reason"]
-    elif _is_finished(job):
+    elif _is_finished(plan, job):
         state, reason = FINISHED, ""
     elif (job / ".hydra").exists():
         state, reason = "lost", found.reason

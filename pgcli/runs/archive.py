@@ -74,13 +74,20 @@ def notes(directory: Path) -> tuple[dict[str, str], set[str]]:
     hydra = directory / ".hydra"
     try:
         chosen = _yaml(hydra / "hydra.yaml")["hydra"]["runtime"]["choices"]
-        typed = _yaml(hydra / "overrides.yaml") or []
         return (
             {k: str(v) for k, v in chosen.items() if not k.startswith("hydra/") and v is not None},
-            {str(line).partition("=")[0].lstrip("+~") for line in typed},
+            {line.partition("=")[0].lstrip("+~") for line in overrides(directory)},
         )
     except (_Unreadable, KeyError, TypeError, AttributeError):
         return {}, set()  # they only make labels shorter
+
+
+def overrides(directory: Path) -> list[str]:
+    """What was typed to start a run; nothing where that cannot be read."""
+    try:
+        return [str(line) for line in _yaml(directory / ".hydra" / "overrides.yaml") or []]
+    except (_Unreadable, TypeError):
+        return []
 
 
 def claims(directory: Path) -> list[dict[str, Any]]:
@@ -180,7 +187,7 @@ def _ending(path: Path, records: dict[int, np.ndarray]) -> tuple[State, str]:
         return unfinished, f"no {path.name}, {rows} iterations: running or killed"
     except OSError as error:
         return unfinished, f"{path.name}: {error.strerror}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return unfinished, f"{path.name} is not what pg writes"
     if status != "finished":
         return unfinished, " ".join(f"{status}: {reason}".split())

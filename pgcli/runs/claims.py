@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -22,6 +23,9 @@ BORNE_OUT, CONTRADICTED, OPEN = "borne out", "contradicted", "undecided"
 NO_RUNS, NO_NUMBERS = "no finished runs", "no such figure"
 ROBUST = ("return", "area")
 BUDGET = ("iterations", "total_steps")
+BESIDE = re.compile(
+    r"env|seeds?|resume|device|claims|experiment|(checkpoint|log|hydra)\W.*|" + "|".join(BUDGET)
+)
 Key = tuple[int, int]  # which group, which seed
 Claim = Mapping[str, Any]  # as ClaimConfig has it, read back from a run's configuration
 
@@ -30,16 +34,17 @@ class Finding(NamedTuple):
     """A claim and what was found."""
 
     claim: Claim
-    environment: str
+    environment: str  # and what else the runs of this finding have in common
     effect: Estimate  # NaN where the runs do not tell
     seeds: int  # of the first setting
     verdict: str
 
 
 def check(groups: Sequence[Group]) -> list[Finding]:
-    """Every claim of the groups' runs on those that make it; each environment and budget apart.
+    """Every claim of the groups' runs on those that make it.
 
-    Settings in which they differ else, and which the claim does not name, are pooled.
+    Like with like: each environment, each budget, and each combination of typed settings that no
+    claim of theirs names, apart.
     """
     making: dict[tuple[str, ...], tuple[Claim, list[Group]]] = {}
     for group in groups:
@@ -47,7 +52,38 @@ def check(groups: Sequence[Group]) -> list[Finding]:
         place = (group.environment, *(settings.get(key, "") for key in BUDGET))
         for claim in filter(_is_whole, archive.claims(group.runs[0].directory)):
             making.setdefault((repr(claim), *place), (claim, []))[1].append(group)
-    return [_checked(claim, mine) for claim, mine in making.values()]
+    return [
+        _checked(claim, alike, where)
+        for claim, mine in making.values()
+        for where, alike in _alike(claim, mine)
+    ]
+
+
+def _alike(claim: Claim, groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
+    """The groups by what else was typed, with the environment and what tells them apart.
+
+    Only those in which the claim can be checked, if there are any.
+    """
+    typed = set().union(*(notes(group.runs[0].directory)[1] for group in groups))
+    others = sorted(key for key in typed - _named(groups) if not BESIDE.fullmatch(key))
+    values = [tuple(_setting(group, key) for key in others) for group in groups]
+    telling = [i for i in range(len(others)) if len({row[i] for row in values}) > 1]
+    found: dict[str, list[Group]] = {}
+    for group, row in zip(groups, values, strict=True):
+        where = [group.environment, *(f"{others[i]}={row[i]}" for i in telling)]
+        found.setdefault(", ".join(where), []).append(group)
+    whole = [
+        (where, alike)
+        for where, alike in found.items()
+        if all(any(_fits(group, claim[side]) for group in alike) for side in ("of", "against"))
+    ]
+    return whole or [(groups[0].environment, list(groups))]
+
+
+def _named(groups: Sequence[Group]) -> set[str]:
+    """What the claims of these runs are about."""
+    claims = [c for group in groups for c in archive.claims(group.runs[0].directory)]
+    return {key for c in filter(_is_whole, claims) for side in ("of", "against") for key in c[side]}
 
 
 def _is_whole(claim: Claim) -> bool:
@@ -62,8 +98,7 @@ def _is_whole(claim: Claim) -> bool:
     )
 
 
-def _checked(claim: Claim, groups: Sequence[Group]) -> Finding:
-    environment = groups[0].environment
+def _checked(claim: Claim, groups: Sequence[Group], environment: str) -> Finding:
     first, second = ([g for g in groups if _fits(g, claim[side])] for side in ("of", "against"))
     when = claim["when"]
     start, stop = _range([*first, *second])
@@ -96,11 +131,14 @@ def _verdict(found: Estimate, at_least: float | None, at_most: float | None) -> 
 
 
 def _fits(group: Group, wanted: Mapping[str, Any]) -> bool:
+    return all(_same(str(value), _setting(group, key)) for key, value in wanted.items())
+
+
+def _setting(group: Group, key: str) -> str:
+    """The option chosen in a group of settings, or the value."""
     run = group.runs[0]
     chosen, settings = notes(run.directory)[0], run.config or {}
-    return all(
-        _same(str(value), chosen.get(key, settings.get(key, ""))) for key, value in wanted.items()
-    )
+    return str(chosen.get(key, settings.get(key, "")))
 
 
 def _same(a: str, b: str) -> bool:

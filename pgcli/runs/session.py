@@ -95,21 +95,21 @@ class Session:
         self._snapshot = self._arrays()
         self._last: dict[str, np.ndarray] = {}
         settings = _hparams(self._config)
-        self._recorders: list[Recorder] = [
-            Logbook(
-                self._directory,
-                self._seeds,
-                config_text=_config_text(self._directory),
-                settings=settings,
-                resume_from=tally.iteration if self._config.resume is not None else None,
-            )
-        ]
-        if (project := self._config.log.wandb) is not None:
+        elsewhere: list[Recorder] = []
+        if (project := self._config.log.wandb) is not None:  # first: what it refuses leaves no run
             from pgcli.runs.wandb import WeightsAndBiases
 
-            self._recorders.append(
+            elsewhere.append(
                 WeightsAndBiases(project, self._directory, self._seeds, settings, self.notice)
             )
+        logbook = Logbook(
+            self._directory,
+            self._seeds,
+            config_text=_config_text(self._directory),
+            settings=settings,
+            resume_from=tally.iteration if self._config.resume is not None else None,
+        )
+        self._recorders: list[Recorder] = [logbook, *elsewhere]
         self._start = time.perf_counter()
         self._begun = True
         for note in facts["bias"]:
@@ -126,6 +126,8 @@ class Session:
     def record(self, metrics: dict[str, np.ndarray]) -> None:
         """Write one finished iteration: metrics by tag, [S] each."""
         self._shielded = True
+        if not self._last:  # what ended here before has not ended any more
+            summary.remove(self._directory)
         iteration, self._last = self._tally.iteration, metrics
         self._snapshot = self._arrays()
         for recorder in self._recorders:

@@ -10,21 +10,31 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pgcli.errors import StorageFailed
 from pgcli.runs.directory import write_atomically
 
+NAME = "summary.json"
 PACKAGES = ("policygrad", "torch", "numpy", "gymnasium", "hydra-core", "tensorboard")
 
 
 def read(directory: Path) -> dict[str, Any]:
     """What summary.json says; {} where there is none that can be read."""
     try:
-        found = json.loads((directory / "summary.json").read_bytes())
-    except (OSError, ValueError):
+        found = json.loads((directory / NAME).read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def write(directory: Path, figures: dict[str, Any], name: str = "summary.json") -> None:
+def remove(directory: Path) -> None:
+    """Without a summary a run counts as running or killed; StorageFailed where it stays."""
+    try:
+        (directory / NAME).unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageFailed(f"{directory / NAME}: {error.strerror}") from error
+
+
+def write(directory: Path, figures: dict[str, Any], name: str = NAME) -> None:
     """Write `figures` with the versions to `<directory>/<name>`; NaN becomes null."""
     content = {
         **figures,

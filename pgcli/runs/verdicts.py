@@ -62,11 +62,11 @@ def write(
         "notes": {f.name: f.notes for f in findings},
         "variance_by_batch_size": {label(f): f.variances for f in findings if f.variances},
     }
-    summary.write(directory, facts, "compare.json")
     pictures = drawn(findings, rows, config) if config.pictures else {}
     for name, png in pictures.items():
         write_atomically(directory / f"{name}.png", png)
     _write_events(directory, rows, shown, pictures, config.iteration or 0)
+    summary.write(directory, facts, "compare.json")  # last: it says that the rest is there
     for finding in {f.name: f for f in findings}.values():
         for note in finding.notes:
             progress.say(f"biased: {finding.name}: {note}")
