@@ -58,9 +58,9 @@ def until(what, process: subprocess.Popen, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def background(*args, cwd) -> subprocess.Popen:
+def background(*args, cwd, stdout=subprocess.DEVNULL, **kwargs) -> subprocess.Popen:
     return subprocess.Popen(
-        [PG, *args], cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [PG, *args], cwd=cwd, stdout=stdout, stderr=subprocess.DEVNULL, **kwargs
     )
 
 
@@ -181,6 +181,33 @@ def test_jobs_are_known_by_their_configuration_not_by_their_number(tmp_path):
     longer = pg(*line, "estimator=rtg", "seed=1,2", "iterations=5", cwd=tmp_path)
     assert longer.returncode == 0, longer.stderr
     assert [len(rows(tmp_path / "s" / f"seed@{s}")) for s in range(4)] == [4, 6, 6, 4]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
+def test_a_longer_sweep_that_is_cut_short_is_not_finished(signum, tmp_path):
+    """Its jobs ended once, but where a shorter one was to end."""
+    line = ["train", "-m", "hydra.sweep.dir=s", "seed=0,1", *LONG]
+    job = tmp_path / "s" / "seed@0"
+    assert pg(*line, "iterations=4", cwd=tmp_path).returncode == 0
+    process = background(*line, cwd=tmp_path)
+    until(lambda: len(rows(job)) > 20, process)
+    process.send_signal(signum)
+    process.wait(60)
+    assert not (job / "summary.json").exists() or status(job) == "Stopped"
+    more = pg(*line, "iterations=2_00", cwd=tmp_path)  # as Hydra's grammar allows
+    assert "are finished already" not in more.stdout
+    assert "2 of 2 jobs finished" in more.stdout
+    assert [len(rows(tmp_path / "s" / f"seed@{s}")) for s in (0, 1)] == [201, 201]
+
+
+def test_jobs_not_reached_by_a_longer_sweep_are_not_called_finished(tmp_path):
+    line = ["train", "-m", "hydra.sweep.dir=s", "seed=0,1", *LONG]
+    assert pg(*line, "iterations=4", cwd=tmp_path).returncode == 0
+    process = background(*line, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    until(lambda: len(rows(tmp_path / "s" / "seed@0")) > 20, process)
+    process.send_signal(signal.SIGINT)
+    shown, _ = process.communicate(timeout=60)
+    assert "0 of 2 jobs finished" in shown
 
 
 def test_sweeps_never_mix(tmp_path):

@@ -82,6 +82,28 @@ def test_environments_and_budgets_are_not_pooled(tmp_path):
     assert found["Acrobot-v1"].verdict == CONTRADICTED
 
 
+def test_like_is_compared_with_like(tmp_path):
+    """What was typed beside the claim's own settings is neither pooled nor left unsaid."""
+    typed = ("estimator", "optimizer.lr")
+    runs = [
+        claiming(tmp_path / "a", [CLAIM], estimator="rtg", height=150.0),
+        claiming(tmp_path / "b", [CLAIM], estimator="gae", height=100.0),
+        claiming(tmp_path / "c", [CLAIM], estimator="rtg", height=900.0, lr=0.1, typed=typed),
+    ]
+    (finding,) = check(group(runs))  # the other rate has nothing to be compared with
+    assert finding.environment == "CartPole-v1, optimizer.lr=0.005"
+    assert finding.effect == pytest.approx((50 * 14.5 / 19,) * 3)
+    runs.append(claiming(tmp_path / "d", [CLAIM], estimator="gae", height=990.0, lr=0.1))
+    at = {f.environment.rpartition("=")[2]: f.verdict for f in check(group(runs))}
+    assert at == {"0.005": BORNE_OUT, "0.1": CONTRADICTED}
+    named = {**CLAIM, "of": {"estimator": "rtg", "optimizer.lr": 0.1}}  # its own setting
+    own = [claiming(tmp_path / f"own{x}", [named], estimator="rtg", height=x, lr=lr, typed=typed)
+           for x, lr in ((900.0, 0.1), (1.0, 0.5))]  # fmt: skip
+    own.append(claiming(tmp_path / "gae", [named], estimator="gae", height=100.0))
+    (finding,) = check(group(own))
+    assert (finding.environment, finding.verdict) == ("CartPole-v1", BORNE_OUT)
+
+
 def test_a_tie_proves_nothing(tmp_path):
     for limit in ({"at_least": 0.0}, {"at_least": None, "at_most": 0.0}):
         same = {**CLAIM, **limit, "against": {"estimator": "rtg"}}
