@@ -87,6 +87,16 @@ def _nothing(out: Tensor) -> Tensor:
     return out[..., :0]
 
 
+def _divergence(logp: Tensor, logq: Tensor) -> Tensor:
+    """Σ_a p log(p/q) over the last axis as Σ_a p (e^x − 1 − x), x = log(q/p).
+
+    The same, for Σ_a (q − p) = 0; but every term is ≥ 0, and none cancels where q is near p.
+    """
+    x, p = logq - logp, logp.exp()
+    near = p * (torch.expm1(x) - x)
+    return torch.where(x.abs() < 1, near, logq.exp() - p - p * x).sum(-1)
+
+
 def _gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     # Drawn in float64, so that −log of an exact zero is out of reach.
     return -np.log(rng.standard_exponential(shape)).astype(np.float32)
@@ -118,8 +128,7 @@ class Categorical:
         return Score(one_hot - p, _nothing(out), -(p * logp).sum(-1))
 
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
-        logp, logq = p[0].log_softmax(-1), q[0].log_softmax(-1)
-        return (logp.exp() * (logp - logq)).sum(-1)
+        return _divergence(p[0].log_softmax(-1), q[0].log_softmax(-1))
 
     def behaviour(
         self, out: Tensor, extra: Tensor, temperature: float, epsilon: float
@@ -229,10 +238,8 @@ class Bernoulli:
         return Score(act - out.sigmoid(), _nothing(out), self.entropy(out, extra))
 
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
-        (a, _), (b, _) = p, q
-        one = a.sigmoid() * (logsigmoid(a) - logsigmoid(b))
-        zero = (-a).sigmoid() * (logsigmoid(-a) - logsigmoid(-b))
-        return (one + zero).sum(-1)
+        logp, logq = (torch.stack([logsigmoid(x), logsigmoid(-x)], -1) for x in (p[0], q[0]))
+        return _divergence(logp, logq).sum(-1)
 
     def behaviour(
         self, out: Tensor, extra: Tensor, temperature: float, epsilon: float
@@ -287,8 +294,8 @@ class Gaussian:
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
         (mean_p, log_p), (mean_q, log_q) = p, q
         z = (mean_p - mean_q) * (-log_q).exp()
-        ratio = (2 * (log_p - log_q)).exp()
-        return (log_q - log_p + 0.5 * (ratio + z.square() - 1)).sum(-1)
+        x = 2 * (log_p - log_q)
+        return 0.5 * (torch.expm1(x) - x + z.square()).sum(-1)
 
     def behaviour(
         self, out: Tensor, extra: Tensor, temperature: float, epsilon: float

@@ -69,12 +69,14 @@ class Policy:
     def kl(
         self, theta_p: Tensor, theta_q: Tensor, obs: Tensor, changed: BehaviourConfig | None = None
     ) -> Tensor:
-        """KL(π_p‖π_q) at each of the states obs [S, M, D] in nats, [S, M].
+        """KL(π_p‖π_q) at each of the states obs [S, M, D] in nats, [S, M] float64.
 
-        `changed`: of the behaviour made from π_p instead.
+        `changed`: of the behaviour made from π_p instead. In double precision throughout: the
+        divergence of one update is smaller than the rounding of a float32 logit.
         """
         with torch.no_grad():
-            p, q = self.distribution(theta_p, obs), self.distribution(theta_q, obs)
+            obs = obs.double()
+            p, q = (self.distribution(theta.double(), obs) for theta in (theta_p, theta_q))
             if changed is not None:
                 p = self.head.behaviour(*p, changed.temperature, changed.epsilon)
             return self.head.kl(p, q)

@@ -28,7 +28,7 @@ from pgcli.environments.engines import Engine
 from pgcli.environments.spaces import ActionKind
 from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
-from pgcli.estimators.bias import bias_notes
+from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.gradients.trajectory import gradient_sums
 from pgcli.runs import checkpoint
 from pgcli.streams import Purpose
@@ -96,18 +96,19 @@ def facts(
     notices = []
     if not engine.exact_resume:
         notices.append(f"{engine.name} cannot be seeded at reset: a resumed run is not bit-exact")
-    bias = bias_notes(
-        config.estimator,
-        counted_by_steps=config.batch_steps is not None,
+    circumstances = Circumstances(
+        horizon=engine.max_episode_steps,
+        critic_of_behaviour=config.behaviour.differs,
         off_policy=config.off_policy,
         reused=config.updates_per_batch > 1,
+        counted_by_steps=config.batch_steps is not None,
     )
     return {
         "environment": config.env.id,
         "engine": engine.name,
         "device": str(device),
         "parameters": policy.num_params,
-        "bias": bias,
+        "bias": bias_notes(config.estimator, circumstances),
         "notices": notices,
     }
 

@@ -17,7 +17,7 @@ from pgcli.environments.engines import open_engine, slots_per_seed, tabular_mode
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import ConfigError, Stopped
 from pgcli.estimators import estimator
-from pgcli.estimators.bias import bias_notes
+from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.gradients.exact import Exact, Problem, Solution, solve
 from pgcli.gradients.paired import MOST_UNITS, Sample, coupled, in_batches, joined, samples
 from pgcli.gradients.resampled import Comparison, Resamples
@@ -50,7 +50,6 @@ def run(config: CompareConfig, directory: Path) -> None:
     """Compare the estimators; tables and pictures lie in `directory`."""
     parallel.begin()
     estimators = estimator_configs(config)
-    notes = {name: bias_notes(e, off_policy=config.off_policy) for name, e in estimators.items()}
     with lock(directory), noted() as signals:
         progress = Progress(config.log.interval)
         slots = slots_per_seed(config.env, max(config.episodes // ROUNDS, config.batch_size))
@@ -61,6 +60,12 @@ def run(config: CompareConfig, directory: Path) -> None:
             solution = _solution(config, frozen, model)
             known = solution if config.critic.kind is CriticKind["exact"] else None
             critics = Critics(frozen, estimators, known)
+            circumstances = Circumstances(
+                horizon=engine.max_episode_steps,
+                critic="learned" if known is None else "exact",
+                off_policy=config.off_policy,
+            )
+            notes = {name: bias_notes(est, circumstances) for name, est in estimators.items()}
             study = Study(config, estimators, notes, frozen, critics, model, solution)
             findings: list[Finding] = []
             sources = frozen.sources()

@@ -87,18 +87,22 @@ class Frozen:
         return self._saved("behaviour.checkpoint", run, behaviour.iteration)
 
     def _perturbed(self, theta: Tensor, kl: float, obs: Tensor) -> Tensor:
-        """theta moved along a random direction until KL(moved‖theta) is `kl` nats per state.
+        """theta moved along a random direction until its behaviour is `kl` nats per state away.
 
-               On average over obs [1, M, D].
-        By bisection; ConfigError where no step reaches it.
+        That is KL(behaviour‖policy) of what collects, temperature and ε included, on average over
+        the states obs [1, M, D]. By bisection; ConfigError where no step reaches it.
         """
         rng = generator(self.config.seed, PROBE, Purpose.PERTURBATION)
         step = torch.from_numpy(rng.standard_normal(tuple(theta.shape))).to(theta)
 
         def distance(size: float) -> float:
-            return float(self.policy.kl(theta + size * step, theta, obs).mean())
+            moved = theta + size * step
+            return float(self.policy.kl(moved, self.theta, obs, self._changed).mean())
 
         low, high = 0.0, 1e-3
+        if (least := distance(low)) >= kl:
+            allowed = f"the behaviour is {least:.3g} away before it is perturbed: more than that"
+            raise ConfigError("behaviour.kl", kl, allowed)
         while distance(high) < kl:
             low, high = high, 2 * high
             if high > 1e6:
@@ -108,10 +112,14 @@ class Frozen:
             low, high = (middle, high) if distance(middle) < kl else (low, middle)
         return theta + high * step
 
+    @property
+    def _changed(self) -> BehaviourConfig | None:
+        """What temperature and ε make of whoever collects."""
+        return self.config.behaviour if self.config.behaviour.changes else None
+
     def collect(self, episodes: int, number: int, theta: Tensor) -> Batch:
         """So many whole episodes of the behaviour made from theta; each number gives others."""
-        behaviour = self.config.behaviour if self.config.behaviour.changes else None
-        return self._played(episodes, DATA + number, theta, behaviour)
+        return self._played(episodes, DATA + number, theta, self._changed)
 
     def collect_own(self, episodes: int) -> Batch:
         """So many of the policy itself, that no other call gives."""
@@ -126,8 +134,7 @@ class Frozen:
 
     def log_ratio(self, batch: Batch, theta: Tensor) -> Tensor:
         """log π/π_behaviour of the batch that theta collected, [1, N, T]."""
-        behaviour = self.config.behaviour if self.config.behaviour.changes else None
-        acting = log_probs(self.policy, theta, batch, behaviour)
+        acting = log_probs(self.policy, theta, batch, self._changed)
         return log_probs(self.policy, self.theta, batch) - acting
 
     def probabilities(self, theta: Tensor, states: int) -> Tensor:

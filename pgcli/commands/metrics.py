@@ -10,6 +10,7 @@ from pgcli.config.schema import BehaviourConfig
 from pgcli.environments.batch import Batch
 from pgcli.estimators.estimator import Terms
 from pgcli.estimators.importance import effective_sample_size, log_prefix
+from pgcli.estimators.returns import difference
 from pgcli.gradients.statistics import Measurement, NoiseScale
 from pgcli.parallel import ordered
 
@@ -73,7 +74,7 @@ def _mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _variance(x: Tensor, mask: Tensor) -> Tensor:
-    return _mean((x - _mean(x, mask)[:, None, None]).square(), mask)
+    return _mean(difference(x, _mean(x, mask)[:, None, None]).square(), mask)
 
 
 def mean_kl(

@@ -64,8 +64,9 @@ def read_model(env: Any, horizon: int, reward_shift: float = 0.0) -> Tabular | N
     first = np.asarray(start, np.float64)
     if first.shape != (states,) or abs(first.sum() - 1) > 1e-6:
         raise ValueError(f"initial_state_distrib is no distribution over {states} states")
-    columns = zip(*found, strict=True)
-    state, action, following, rewards = (torch.tensor(column) for column in columns)
+    *places, rewards = zip(*found, strict=True)
+    state, action, following = (torch.tensor(column, dtype=torch.int64) for column in places)
+    reward = torch.tensor(rewards, dtype=torch.float64)  # by itself torch takes float32
     probability = torch.tensor(list(found.values()), dtype=torch.float64)
     begin = torch.from_numpy(first / first.sum())
-    return Tabular(begin, state, action, following, probability, rewards.double(), actions, horizon)
+    return Tabular(begin, state, action, following, probability, reward, actions, horizon)

@@ -17,8 +17,7 @@ def leave_one_out_mean(phi: Tensor, mask: Tensor) -> Tensor:
     length = mask.sum(-1)  # [..., N]
     average = (phi * mask).sum(-1) / length.clamp(min=1)
     others = (length > 0).sum(-1, keepdim=True) - 1  # [..., 1]
-    mean = (average.sum(-1, keepdim=True) - average) / others.clamp(min=1)
-    return (mean * (others > 0)).unsqueeze(-1)
+    return sum_of_others(average.unsqueeze(-1)) / others.clamp(min=1).unsqueeze(-1)
 
 
 def own_mean(phi: Tensor, mask: Tensor) -> Tensor:
@@ -36,5 +35,14 @@ def leave_one_out_time_mean(phi: Tensor, mask: Tensor) -> Tensor:
     """
     real = phi * mask
     others = mask.sum(-2, keepdim=True) - mask.to(torch.int64)
-    total = real.sum(-2, keepdim=True) - real
-    return torch.where(others > 0, total / others.clamp(min=1), 0.0)
+    return sum_of_others(real) / others.clamp(min=1)
+
+
+def sum_of_others(x: Tensor) -> Tensor:
+    """Σ_{m≠n} x_m along the axis of trajectories, [..., N, ·]; 0 where there are none.
+
+    From both ends: the total minus the own would cancel where the own is large.
+    """
+    before = torch.nn.functional.pad(x[..., :-1, :].cumsum(-2), (0, 0, 1, 0))
+    after = torch.nn.functional.pad(x[..., 1:, :].flip(-2).cumsum(-2).flip(-2), (0, 0, 0, 1))
+    return before + after

@@ -1,45 +1,74 @@
 """Where an estimator's bias comes from, in words: said to the user, never silently corrected."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
 from pgcli.config.schema import Baseline, EstimatorConfig, Importance
-from pgcli.estimators.phi import phi
+from pgcli.estimators.phi import Phi, phi
 
 
-def bias_notes(
-    config: EstimatorConfig,
-    *,
-    counted_by_steps: bool = False,
-    off_policy: bool = False,
-    reused: bool = False,
-) -> list[str]:
-    """One sentence per source of bias of this combination; none: unbiased for ∇J_γ at every N.
+@dataclass(frozen=True)
+class Circumstances:
+    """What of a run decides about bias, beside the estimator itself."""
 
-    `off_policy`: another policy's data; `reused`: several updates from one batch.
-    """
+    horizon: int  # time limit of an episode, in steps
+    critic: Literal["learned", "exact"] = "learned"
+    critic_of_behaviour: bool = False  # it is fitted on the returns of another policy
+    off_policy: bool = False  # another policy's data
+    reused: bool = False  # several updates from one batch
+    counted_by_steps: bool = False  # batches have so many steps, not so many episodes
+
+
+def bias_notes(config: EstimatorConfig, run: Circumstances) -> list[str]:
+    """One sentence per source of bias of this combination; none: unbiased for ∇J_γ at every N."""
     form, weight = phi(config), config.importance
     complete = weight in (Importance["trajectory"], Importance["per_decision"])
-    weighted = off_policy and weight is not Importance["none"]
+    weighted = run.off_policy and weight is not Importance["none"]
+    only_first = config.gamma == 0 and (form.from_start or config.discount_state)
+    several = run.horizon > 1 and not only_first  # steps that count: what is before or after one
+    first_order = run.off_policy and weight is Importance["first_order"] and several
+    leaning = _leaning(form, config, run)
     found = {
+        f"{leaning}, so its error biases the gradient": leaning is not None
+        and run.critic == "learned",
         "missing γ^t: with γ < 1 this is the gradient of no objective (Nota & Thomas 2020); "
         "estimator.discount_state=true restores it": not form.from_start
         and config.gamma < 1
+        and several
         and not config.discount_state,
         "own mean: a batch mean that includes the own return shrinks the gradient by 1 − 1/N; "
         "estimator.baseline=mean leaves it out": config.baseline is Baseline["own_mean"],
         "normalised Φ: the gradient's length is another, and its direction off by O(1/N), for mean "
         "and deviation come from the same batch": config.normalize,
-        "batch_steps: the mean is over a random number of episodes, O(1/N)": counted_by_steps,
-        "no importance weight: the data are another policy's": off_policy and not weighted,
-        "first-order importance: the states are the behaviour policy's": off_policy
-        and weight is Importance["first_order"],
+        "batch_steps: the mean is over a random number of episodes, O(1/N)": run.counted_by_steps,
+        "no importance weight: the data are another policy's": run.off_policy and not weighted,
+        "first-order importance: the states are the behaviour policy's": first_order,
         "dropped importance factors: what follows a step is the behaviour policy's": weighted
         and not complete
-        and form.later,
+        and several
+        and form.looks_ahead(config),
         "self-normalised weights: consistent, O(1/N)": weighted and config.self_normalize,
         "clipped importance weights": weighted and config.clip_ratio is not None,
-        "reuse: after its first update the policy has seen the batch that it is weighed on": reused,
+        "reuse: after its first update the policy has seen the batch that it is weighed on": (
+            run.reused
+        ),
+        "critic of the behaviour: it is fitted on another policy's returns": leaning is not None
+        and run.critic_of_behaviour,
     }
     own = form.bias(config)
-    found["critic of the behaviour: it is fitted on another policy's returns"] = (
-        off_policy and own is not None and bool(form.needs)
-    )
     return [*([own] if own else []), *(note for note, applies in found.items() if applies)]
+
+
+def _leaning(form: Phi, config: EstimatorConfig, run: Circumstances) -> str | None:
+    """Where Φ takes a critic's word for what follows; None where it never does in such a run."""
+    after = form.leans(config)
+    if after == 0:
+        return "learned Q: Φ is what the critic says"
+    if config.gamma == 0 or "value" not in form.needs:
+        return None  # what follows does not count, or there is nothing to lean on
+    if after is not None and after < run.horizon:
+        steps = "one step" if after == 1 else f"{after} steps"
+        return f"learned V: Φ leans on it after {steps}"
+    return "learned V: Φ goes on with it at a time limit" if config.bootstrap else None

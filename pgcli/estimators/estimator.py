@@ -58,7 +58,7 @@ def terms(config: EstimatorConfig, episodes: Episodes) -> Terms:
     else:
         raise ConfigError("estimator.phi", config.phi, "is registered as a stream and gave none")
     baseline = _BASELINE[config.baseline](config, episodes, plain)
-    weights, control = weighted - omega * baseline, omega
+    weights, control = returns.difference(weighted, omega * baseline), omega
     if config.discount_state and not form.from_start:
         discount = returns.powers(config.gamma, plain)
         weights, control = weights * discount, control * discount
@@ -99,7 +99,7 @@ def standardized(x: Tensor, mask: Tensor) -> Tensor:
     """(x − mean) / std over the real steps of the batch `[..., N, T]`; one step alone gives 0."""
     count = mask.sum((-2, -1), keepdim=True)
     mean = (x * mask).sum((-2, -1), keepdim=True) / count
-    centred = (x - mean) * mask
+    centred = returns.difference(x, mean) * mask
     std = (centred.square().sum((-2, -1), keepdim=True) / count).sqrt()
     return centred / (std + 1e-8)
 

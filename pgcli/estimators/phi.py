@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from pgcli.config.schema import EstimatorConfig, Importance
@@ -64,15 +65,29 @@ class Stream(NamedTuple):
 Function = Callable[[EstimatorConfig, Episodes], Stream | Tensor]
 
 
+Leaning = Callable[[EstimatorConfig], int | None]
+
+
 class Phi(NamedTuple):
     """A registered Φ and what must be known about it."""
 
     function: Function
     needs: tuple[str, ...]  # critics that it reads: "value", "q"
-    bias: Callable[[EstimatorConfig], str | None]
+    bias: Callable[[EstimatorConfig], str | None]  # beside that of the critics that it leans on
+    leans: Leaning  # steps after which it goes on with a critic; None: never
     from_start: bool  # rewards are discounted from the episode's start, so that γ^t is in it
     stream: bool  # a sum whose terms can be weighted one by one
-    later: bool  # it looks beyond the step that it weighs
+
+    def looks_ahead(self, config: EstimatorConfig) -> bool:
+        """Whether it depends on rewards after the step that it weighs."""
+        if not self.stream:
+            return True  # who knows
+        one = torch.ones(1, 1)
+        nothing = torch.zeros(1, 1)
+        step = Episodes(one, one.bool(), one[0].bool(), nothing, nothing[0], nothing)
+        stream = self.function(config, step)
+        assert isinstance(stream, Stream)
+        return stream.discount != 0 and stream.n != 1
 
 
 _PHI: dict[str, Phi] = {}
@@ -83,28 +98,30 @@ def register(
     *,
     needs: tuple[str, ...] = (),
     bias: str | Callable[[EstimatorConfig], str | None] | None = None,
+    leans: int | Leaning | None = None,
     from_start: bool = False,
     stream: bool = False,
-    later: bool = True,
 ) -> Callable[[Function], Function]:
     """Register Φ(config, episodes), a Stream or a tensor `[..., N, T]`, under a name.
 
     `needs`: the critics that it reads, "value" (`episodes.value`, `final_value`) or "q".
-    `bias`: where its bias comes from, told to the user; None claims that there is none.
-    `from_start`: it discounts rewards from the start of the episode, not from t.
-    `stream`: it returns a Stream, so per-decision importance can weigh its terms.
-    `later`: it depends on rewards after step t. ValueError for a name that is taken, or needs
-    that cannot be met.
+    `bias`: where its bias comes from, told to the user; None claims that there is none but the
+    error of the critic on which it leans. `leans`: after how many steps it goes on with V, or with
+    Q from the start (0); None: a critic is no more than its baseline. `from_start`: it discounts
+    rewards from the start of the episode, not from t. `stream`: it returns a Stream, so
+    per-decision importance can weigh its terms. ValueError for a name that is taken, or needs that
+    cannot be met.
     """
     if not set(needs) <= {"value", "q"}:
         raise ValueError(f"Φ {name} needs {needs}: only value and q can be had")
-    found = bias if callable(bias) else lambda config: bias
+    told = bias if callable(bias) else lambda config: bias
+    leaning = leans if callable(leans) else lambda config: leans
 
     def add(function: Function) -> Function:
         known = _PHI.get(name)
         if known is not None and known.function.__module__ != function.__module__:
             raise ValueError(f"Φ {name} is registered by {known.function.__module__} already")
-        _PHI[name] = Phi(function, needs, found, from_start, stream, later)
+        _PHI[name] = Phi(function, needs, told, leaning, from_start, stream)
         return function
 
     return add
@@ -151,17 +168,6 @@ def td(config: EstimatorConfig, e: Episodes) -> Tensor:
     return returns.td_residual(e.rew, value, following, config.gamma)
 
 
-def _gae_bias(c: EstimatorConfig) -> str | None:
-    if c.lam < 1:
-        return "learned V: GAE leans on it at λ < 1, so its error biases the gradient"
-    if c.bootstrap:
-        return "learned V: Φ goes on with it at a time limit, so its error biases the gradient"
-    return None
-
-
-LEARNED_Q = "learned Q: Φ is what the critic says, so its error biases the gradient"
-
-
 @register("total_return", from_start=True, stream=True)
 def _total_return(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream(e.rew, c.gamma, whole=True)
@@ -172,37 +178,26 @@ def _reward_to_go(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream(e.rew, c.gamma)
 
 
-@register("q", needs=("q",), bias=LEARNED_Q, stream=True, later=False)
+@register("q", needs=("q",), leans=0, stream=True)
 def _q(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream(given(e, "q") * e.mask, 0.0)
 
 
-@register("advantage", needs=("q", "value"), bias=LEARNED_Q, stream=True, later=False)
+@register("advantage", needs=("q", "value"), leans=0, stream=True)
 def _advantage(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream((given(e, "q") - given(e, "value")) * e.mask, 0.0)
 
 
-@register(
-    "td",
-    needs=("value",),
-    bias="learned V: Φ leans on it after one step, so its error biases the gradient",
-    stream=True,
-    later=False,
-)
+@register("td", needs=("value",), leans=1, stream=True)
 def _td(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream(td(c, e), 0.0)
 
 
-@register(
-    "n_step",
-    needs=("value",),
-    bias=lambda c: f"learned V: Φ leans on it after {c.n} steps, so its error biases the gradient",
-    stream=True,
-)
+@register("n_step", needs=("value",), leans=lambda c: c.n, stream=True)
 def _n_step(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream(td(c, e), c.gamma, n=c.n)
 
 
-@register("gae", needs=("value",), bias=_gae_bias, stream=True)
+@register("gae", needs=("value",), leans=lambda c: 1 if c.lam < 1 else None, stream=True)
 def _gae(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream(td(c, e), c.gamma * c.lam)

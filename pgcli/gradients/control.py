@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pgcli.estimators.baselines import sum_of_others
+
 
 def moments(x: Tensor, s: Tensor, per_parameter: bool) -> tuple[Tensor, Tensor]:
     """⟨X_n, S_n⟩ and ‖S_n‖² of x, s [..., N, P]: [..., N, 1], or [..., N, P] per parameter."""
@@ -35,16 +37,6 @@ def controlled(
     xs, ss = moments(x, s, per_parameter)
     others_xs = elsewhere[0] + sum_of_others(xs)
     others_ss = elsewhere[1] + sum_of_others(ss)
-    vanished = others_ss == 0
+    vanished = others_ss == 0  # exactly: see `score_sums`
     b = torch.where(vanished, 0.0, others_xs / torch.where(vanished, 1.0, others_ss))
     return x - b * s
-
-
-def sum_of_others(x: Tensor) -> Tensor:
-    """Σ_{m≠n} x_m along the axis of trajectories, [..., N, ·].
-
-    From both ends: the total minus the own would cancel where the own is large.
-    """
-    before = torch.nn.functional.pad(x[..., :-1, :].cumsum(-2), (0, 0, 1, 0))
-    after = torch.nn.functional.pad(x[..., 1:, :].flip(-2).cumsum(-2).flip(-2), (0, 0, 0, 1))
-    return before + after

@@ -20,7 +20,7 @@ from pgcli.environments.batch import Batch
 from pgcli.estimators.estimator import FITTED, terms
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.control import controlled
-from pgcli.gradients.trajectory import chunk, chunks_of, trajectory_gradients
+from pgcli.gradients.trajectory import chunk, chunks_of, score_sums, trajectory_gradients
 from pgcli.parallel import ordered
 
 MOST_UNITS = 256  # per estimator: the inner products of all pairs are resampled
@@ -85,10 +85,10 @@ def samples(
             s = torch.empty_like(g) if config.baseline in FITTED else None
             for index, piece in pieces:
                 rows = index[0] - r * batch_size
-                for into, w in zip((g, s), weights[name], strict=True):
-                    if into is not None:
-                        cut = w[:, index[0], : piece.steps].to(batch.obs.dtype)
-                        into[rows] = trajectory_gradients(piece.factors, cut, policy.num_params)[0]
+                w, c = (x[:, index[0], : piece.steps].to(batch.obs.dtype) for x in weights[name])
+                g[rows] = trajectory_gradients(piece.factors, w, policy.num_params)[0]
+                if s is not None:
+                    s[rows] = score_sums(piece.factors, c, policy.num_params)[0]
             if s is not None:
                 g = controlled(g, s, per_parameter=config.baseline is FITTED[1])
             if coupled(config):

@@ -36,8 +36,10 @@ def measure(sums: Sums) -> Measurement:
     gradient = sums.gradient / n.unsqueeze(-1)
     square = gradient.square().sum(-1)
     freedom = torch.where(sums.groups > 1, sums.groups - 1.0, torch.nan)
-    # Rounding can leave a hair below zero where all trajectories agree.
-    trace_cov = ((sums.square - n * square) / freedom).clamp(min=0.0)
+    spread = sums.square - n * square
+    # Where all trajectories agree, rounding leaves a hair, of either sign.
+    spread = torch.where(spread <= 4 * sums.eps * sums.square, 0.0, spread)
+    trace_cov = spread / freedom
     variance = trace_cov / n
     return Measurement(gradient, square.sqrt(), trace_cov, variance, square - variance)
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from pgcli.agents.policy import Factor, Policy
 from pgcli.config.schema import BehaviourConfig, GradientConfig
 from pgcli.environments.batch import Batch
-from pgcli.gradients.control import controlled, moments, sum_of_others
+from pgcli.estimators.baselines import sum_of_others
+from pgcli.gradients.control import controlled, moments
 from pgcli.parallel import ordered
 
 CHUNK_STEPS = 8192  # steps (rows) at once: their activations fill a few MB of cache
@@ -33,6 +34,22 @@ def trajectory_gradients(factors: list[Factor], weights: Tensor, num_params: int
     rows = weights.flatten(1).unsqueeze(-1)
     weighted = [factor._replace(delta=factor.delta * rows) for factor in factors]
     return over_time(weighted, weights.shape[1], num_params)
+
+
+def score_sums(factors: list[Factor], weights: Tensor, num_params: int) -> Tensor:
+    """S_n = Σ_t w_t ∇log π(a_t|s_t) [S, C, P]; what cancels to rounding is 0.
+
+    A baseline divides by these: a table's uniform policy makes scores of a or of −a/(k − 1), whose
+    sum is 0 in many an episode and 3e-8 in float32. The limit is the error of a sum of T terms,
+    relative to Σ_t |w_t ∇log π(a_t|s_t)|: √T roundings, and those of a softmax before them.
+    """
+    total = trajectory_gradients(factors, weights, num_params)
+    sizes = [
+        Factor(f.block, None if f.input is None else f.input.abs(), f.delta.abs()) for f in factors
+    ]
+    size = trajectory_gradients(sizes, weights.abs(), num_params)
+    limit = (16 + math.sqrt(weights.shape[-1])) * torch.finfo(total.dtype).eps
+    return torch.where(total.abs() <= limit * size, 0.0, total)
 
 
 def over_time(factors: list[Factor], count: int, num_params: int) -> Tensor:
@@ -58,6 +75,7 @@ class Sums(NamedTuple):
     entropy: Tensor  # [S] float64: of the policy, summed over the steps, in nats
     groups: Tensor  # [S]: how many groups hold a trajectory
     episodes: Tensor  # [S]: N
+    eps: float = torch.finfo(torch.float64).eps  # of the type in which the gradients were computed
 
 
 class _Part(NamedTuple):
@@ -112,7 +130,7 @@ def gradient_sums(
         parts = _alone(policy, theta, batch, weights)
     else:
         parts = _grouped(policy, theta, batch, weights, group)
-    return _summed(parts, batch)
+    return _summed(parts, batch, theta)
 
 
 def fitted_gradient_sums(
@@ -129,12 +147,14 @@ def fitted_gradient_sums(
     `control` [S, N, T]: what one unit of the baseline subtracts from the weights. Needs memory
     for the gradients of all trajectories, twice.
     """
-    return _summed(_fitted(policy, theta, batch, weights, control, per_parameter), batch)
+    parts = _fitted(policy, theta, batch, weights, control, per_parameter)
+    return _summed(parts, batch, theta)
 
 
-def _summed(parts: Iterable[_Part], batch: Batch) -> Sums:
+def _summed(parts: Iterable[_Part], batch: Batch, theta: Tensor) -> Sums:
     gradient, square, entropy, groups = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
-    return Sums(gradient, square, entropy, groups, batch.episodes)
+    eps = torch.finfo(theta.dtype).eps
+    return Sums(gradient, square, entropy, groups, batch.episodes, eps)
 
 
 def _alone(policy: Policy, theta: Tensor, batch: Batch, weights: Tensor) -> Iterator[_Part]:
@@ -192,11 +212,9 @@ def _fitted(
 ) -> Iterator[_Part]:
     def pair(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         piece = chunk(policy, theta, batch, index)
-        x, s = (
-            trajectory_gradients(piece.factors, w.to(batch.obs), policy.num_params)
-            for w in taken(batch, index, weights, control)
-        )
-        return x, s, piece.entropy
+        w, c = (x.to(batch.obs) for x in taken(batch, index, weights, control))
+        x = trajectory_gradients(piece.factors, w, policy.num_params)
+        return x, score_sums(piece.factors, c, policy.num_params), piece.entropy
 
     numbers = policy.num_params
     chunks = list(chunks_of(batch.length, _by_length(batch), lambda steps: numbers))

@@ -14,11 +14,14 @@ from settings import train_config
 from tiny_mdp import TinyMdp
 
 from pgcli.config.schema import PHIS, SUBTRACTS_VALUE, Baseline, EstimatorConfig, Importance
-from pgcli.estimators.bias import bias_notes
+from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.estimators.estimator import FITTED, terms
 from pgcli.estimators.phi import Episodes, phi
 from pgcli.gradients.control import controlled
 from pgcli.gradients.trajectory import trajectory_gradients
+
+
+PLAIN = (Baseline["none"], Baseline["own_mean"])  # where a special case is one for all baselines
 
 
 def combinations(names):
@@ -31,10 +34,17 @@ def combinations(names):
         if form is not Importance["none"] and not off:
             continue  # the weights are 1; test_weights_are_one_on_policy
         options = [{}, {"gamma": 0.9}]
+        if base in PLAIN:
+            options += [{"gamma": 0.0}]
         if name == "gae":
             options += [{"lam": 0.0}, {"lam": 1.0}, {"lam": 1.0, "bootstrap": True}]
         if name == "n_step":
-            options += [{"n": 1}, {"n": 2, "bootstrap": True}]
+            options += [
+                {"n": 2},
+                {"n": 2, "bootstrap": True},
+                {"n": 3},
+                {"n": 3, "bootstrap": True},
+            ]
         if form is not Importance["none"] and name in ("reward_to_go", "total_return"):
             options += [{"self_normalize": True}, {"clip_ratio": 1.1}]
         if base not in FITTED and form is Importance["none"]:
@@ -57,7 +67,10 @@ def registered(name):
 def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
         own = metafunc.config.getoption("--phi")
-        metafunc.parametrize("case", list(combinations([own] if own else PHIS)), ids=title)
+        cases = combinations([own] if own else PHIS)
+        if "short_problem" in metafunc.fixturenames:
+            cases = (case for case in cases if case[0].baseline in PLAIN)
+        metafunc.parametrize("case", list(cases), ids=title)
 
 
 def title(case) -> str:
@@ -98,7 +111,16 @@ def expected_gradient(mdp, policy, theta, behaviour, config, value, final_value,
 
 @pytest.fixture(scope="module", params=[0, 1])
 def problem(request):
-    mdp = TinyMdp.random(request.param)
+    return problem_of(TinyMdp.random(request.param))
+
+
+@pytest.fixture(scope="module")
+def short_problem():
+    """Of one step: nothing comes before it or after."""
+    return problem_of(TinyMdp.random(0, horizon=1))
+
+
+def problem_of(mdp):
     policy = mdp.policy()
     theta = torch.randn(
         1, policy.num_params, dtype=torch.float64, generator=torch.Generator().manual_seed(7)
@@ -128,15 +150,22 @@ def arbitrary_q(mdp):
 
 
 def test_exact_if_and_only_if_without_a_bias_note(problem, case):
+    assert_exact_or_noted(problem, *case)
+
+
+def test_of_one_step_likewise(short_problem, case):
+    assert_exact_or_noted(short_problem, *case)
+
+
+def assert_exact_or_noted(problem, config, off):
     mdp, policy, theta, other = problem
-    config, off = case
     truth = mdp.gradient(policy, theta, config.gamma)
     behaviour = other if off else theta
     estimate = expected_gradient(
         mdp, policy, theta, behaviour, config, *arbitrary_values(mdp), arbitrary_q(mdp)
     )
     error = (estimate - truth).norm() / truth.norm()
-    if bias_notes(config, off_policy=off):
+    if bias_notes(config, Circumstances(mdp.horizon, off_policy=off)):
         assert error > 1e-4
     else:
         assert error < 1e-10
@@ -168,14 +197,28 @@ def test_exact_critics_leave_no_bias(problem, phi, importance, gamma, bootstrap)
 
 def test_what_a_run_adds_to_the_notes():
     config = train_config().estimator
-    assert bias_notes(config) == []
-    assert "random number of episodes" in bias_notes(config, counted_by_steps=True)[0]
-    notes = bias_notes(replace(config, importance=Importance["per_decision"]), off_policy=True,
-                       reused=True)  # fmt: skip
-    assert len(notes) == 1
-    assert notes[0].startswith("reuse")
-    critic = bias_notes(replace(config, phi="td"), off_policy=True)
-    assert any(note.startswith("critic of the behaviour") for note in critic)
+
+    def notes(config, **circumstances):
+        return bias_notes(config, Circumstances(horizon=500, **circumstances))
+
+    assert notes(config) == []
+    assert "random number of episodes" in notes(config, counted_by_steps=True)[0]
+    weighted = replace(config, importance=Importance["per_decision"])
+    (note,) = notes(weighted, off_policy=True, reused=True)
+    assert note.startswith("reuse")
+    learned = notes(replace(config, phi="td"), off_policy=True)  # on episodes of the policy itself
+    assert not any(note.startswith("critic of the behaviour") for note in learned)
+    behaviours = notes(replace(config, phi="td"), off_policy=True, critic_of_behaviour=True)
+    assert any(note.startswith("critic of the behaviour") for note in behaviours)
+
+
+@pytest.mark.parametrize("off", [False, True])
+@pytest.mark.parametrize("name", ["q", "advantage", "td", "n_step", "gae"])
+def test_no_error_is_announced_of_a_critic_that_has_none(name, off):
+    """Proven by test_exact_critics_leave_no_bias."""
+    config = replace(train_config().estimator, phi=name, importance=Importance["per_decision"])
+    assert bias_notes(config, Circumstances(500, critic="exact", off_policy=off)) == []
+    assert bias_notes(config, Circumstances(500, off_policy=off)) != []
 
 
 def test_dynamic_programming_agrees_with_the_listed_trajectories(problem):
