@@ -11,7 +11,7 @@ only. So E[y yᵀ], E[X yᵀ] and E[X Xᵀ], parameter by parameter, obey recurs
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -77,12 +77,26 @@ def solve(model: Tabular, policy: Policy, theta: Tensor, gamma: float) -> Soluti
         action_values.insert(0, torch.cat([q, q.new_zeros(1, model.actions)]))
     objective = (model.start * v[:-1]).sum()
     (gradient,) = torch.autograd.grad(objective, theta)
-    return Solution(
-        objective.item(),
-        gradient[0],
-        torch.stack(values).detach(),
-        torch.stack(action_values).detach(),
-    )
+    q = torch.stack(action_values).detach()
+    size = _size(model, pi.detach(), scores(policy, theta.detach(), *pi.shape), q[:, :-1])
+    gradient = torch.where(gradient[0].abs() <= 1e-13 * size, 0.0, gradient[0])
+    return Solution(objective.item(), gradient, torch.stack(values).detach(), q)
+
+
+def _size(model: Tabular, pi: Tensor, psi: Tensor, q: Tensor) -> Tensor:
+    """Σ_t Σ_s d_t(s) Σ_a π(a|s) |ψ(s, a) Q_t(s, a)| [P]: beside it, ∇J may be rounding only."""
+    visits = torch.stack(list(_visits(model, model.probability * pi[model.state, model.action])))
+    weight = (visits.unsqueeze(-1) * pi * q.abs()).sum(0)  # [states, actions]
+    return torch.einsum("sap,sa->p", psi.abs(), weight)
+
+
+def _visits(model: Tabular, chance: Tensor) -> Iterator[Tensor]:
+    """The distribution of the state [states] at times [0, T), for transition chances [K]."""
+    d = model.start
+    for _ in range(model.horizon):
+        yield d
+        flow = chance * d[model.state]
+        d = d.new_zeros(model.states + 1).index_add(0, model.following, flow)[:-1]
 
 
 def _expected(model: Tabular, outcome: Tensor) -> Tensor:
@@ -208,13 +222,7 @@ class Problem:
 
     def visits(self) -> Tensor:
         """The chance that the collecting policy is in each state at each time, [T, states]."""
-        model, d = self.model, self.model.start
-        found = []
-        for _ in range(model.horizon):
-            found.append(d)
-            flow = self.chance * d[model.state]
-            d = d.new_zeros(model.states + 1).index_add(0, model.following, flow)[:-1]
-        return torch.stack(found)
+        return torch.stack(list(_visits(self.model, self.chance)))
 
 
 class Moments(NamedTuple):

@@ -35,20 +35,25 @@ class Figure(NamedTuple):
 class Verdict:
     """What is known about one estimator. Gradients are per trajectory, ‖G‖² = ‖E[ĝ]‖²."""
 
-    grad_norm: float  # ‖mean of all‖, noise included
+    mean: Tensor  # [P]: of all trajectories
+    grad_norm: float  # its norm, noise included
     signal: Figure  # ‖G‖², unbiased; may be negative
     trace_cov: Figure  # N · tr Var(ĝ); tr Cov(g_n) where the trajectories are independent
     nsr: Figure  # trace_cov / ‖G‖²: the batch size at which signal equals noise
     snr: Figure  # ‖G‖² over tr Var(ĝ), at the batch size
-    cos_between: Figure  # of two independent batches
-    cos_to_true: Figure  # of a batch and ∇J
+    cos_between: Figure  # mean cosine of two independent batches; one without gradient counts 0
+    cos_to_true: Figure  # mean cosine of a batch and ∇J; likewise
+    zero_batches: int  # batches without any gradient, which has no direction
     variance_ratio: Figure  # trace_cov over the reference's, paired
     bias: Figure  # ‖E[ĝ] − ∇J‖ / ‖∇J‖; negative where it is below what its noise explains
     along: float  # ⟨E[ĝ], ∇J⟩ / ‖∇J‖; NaN where ∇J is not known
     truth_square: float  # ‖∇J‖²; NaN where it is not known
 
-    def cosine_at(self, batch_size: int) -> float:
-        """The cosine to ∇J to be expected from a batch of that size, were its noise tr Σ/N."""
+    def alignment_at(self, batch_size: int) -> float:
+        """⟨E[ĝ], ∇J⟩/(‖∇J‖ √E‖ĝ‖²) of a batch of that size, were its noise tr Σ/N.
+
+        A ratio of moments: it ranks batch sizes as the mean cosine does, and is another number.
+        """
         return self.along / math.sqrt(
             max(1e-300, self.signal.value + self.trace_cov.value / batch_size)
         )
@@ -92,26 +97,28 @@ class Comparison:
         signal = self._signal(name, name)
         spread = self._spread(name)
         trace, noise = spread.value, spread.value / self._n
-        total = np.sqrt(np.maximum(signal + noise, 1e-300))
         with np.errstate(divide="ignore", invalid="ignore"):
             nsr = np.where(signal > 0, trace / signal, np.inf)
             snr = signal / noise
-            between = signal / (signal + noise)
-            cosine, bias, square = self._against(name, truth, signal, total, unbiased)
+            along, bias, square = self._against(name, truth, signal, unbiased)
+            norm = np.sqrt(square[0])
         by_batch = self._coarse(name) or self._coarse(reference)
         ratio = self._spread(name, by_batch).over(self._spread(reference, by_batch))
         mean = self._double[name].mean((0, 1))
+        direction = self._direction(name)
         return Verdict(
+            mean,
             float(mean.norm()),
             self._percentiles(signal),
             self._studentised(spread),
             self._percentiles(nsr),
             self._percentiles(snr),
-            self._percentiles(between),
-            self._percentiles(cosine),
+            self._percentiles(self._between(direction, direction)),
+            self._percentiles(self._cosine(direction, truth)),
+            int((direction == 0).all(-1).sum()),
             self._studentised(ratio),
             self._percentiles(bias),
-            float(cosine[0] * total[0]),
+            float(along[0] / norm),
             float(square[0]),
         )
 
@@ -138,9 +145,9 @@ class Comparison:
         return found
 
     def _against(
-        self, name: str, truth: Tensor | str | None, signal: Array, total: Array, unbiased: bool
+        self, name: str, truth: Tensor | str | None, signal: Array, unbiased: bool
     ) -> tuple[Array, Array, Array]:
-        """Cosine to ∇J, relative bias and ‖∇J‖², each with its draws."""
+        """⟨E[ĝ], ∇J⟩, relative bias and ‖∇J‖² (NaN: not resolved from 0), each with its draws."""
         none = np.full_like(signal, np.nan)
         if truth is None:
             return none, none, none
@@ -154,12 +161,41 @@ class Comparison:
             own, g = signal, truth.double()
             square = np.full_like(signal, float(g.square().sum()))
             along = self._mean(name, (self._double[name] @ g).flatten())
-        norm = np.sqrt(np.where(square > 0, square, np.nan))
-        cosine = np.clip(along / (norm * total), -1, 1)
+        square = np.where(square > 0, square, np.nan)
         if unbiased or name == truth:
-            return cosine, none, square
-        excess = (own - 2 * along + square) / norm**2
-        return cosine, np.sign(excess) * np.sqrt(np.abs(excess)), square
+            return along, none, square
+        excess = (own - 2 * along + square) / square
+        return along, np.sign(excess) * np.sqrt(np.abs(excess)), square
+
+    def _direction(self, name: str) -> Tensor:
+        """ĝ/‖ĝ‖ of every batch [R, P]; 0 where there is no gradient."""
+        mean = self._double[name].mean(1)
+        norm = mean.norm(dim=-1, keepdim=True)
+        return torch.where(norm > 0, mean / torch.where(norm > 0, norm, 1.0), 0.0)
+
+    def _between(self, a: Tensor, b: Tensor) -> Array:
+        """Mean of ⟨a_r, b_s⟩ over different batches r ≠ s, for every resample; a, b [R, P]."""
+        gram = a @ b.T
+        w = torch.from_numpy(self._resamples.by_batch)
+        return _different(self._resamples.by_batch, _Products(gram.numpy(), (w @ gram).numpy()))
+
+    def _cosine(self, direction: Tensor, truth: Tensor | str | None) -> Array:
+        """Mean cosine of a batch's direction [R, P] and ∇J, for every resample.
+
+        Where ∇J is an estimate, its mean over the OTHER batches stands for it, and its length is
+        the unbiased one: so its noise takes nothing away.
+        """
+        w = self._resamples.by_batch
+        if truth is None:
+            return np.full(len(w), np.nan)
+        if isinstance(truth, str):
+            along = self._between(direction, self._double[truth].mean(1))
+            square = self._signal(truth, truth, by_batch=True)
+        else:
+            along = (w @ (direction @ truth.double()).numpy()) / w.sum(1)
+            square = np.full(len(w), float(truth.double().square().sum()))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.clip(along / np.sqrt(np.where(square > 0, square, np.nan)), -1, 1)
 
     def _coarse(self, name: str) -> bool:
         """Whether only whole batches are independent."""
@@ -175,12 +211,7 @@ class Comparison:
     def _signal(self, a: str, b: str, by_batch: bool = False) -> Array:
         """Mean of ⟨u_i, v_j⟩ over different units i ≠ j, for every resample."""
         by_batch = by_batch or self._coarse(a) or self._coarse(b)
-        w = self._weights(by_batch)
-        products = self._products(a, b, by_batch)
-        own = w**2
-        pairs = w.sum(1) ** 2 - own.sum(1)
-        with np.errstate(invalid="ignore"):  # a resample of one unit alone has no pairs
-            return ((products.sums * w).sum(1) - own @ products.gram.diagonal()) / pairs
+        return _different(self._weights(by_batch), self._products(a, b, by_batch))
 
     def _products(self, a: str, b: str, by_batch: bool) -> _Products:
         key = a, b, by_batch
@@ -205,7 +236,9 @@ class Comparison:
         count = w.sum(1, keepdims=True)
         along = self._products(name, name, by_batch).sums / count  # [draws, units]: ⟨u_i, ḡ⟩
         signal = self._signal(name, name, by_batch)
-        trace = (w @ square) / count[:, 0] - signal
+        total = (w @ square) / count[:, 0]
+        resolved = 4 * torch.finfo(sample.mean.dtype).eps * total  # less is rounding
+        trace = np.where(total - signal > resolved, total - signal, 0.0)
         influence = square - 2 * along
         influence -= (w * influence).sum(1, keepdims=True) / count
         return _Positive(sample.size * trace, sample.size * influence, w)
@@ -244,6 +277,14 @@ class _Products(NamedTuple):
 
     gram: Array  # [units, units]: ⟨u_i, v_j⟩
     sums: Array  # [draws, units]: Σ_i w_i ⟨u_i, v_j⟩
+
+
+def _different(w: Array, products: _Products) -> Array:
+    """Mean of ⟨u_i, v_j⟩ over different units i ≠ j, for every resample w [draws, units]."""
+    own = w**2
+    pairs = w.sum(1) ** 2 - own.sum(1)
+    with np.errstate(invalid="ignore"):  # a resample of one unit alone has no pairs
+        return ((products.sums * w).sum(1) - own @ products.gram.diagonal()) / pairs
 
 
 class _Positive(NamedTuple):

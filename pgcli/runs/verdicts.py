@@ -24,6 +24,8 @@ from pgcli.runs.progress import Progress, table
 
 INTERVALS = ("trace_cov", "nsr", "snr", "variance_ratio", "cos_between", "cos_to_true", "bias")
 
+MODEL_IS_WRONG = "the environment does something else than its model P says"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -52,6 +54,7 @@ def write(
     rows = sorted((row_of(f, config, solution) for f in findings), key=_rank)
     write_atomically(directory / "compare.csv", _csv(rows).encode())
     shown = shown_table(rows, config.level)
+    against = [label(f) for f in findings if contradicts(f)]
     facts = {
         "environment": config.env.id,
         "batch_size": config.batch_size,
@@ -60,6 +63,7 @@ def write(
         "gradient_norm": None if solution is None else float(solution.gradient.norm()),
         "estimators": rows,
         "notes": {f.name: f.notes for f in findings},
+        "contradicted": against,  # exact figures that the sampled ones exclude
         "variance_by_batch_size": {label(f): f.variances for f in findings if f.variances},
     }
     pictures = drawn(findings, rows, config) if config.pictures else {}
@@ -70,6 +74,10 @@ def write(
     for finding in {f.name: f for f in findings}.values():
         for note in finding.notes:
             progress.say(f"biased: {finding.name}: {note}")
+    for one in against:
+        progress.say(
+            f"note: {one}: what was sampled contradicts the exact figures: {MODEL_IS_WRONG}"
+        )
     if solution is not None:
         progress.say(f"J = {solution.objective:.6g}, ‖∇J‖ = {float(solution.gradient.norm()):.6g}")
     progress.say(shown)
@@ -86,9 +94,8 @@ def row_of(finding: Finding, config: CompareConfig, solution: Solution | None) -
     """One row of compare.csv; NaN for what does not apply."""
     verdict, est, exact = finding.verdict, finding.config, finding.exact
     bias_exact = math.nan
-    if exact is not None and solution is not None:
-        error = exact.mean - solution.gradient
-        bias_exact = float(error.norm() / solution.gradient.norm())
+    if exact is not None and solution is not None and (length := solution.gradient.norm()) > 0:
+        bias_exact = float((exact.mean - solution.gradient).norm() / length)
     trace_exact = math.nan if exact is None or exact.trace_cov is None else exact.trace_cov
     row: dict[str, Any] = {
         "estimator": finding.name,
@@ -110,6 +117,7 @@ def row_of(finding: Finding, config: CompareConfig, solution: Solution | None) -
     if finding.notes and not math.isnan(verdict.bias.value):
         squared_bias = max(0.0, verdict.bias.value) ** 2 * verdict.truth_square
     return row | {
+        "zero_batches": verdict.zero_batches,
         "mse": squared_bias + verdict.trace_cov.value / config.batch_size,
         "bias_exact": bias_exact,
         "trace_cov_exact": trace_exact,
@@ -117,6 +125,27 @@ def row_of(finding: Finding, config: CompareConfig, solution: Solution | None) -
         "ess": math.nan if finding.ess is None else finding.ess,
         "seconds": finding.seconds,
     }
+
+
+def contradicts(finding: Finding) -> bool:
+    """Whether what was sampled cannot be of the model from which the exact figures are.
+
+    Beyond any doubt: a mean more than five standard errors off, or a variance three times as far
+    off as its interval reaches.
+    """
+    exact, verdict = finding.exact, finding.verdict
+    if exact is None or exact.trace_cov is None or exact.limit:
+        return False
+    figure = verdict.trace_cov
+    noise = max(exact.trace_cov, figure.value) / finding.episodes
+    off = float((verdict.mean - exact.mean).square().sum())
+    if off > 25 * noise + (1e-5 * verdict.grad_norm) ** 2:
+        return True
+    if not (figure.lower > 0 and exact.trace_cov > 0):
+        return False
+    distance = math.log(exact.trace_cov / figure.value)
+    reach = math.log((figure.upper if distance > 0 else figure.lower) / figure.value)
+    return abs(distance) > 3 * abs(reach) + 1e-5
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
@@ -130,9 +159,11 @@ def shown_table(rows: Sequence[Mapping[str, Any]], level: float) -> str:
     known = any(not math.isnan(row["bias_exact"]) for row in rows)
     far = any(not math.isnan(row["kl"]) for row in rows)
     weighted = any(not math.isnan(row["ess"]) for row in rows)
+    silent = any(row["zero_batches"] for row in rows)
     headers = [
         *(["KL"] if far else []), "estimator", "tr Σ", f"{level:.0%}", "ratio", "SNR",
-        "cos to ∇J", "bias", *(["exact bias", "exact tr Σ"] if known else []),
+        "cos to ∇J", *(["no gradient"] if silent else []),
+        "bias", *(["exact bias", "exact tr Σ"] if known else []),
         *(["ESS"] if weighted else []), "seconds",
     ]  # fmt: skip
     lines = [
@@ -140,6 +171,7 @@ def shown_table(rows: Sequence[Mapping[str, Any]], level: float) -> str:
             *([f"{row['kl']:g}"] if far else []), row["estimator"], _short(row["trace_cov"]),
             f"{_short(row['trace_cov_lo'])}–{_short(row['trace_cov_hi'])}",
             _short(row["variance_ratio"]), _short(row["snr"]), _short(row["cos_to_true"]),
+            *([_silent(row)] if silent else []),
             _resolved(row),
             *([_short(row["bias_exact"]), _exact_trace(row)] if known else []),
             *([_short(row["ess"])] if weighted else []), f"{row['seconds']:.2f}",
@@ -153,6 +185,10 @@ def _resolved(row: Mapping[str, Any]) -> str:
     if math.isnan(row["bias"]):
         return "—"
     return _short(row["bias"]) if row["bias_lo"] > 0 else "not resolved"
+
+
+def _silent(row: Mapping[str, Any]) -> str:
+    return f"{row['zero_batches']} of {row['episodes'] // row['batch_size']} batches"
 
 
 def _exact_trace(row: Mapping[str, Any]) -> str:
@@ -213,8 +249,8 @@ def drawn(
         for r in rows
     ]  # fmt: skip
     ranked = sorted(findings, key=lambda f: [r["estimator"] for r in rows].index(f.name))
-    expected = [
-        slides.Line(f.name, config.sizes, [f.verdict.cosine_at(n) for n in config.sizes])
+    aligned = [
+        slides.Line(f.name, config.sizes, [f.verdict.alignment_at(n) for n in config.sizes])
         for f in ranked
     ]
     measured = [
@@ -229,8 +265,8 @@ def drawn(
     of_batch = f"variance tr Var(ĝ) of a batch of {config.batch_size}"
     return {
         "variance": slides.bars(bars, "tr Σ per trajectory", f"Gradient noise: {where}"),
-        "cosine": slides.lines(
-            expected, ("episodes per batch", "expected cosine to ∇J"), f"Direction: {where}"
+        "alignment": slides.lines(
+            aligned, ("episodes per batch", "⟨E[ĝ], ∇J⟩ / (‖∇J‖ √E‖ĝ‖²)"), f"Direction: {where}"
         ),
         "batch_size": slides.lines(
             measured, ("episodes per batch", "variance tr Var(ĝ)"), f"Batch size: {where}",

@@ -61,6 +61,37 @@ def test_gaussian_agrees_with_torch_distributions():
 
 
 @pytest.mark.parametrize("head", HEADS, ids=repr)
+def test_the_divergence_of_a_tiny_update_is_neither_negative_nor_rounding(head):
+    """KL(π_θ‖π_θ+δ) = ½ δᵀFδ to leading order: four times as much for twice the step."""
+    policy = Policy(Mlp((3, 8, head.num_outputs)), head)
+    rng = torch.Generator().manual_seed(0)
+    theta, step, obs = (
+        torch.randn(shape, generator=rng)
+        for shape in ((1, policy.num_params), (1, policy.num_params), (1, 40, 3))
+    )
+    for size in (1e-6, 1e-3):
+        once = policy.kl(theta, theta + size * step, obs)
+        assert once.dtype == torch.float64
+        assert (once >= 0).all()
+        # What float32 parameters moved by, as they were rounded.
+        exact = policy.kl(theta.double(), (theta + size * step).double(), obs.double())
+        torch.testing.assert_close(once, exact, rtol=1e-9, atol=0)
+        twice = policy.kl(theta.double(), theta.double() + 2 * size * step.double(), obs)
+        real = policy.kl(theta.double(), theta.double() + size * step.double(), obs)
+        torch.testing.assert_close(twice.mean(), 4 * real.mean(), rtol=20 * size, atol=0)
+
+
+@pytest.mark.parametrize("head", DISCRETE, ids=repr)
+def test_the_divergence_of_policies_far_apart_is_finite(head):
+    far = torch.full((1, 1, head.num_outputs), 900.0, dtype=torch.float64)
+    far[..., ::2] = -900.0
+    none = torch.zeros(1, 1, 0, dtype=torch.float64)
+    found = head.kl((far, none), (-far, none)).item()
+    assert 0 < found < math.inf
+    assert head.kl((far, none), (far, none)).item() == 0
+
+
+@pytest.mark.parametrize("head", HEADS, ids=repr)
 def test_samples_follow_the_log_probabilities(head):
     """The NumPy sampler draws from the distribution whose log-prob torch computes."""
     draws = 40_000

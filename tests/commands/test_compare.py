@@ -91,7 +91,7 @@ def test_what_is_left(mine):
     assert facts["gradient_norm"] > 0
     assert len(facts["estimators"]) == len(rows)
     assert {path.stem for path in run.glob("*.png")} == {
-        "variance", "cosine", "batch_size", "bias_variance"
+        "variance", "alignment", "batch_size", "bias_variance"
     }  # fmt: skip
     assert (run / "rtg").is_dir()
     assert f"tensorboard --logdir {run}" in said
@@ -141,6 +141,84 @@ def test_a_ladder_of_distances(mine):
         near, far = (float(rows[name + kl]["bias_exact"]) for kl in ("0.01", "0.1"))
         assert 1e-5 < near < far
     assert float(rows["is_trajectory0.1"]["ess"]) < float(rows["is_trajectory0.01"]["ess"]) < 32
+
+
+def test_the_column_kl_is_of_what_collects_from_the_policy(mine):
+    """Temperature and ε are part of the behaviour; so is a step towards another policy."""
+    from pgcli.commands.frozen import PROBE, PROBED, PROBES, Frozen
+    from pgcli.config.compose import compose_all
+    from pgcli.environments.engines import open_engine
+
+    for more in ("behaviour.temperature=3", "behaviour.epsilon=0.5", "policy.hidden=[5]"):
+        lines = ["env=FrozenLake-v1", "behaviour.kl=[0.02,0.1]", "policy.output_gain=1.0", more]
+        (composed,) = compose_all("compare", lines, None, multirun=False)
+        config = composed.config
+        frozen = Frozen(config, open_engine(config.env, 16), 16)
+        batch = frozen._played(PROBED, PROBE, frozen.theta, None)
+        obs = batch.obs[batch.mask][:PROBES].unsqueeze(0)
+        by = config.behaviour if config.behaviour.changes else None
+        for kl, theta in frozen.sources():
+            behaviour = frozen.policy.distribution(theta.double(), obs.double())
+            if by is not None:
+                behaviour = frozen.policy.head.behaviour(*behaviour, by.temperature, by.epsilon)
+            logp = behaviour[0].log_softmax(-1)
+            logq = frozen.policy.distribution(frozen.theta.double(), obs.double())[0].log_softmax(
+                -1
+            )
+            real = (logp.exp() * (logp - logq)).sum(-1).mean()
+            assert float(real) == pytest.approx(kl, rel=1e-3), more
+
+
+def test_a_behaviour_that_is_further_away_than_asked_is_refused(mine):
+    cwd, _, _ = mine
+    done = pg("compare", "env=my_module:Mine-v0", "behaviour.kl=[1e-9]", "behaviour.epsilon=0.5",
+              "policy.output_gain=1.0", *SMALL, cwd=cwd)  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "before it is perturbed" in done.stderr
+
+
+@pytest.mark.parametrize("shift", [0.1, 16777216.5])
+def test_exact_figures_are_of_rewards_in_double_precision(shift, tmp_path):
+    """J = ½·1 + ½·0.2·10 + shift and ‖∇J‖ = ½·½·√2, for one choice between 1 and 2."""
+    done = pg("compare", "env=RareReward", "policy=tabular", "estimators=[rtg]", "pictures=false",
+              f"env.reward_shift={shift}", "hydra.run.dir=run", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "run" / "compare.json").read_text())
+    assert facts["objective"] == 1.5 + shift
+    assert facts["gradient_norm"] == pytest.approx(0.25 * math.sqrt(2), rel=1e-8)
+
+
+def test_batches_without_a_gradient_are_counted_and_named(tmp_path):
+    done = pg("compare", "env=FrozenLake-v1", "policy=tabular", "estimators=[rtg,gae]",
+              "pictures=false", "hydra.run.dir=run", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "no gradient" in done.stdout
+    row = rows_of(tmp_path / "run")["rtg"]
+    assert 0 < int(row["zero_batches"]) < 32
+    assert float(row["cos_to_true"]) < 0.17  # without them it would be above
+    assert "biased: gae: learned V: Φ leans on it after one step" in done.stdout
+
+
+def test_no_error_is_announced_of_an_exact_critic_nor_of_one_with_its_own_episodes(mine):
+    cwd, _, _ = mine
+    few = ("env=my_module:Mine-v0", "episodes=128", "pictures=false", *SMALL)
+    exact = pg("compare", *few, "critic=exact", "estimators=[gae,td,q]", cwd=cwd)
+    assert "biased" not in exact.stdout.replace("missing γ^t", "")
+    off = pg("compare", *few, "behaviour.temperature=2", "estimators=[td,is_truncated]", cwd=cwd)
+    assert "critic of the behaviour" not in off.stdout
+    whole = pg("compare", *few, "estimators=[n_step]", "estimator.n=6", cwd=cwd)  # = the limit
+    assert "biased" not in whole.stdout
+    assert (exact.returncode, off.returncode, whole.returncode) == (0, 0, 0)
+
+
+def test_sampled_figures_that_exclude_the_exact_ones_are_told(tmp_path):
+    """The model's chances are not those of `step`: every transition is one that P knows."""
+    wrong = MODEL.replace("p=[o[0] for o in outcomes]", "p=[0.1, 0.1, 0.1, 0.7]")
+    (tmp_path / "my_module.py").write_text(wrong)
+    done = pg("compare", "env=my_module:Mine-v0", "estimators=[rtg]", "pictures=false",
+              "hydra.run.dir=run", *SMALL, cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "model P" in done.stdout
 
 
 def test_a_trained_policy_and_one_of_its_earlier_iterations(tmp_path):

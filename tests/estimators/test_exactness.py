@@ -20,7 +20,6 @@ from pgcli.estimators.phi import Episodes, phi
 from pgcli.gradients.control import controlled
 from pgcli.gradients.trajectory import trajectory_gradients
 
-
 PLAIN = (Baseline["none"], Baseline["own_mean"])  # where a special case is one for all baselines
 
 

@@ -92,9 +92,12 @@ def test_intervals_cover_at_their_rate():
         "trace_cov": trace,
         "signal": square,
         "variance_ratio": 1 / 0.64,
-        "cos_between": square / (square + trace / 8),
-        "cos_to_true": np.sqrt(square / (square + trace / 8)),
     }
+    # Mean cosines have no closed form here: a million batches of eight.
+    drawn = mean + scale * np.random.default_rng(9).standard_normal((2, 10**6, 3)) / np.sqrt(8)
+    a, b = drawn / np.linalg.norm(drawn, axis=-1, keepdims=True)
+    wanted["cos_between"] = (a * b).sum(-1).mean()
+    wanted["cos_to_true"] = (a @ mean / np.linalg.norm(mean)).mean()
     truth = torch.from_numpy(mean)
     hits = dict.fromkeys(wanted, 0)
     for seed in range(200):
@@ -107,6 +110,46 @@ def test_intervals_cover_at_their_rate():
             hits[name] += figure.lower <= value <= figure.upper
     for name, count in hits.items():
         assert 0.88 <= count / 200 <= 0.99, name
+
+
+@pytest.fixture(scope="module")
+def pairs(case):
+    """Every pair of trajectories as a batch of two: directions [M, P], 0 for none, and chances."""
+    mdp, policy, theta = case
+    b = mdp.batch
+    rewarded = replace(b, rew=b.rew * (b.rew > 1.5))  # so that some episodes have no reward at all
+    factors, _ = policy.score_factors(theta, b.obs.flatten(1, 2), b.act.flatten(1, 2))
+    looks = Episodes(rewarded.rew, b.mask, b.truncated)
+    g = trajectory_gradients(factors, weights(BASE, looks), policy.num_params)[0]
+    p = mdp.probabilities(policy, theta).detach()
+    first, second = torch.cartesian_prod(*[torch.arange(len(p))] * 2).T
+    mean = 0.5 * (g[first] + g[second])
+    return mean, p[first] * p[second]
+
+
+def test_the_mean_cosine_is_that_of_all_batches_and_no_ratio_of_moments(pairs):
+    """Exactly, from every batch of two; one without a gradient counts as 0."""
+    mean, chance = pairs
+    truth = (chance[:, None] * mean).sum(0)
+    norm = mean.norm(dim=1)
+    direction = torch.where(norm[:, None] > 0, mean / norm[:, None].clamp(min=1e-300), 0.0)
+    to_true = float((chance * (direction @ truth)).sum() / truth.norm())
+    between = float((chance[:, None] * direction).sum(0).square().sum())
+    square = float((chance * norm.square()).sum())
+    moments = float(truth.norm()) / np.sqrt(square)
+    assert abs(moments - to_true) > 0.02  # what was printed before
+    assert float(chance[norm == 0].sum()) > 0.005
+
+    index = np.random.default_rng(1).choice(len(chance), 2**11, p=(chance / chance.sum()).numpy())
+    u = mean[index][:, None]
+    found = {"a": Sample(u, u.square().sum(-1), 1, 0.0)}
+    comparison = Comparison(found, 2, Resamples(2**11, 1, 100, np.random.default_rng(0)), 0.9999)
+    for known in (truth, "a"):
+        verdict = comparison.verdict("a", "a", known, unbiased=True)
+        assert verdict.cos_to_true.lower < to_true < verdict.cos_to_true.upper
+        assert verdict.cos_to_true.value == pytest.approx(to_true, abs=0.03)
+        assert verdict.cos_between.value == pytest.approx(between, abs=0.03)
+        assert verdict.zero_batches == int((u.norm(dim=-1) == 0).sum()) > 0
 
 
 def test_bias_is_found_where_it_is_and_not_where_it_is_not():
