@@ -19,7 +19,8 @@ from pgcli.runs.directory import write_atomically
 
 META = "meta.json"
 # What later iterations of a run depend on beside its arrays; a resumed run keeps the one it has.
-# 1: no number saved; slots are seeded by 32 bits each.
+# 1: no number saved; slots are seeded by 32 bits each; steps that a step quota throws away are not
+#    counted; all seeds share one budget, of the one with fewest steps.
 FORMAT = 2
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 # What a policy is, beside its parameters.
