@@ -6,6 +6,7 @@ So a checkpoint holds no generator state, and any iteration can be replayed.
 from enum import IntEnum
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class Purpose(IntEnum):
@@ -30,3 +31,8 @@ def sequence(seed: int, iteration: int, purpose: Purpose) -> np.random.SeedSeque
 def generator(seed: int, iteration: int, purpose: Purpose) -> np.random.Generator:
     """A fresh generator on that sequence."""
     return np.random.Generator(np.random.PCG64DXSM(sequence(seed, iteration, purpose)))
+
+
+def per_seed(iteration: ArrayLike, seeds: int) -> list[int]:
+    """The iteration of each seed, where one is given for all or one for each."""
+    return [int(i) for i in np.broadcast_to(iteration, seeds)]

@@ -50,7 +50,6 @@ BAD = {  # command line: (exit code, what the one line must say)
     "policy.hidden=64": (2, "policy.hidden=64: must be a list"),
     "policy.hidden=[64,0]": (2, "policy.hidden=[64, 0]", ">= 1"),
     "estimator.normalize=maybe": (2, "estimator.normalize=maybe: must be true or false"),
-    "iterations=null": (2, "set iterations or total_steps"),
     "optimizer.lr=1,2": (2, "several values need -m"),
     "a=[": (2, "not of the form key=value"),
     "word": (2, "not of the form key=value"),

@@ -10,13 +10,14 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pgcli.agents.network import Mlp
 from pgcli.agents.optimizers import Optimizer
 from pgcli.config.schema import CriticConfig, OptimizerName
 from pgcli.parallel import ordered
-from pgcli.streams import Purpose, generator
+from pgcli.streams import Purpose, generator, per_seed
 
 ROWS = 8192  # per forward pass, of all seeds
 
@@ -64,16 +65,16 @@ class Critic:
         """V(final_obs) [S, N] for final_obs [S, N, D], reached at time length [S, N]."""
         return self._evaluate(self._with_time(final_obs, length))
 
-    def fits(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: int) -> list[Work]:
+    def fits(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: ArrayLike) -> list[Work]:
         """To regress V on targets [S, N, T] at the real steps: what is to be done, seed by seed.
 
-        A seed's minibatches are drawn from its own stream and its own steps.
+        A seed's minibatches are drawn from its own stream, in its own iteration (one of all seeds,
+        or [S]), and from its own steps.
         """
+        own = zip(self._seeds, per_seed(iteration, len(self._seeds)), strict=True)
         return [
-            partial(
-                self._fit, s, obs[s], mask[s], target[s], generator(seed, iteration, self._stream)
-            )
-            for s, seed in enumerate(self._seeds)
+            partial(self._fit, s, obs[s], mask[s], target[s], generator(seed, i, self._stream))
+            for s, (seed, i) in enumerate(own)
         ]
 
     def _fit(
@@ -152,7 +153,7 @@ class LinearCritic:
         """V(final_obs) [S, N], reached at time length [S, N]."""
         return self._evaluate(final_obs, length)
 
-    def fits(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: int) -> list[Work]:
+    def fits(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: ArrayLike) -> list[Work]:
         """Least squares of the targets [S, N, T] at the real steps: what is to be done."""
         return [partial(self._fit, obs, mask, target)]
 

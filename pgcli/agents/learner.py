@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pgcli.agents.critic import Critic, LinearCritic
@@ -43,12 +44,22 @@ class Learner:
         )
         self._config = how
 
-    def ascend(self, gradient: Tensor, progress: float) -> None:
-        """One optimiser step up the gradient [S, P]; clipped per seed where configured."""
+    def ascend(self, gradient: Tensor, progress: ArrayLike) -> None:
+        """One optimiser step up the gradient [S, P]; clipped per seed where configured.
+
+        `progress`: spent of the budget, of all seeds or of each [S]; it sets the learning rate.
+        """
         if self._config.clip_norm is not None:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (self._config.clip_norm / norm.clamp(min=1e-12)).clamp(max=1.0)
-        self.optimizer.step(-gradient.to(self.theta), learning_rate(self._config, progress))
+        down = -gradient.to(self.theta)
+        rates = [learning_rate(self._config, float(x)) for x in np.atleast_1d(progress)]
+        if len(set(rates)) == 1:
+            self.optimizer.step(down, rates[0])
+            return
+        for s, rate in enumerate(rates):  # each in its own step, as it is where it trains alone
+            own = slice(s, s + 1)
+            self.optimizer.step(down[own], rate, own)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Copies of everything that learns, by name."""

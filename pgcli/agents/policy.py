@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pgcli.agents.heads import Categorical, Gaussian, Head
 from pgcli.agents.network import ACTIVATIONS, Mlp
 from pgcli.config.schema import BehaviourConfig, Init, PolicyConfig
-from pgcli.streams import Purpose, generator
+from pgcli.streams import Purpose, generator, per_seed
 
 
 class Factor(NamedTuple):
@@ -129,7 +130,7 @@ class Actor:
         policy: Policy,
         theta: Tensor,
         seeds: Sequence[int],
-        iteration: int,
+        iteration: ArrayLike,  # of all seeds, or of each [S]
         slots: int,
         behaviour: BehaviourConfig | None = None,
     ) -> None:
@@ -139,7 +140,8 @@ class Actor:
         self._extra = theta[:, policy.net.num_params :].numpy()
         self._net = policy.net
         self._activation = ACTIVATIONS[policy.net.activation].numpy
-        self._rngs = [generator(seed, iteration, Purpose.ACTION) for seed in seeds]
+        own = zip(seeds, per_seed(iteration, len(seeds)), strict=True)
+        self._rngs = [generator(seed, i, Purpose.ACTION) for seed, i in own]
         shape = (len(seeds), slots)
         self._buffers = [np.empty((*shape, n), np.float32) for n in policy.net.sizes[1:]]
         self._noise, self._step = np.empty(0), self.BLOCK

@@ -83,7 +83,7 @@ def launch(command: str, argv: Sequence[str]) -> int:
     if any(getattr(c.config, "resume", None) is not None for c in composed):
         raise ConfigError("resume", composed[0].config.resume, "belongs on the command line")
     if composed[0].multirun:
-        return _sweep(command, flags, lines, composed[0], args)
+        return _sweep(command, flags, lines, composed, args)
     wanted, named = composed[0].run_dir, composed[0].named
     if named and holds_run(wanted):
         raise RunDirectoryError(f"{wanted} holds a run: resume={wanted} continues it")
@@ -95,12 +95,17 @@ def launch(command: str, argv: Sequence[str]) -> int:
 
 
 def _sweep(
-    command: str, flags: list[str], lines: list[str], composed: Composed, args: argparse.Namespace
+    command: str,
+    flags: list[str],
+    lines: list[str],
+    composed: Sequence[Composed],
+    args: argparse.Namespace,
 ) -> int:
     """Run the jobs of a sweep, or what is left of an earlier one that was asked for the same."""
-    asked = composed.asked
+    first = composed[0]
+    asked = first.asked
     assert asked is not None
-    wanted, named = composed.sweep_dir, composed.named
+    wanted, named = first.sweep_dir, first.named
     names = None
     if not any(override.key_or_group == "hydra.sweep.subdir" for override in parse(lines)):
         keys = list(asked.swept)
@@ -108,11 +113,12 @@ def _sweep(
         if asked.jobs is not None:
             names = list(dict.fromkeys(job_name(job, keys) for job in asked.jobs))
     origin = [str(args.config_dir), str(args.config_name)]
-    plan = sweep.Plan(command, origin, asked.fixed, asked.swept, names)
+    budget = sweep.common_budget([c.config for c in composed], asked.swept)
+    plan = sweep.Plan(command, origin, asked.fixed, asked.swept, names, budget)
     earlier = sweep.to_continue(plan, wanted, named)
     place = made(wanted, named, sweep.is_bare) if earlier is None else nullcontext(earlier)
     with place as directory:
-        for claim in getattr(composed.config, "claims", []):
+        for claim in getattr(first.config, "claims", []):
             print(f"to be tested: {claim.says}")
         lines = [*lines, f"hydra.sweep.dir={_quoted(directory)}"]
         return sweep.run(plan, directory, lambda only: _hydra(command, flags, lines, only=only))

@@ -9,18 +9,20 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 
 from pgcli import interrupts
 from pgcli.analysis.curves import running_mean
 from pgcli.commands.job import FAILURES
+from pgcli.config.schema import TrainConfig
 from pgcli.errors import PgError, RunDirectoryError, Stopped, StorageFailed
 from pgcli.runs import summary
-from pgcli.runs.archive import Run, natural, overrides, read
+from pgcli.runs.archive import Run, limits, natural, overrides, read
 from pgcli.runs.checkpoint import BUDGET
 from pgcli.runs.comparison import EPISODES, RETURN, VARIANCE, at_end
 from pgcli.runs.directory import holds_run, is_held, lock, write_atomically
@@ -28,6 +30,7 @@ from pgcli.runs.progress import Progress, table
 from pgcli.runs.tally import RECENT
 
 NOTE = "sweep.json"
+LIMITS = ("iterations", "total_steps")
 FINISHED, NOT_BEGUN = "finished", "not begun"
 FAREWELL = 20  # seconds that stopped jobs have to save what they are
 TURNS = 5.0  # seconds for the jobs of an earlier process to see that it is gone
@@ -42,6 +45,8 @@ class Plan:
     fixed: list[str]  # overrides that all jobs share
     swept: dict[str, str]  # what is swept over, by key
     jobs: list[str] | None  # names of their directories; None: a sweeper's own choice
+    # Iterations and total_steps of every job; None where they differ, or were not noted.
+    budget: tuple[int | None, int | None] | None = field(default=None, compare=False)
 
     def fits(self, other: Plan) -> bool:
         """Whether both differ in budget and in swept values at most: jobs of one name are alike."""
@@ -51,6 +56,16 @@ class Plan:
 def _settings(plan: Plan) -> tuple[str, list[str], list[str], set[str]]:
     lines = [line for line in plan.fixed if not line.lstrip("+~").startswith(BUDGET)]
     return plan.command, plan.flags, sorted(lines), set(plan.swept)
+
+
+def common_budget(
+    configs: Sequence[Any], swept: Mapping[str, str]
+) -> tuple[int | None, int | None] | None:
+    """Iterations and total_steps, where all jobs are known to have the same."""
+    if not all(isinstance(config, TrainConfig) for config in configs) or set(LIMITS) & set(swept):
+        return None
+    found = {(config.iterations, config.total_steps) for config in configs}
+    return found.pop() if len(found) == 1 else None
 
 
 def to_continue(plan: Plan, wanted: Path, named: bool) -> Path | None:
@@ -220,6 +235,8 @@ def _is_finished(plan: Plan, job: Path) -> bool:
     """Whether it came to its end, and that end is the one that is asked for."""
     if summary.read(job).get("status") != FINISHED:
         return (job / "compare.json").exists()
+    if plan.budget is not None:
+        return limits(job) == plan.budget
     done = {k: v for k, v in _budget(overrides(job)).items() if k not in plan.swept}
     return done == _budget(plan.fixed)  # a swept one is in the job's name
 
@@ -227,7 +244,7 @@ def _is_finished(plan: Plan, job: Path) -> bool:
 def _budget(lines: Sequence[str]) -> dict[str, float | str]:
     """Those overrides that say how long to train."""
     pairs = (line.lstrip("+~").partition("=") for line in lines)
-    return {key: _number(value) for key, _, value in pairs if key in ("iterations", "total_steps")}
+    return {key: _number(value) for key, _, value in pairs if key in LIMITS}
 
 
 def _number(text: str) -> float | str:

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,16 +14,17 @@ from pgcli import parallel
 from pgcli.agents.learner import Learner
 from pgcli.agents.policy import Actor, Policy
 from pgcli.commands import metrics
-from pgcli.commands.build import behaviour_parameters, build_learner, devices, facts, fastest
+from pgcli.commands.build import behaviour_parameters, devices, facts, fastest
+from pgcli.commands.cohort import Cohort
 from pgcli.config.schema import LEAVES_ONE_OUT, Baseline, TrainConfig
 from pgcli.environments.batch import Batch
-from pgcli.environments.engines import open_engine, slots_per_seed
+from pgcli.environments.engines import slots_per_seed
 from pgcli.environments.rollout import Quota, collect
 from pgcli.errors import NonFinite
 from pgcli.estimators import estimator
 from pgcli.estimators.importance import exponentiated, log_prefix
 from pgcli.estimators.phi import Episodes
-from pgcli.gradients.statistics import NoiseScale, measure
+from pgcli.gradients.statistics import measure
 from pgcli.gradients.trajectory import (
     Sums,
     entropy_gradient,
@@ -44,25 +46,30 @@ def run(config: TrainConfig, directory: Path) -> None:
     parallel.begin()
     with Session(config, directory, seeds) as session:
         slots = slots_per_seed(config.env, quota.episodes)
-        engine = session.enter(open_engine(config.env, len(seeds) * slots))
-        device = fastest(candidates, config, engine)
-        learner = build_learner(config, engine, seeds, device)
-        policy, critics = learner.policy, learner.critics
-        other = behaviour_parameters(config, policy, device)
-        noise = NoiseScale.start(config.gradient.smoothing, len(seeds))
+        cohort = session.enter(Cohort(config, seeds, slots))
+        device = fastest(candidates, config, cohort.engine)
+        cohort.begin(device)
+        policy = cohort.learner.policy
+        others = other = behaviour_parameters(config, policy, device)
         tally = Tally.start(len(seeds))
-        session.begin(tally, [learner, noise], facts(config, engine, policy, device))
+        session.begin(tally, [cohort], facts(config, cohort.engine, policy, device))
 
-        while (spent := tally.spent(config)) < 1:
+        while (left := (spent := tally.spent(config)) < 1).any():
             clock = time.perf_counter()
+            if cohort.narrow(left) and others is not None:
+                other = others[cohort.index]
+            ran, seeds, learner, noise = cohort.index, cohort.seeds, cohort.learner, cohort.noise
+            policy, critics, done = learner.policy, learner.critics, tally.done[ran]
             old_theta = learner.theta.detach().clone()
             source = old_theta if other is None else other
-            actor = Actor(policy, source, seeds, tally.iteration, slots, changed)
-            batch = collect(engine, actor, quota, seeds, tally.iteration, config.env.reward_shift)
+            actor = Actor(policy, source, seeds, done, slots, changed)
+            batch = collect(cohort.engine, actor, quota, seeds, done, config.env.reward_shift)
             batch = batch.to(device)
             returns = (batch.rew - config.env.reward_shift * batch.mask).sum(-1)  # [S, N]
 
             record = metrics.rollout(batch, returns)
+            if config.batch_steps is not None:
+                record["rollout/discarded"] = batch.discarded
             episodes = Episodes(batch.rew, batch.mask, batch.truncated)
             if "value" in critics:
                 value = critics["value"].along(batch.obs, batch.mask)
@@ -77,11 +84,11 @@ def run(config: TrainConfig, directory: Path) -> None:
             if "value" in critics:
                 target = estimator.value_target(config.estimator, config.critic.target, episodes)
                 record |= metrics.critic("critic", value, target, batch.mask)
-                work += critics["value"].fits(batch.obs, batch.mask, target, tally.iteration)
+                work += critics["value"].fits(batch.obs, batch.mask, target, done)
             if "q" in critics:
                 target = estimator.q_target(config.estimator, config.critic.target, episodes)
                 record |= metrics.critic("q_critic", episodes.q, target, batch.mask)
-                work += critics["q"].fits(pairs, batch.mask, target, tally.iteration)
+                work += critics["q"].fits(pairs, batch.mask, target, done)
             fitted = parallel.started(work)
 
             if config.off_policy:
@@ -96,17 +103,18 @@ def run(config: TrainConfig, directory: Path) -> None:
                 terms = estimator.terms(config.estimator, episodes)
                 sums = sums_of(config, learner, batch, terms, session)
                 measured = measure(sums)
-                check_finite(measured.gradient, "the gradient", tally, seeds)
+                check_finite(measured.gradient, "the gradient", done, seeds)
                 if update == 0:  # what is reported: no update of this batch has moved it yet
                     first, entropy = measured, sums.entropy / batch.steps
                 step = measured.gradient
                 if config.policy.entropy_coef:  # outside of what is measured
                     bonus = entropy_gradient(policy, learner.theta, batch)
                     step = step + config.policy.entropy_coef * bonus
-                learner.ascend(step, spent)
-                check_finite(learner.theta, "a parameter of the policy", tally, seeds)
+                learner.ascend(step, spent[ran])
+                check_finite(learner.theta, "a parameter of the policy", done, seeds)
             noise.update(first)
-            tally.add(returns.cpu().numpy(), batch.length.cpu().numpy())
+            length, discarded = batch.length.cpu().numpy(), batch.discarded.cpu().numpy()
+            tally.add(returns.cpu().numpy(), length, discarded, ran)
 
             record |= {
                 **metrics.gradient(first, noise, batch.episodes),
@@ -126,9 +134,9 @@ def run(config: TrainConfig, directory: Path) -> None:
             fitted()
             for name, one in critics.items():
                 for tensor in one.state().values():
-                    check_finite(tensor, f"the {name} critic", tally, seeds, "critic.lr")
-            record["time/fps"] = batch.steps / (time.perf_counter() - clock)
-            session.record({tag: x.cpu().numpy() for tag, x in record.items()})
+                    check_finite(tensor, f"the {name} critic", done, seeds, "critic.lr")
+            record["time/fps"] = batch.simulated / (time.perf_counter() - clock)
+            session.record({tag: x.cpu().numpy() for tag, x in record.items()}, ran)
 
 
 def sums_of(
@@ -162,13 +170,13 @@ def state_actions(policy: Policy, batch: Batch) -> Tensor:
 
 
 def check_finite(
-    x: Tensor, what: str, tally: Tally, seeds: list[int], blame: str = "optimizer.lr"
+    x: Tensor, what: str, done: np.ndarray, seeds: list[int], blame: str = "optimizer.lr"
 ) -> None:
-    """Stop before a NaN or an infinity in x [S, ...] spreads."""
+    """Stop before a NaN or an infinity in x [S, ...] spreads, after `done` [S] iterations."""
     rows = x.flatten(1) if x.ndim > 1 else x.reshape(-1, 1)
     bad = (~torch.isfinite(rows).all(dim=1)).nonzero()
     if len(bad):
         raise NonFinite(
-            f"{what} of seed {seeds[int(bad[0])]} is NaN or infinite after {tally.iteration} "
+            f"{what} of seed {seeds[int(bad[0])]} is NaN or infinite after {done[int(bad[0])]} "
             f"iterations; a smaller {blame} may help"
         )

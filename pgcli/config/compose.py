@@ -30,7 +30,7 @@ from omegaconf.errors import (
 )
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
-from pgcli.config.schema import check, check_combination
+from pgcli.config.schema import TrainConfig, budget, check, check_combination
 from pgcli.config.sources import SCHEMAS, EnvironmentSearchPath, conf_dir, register
 from pgcli.errors import ConfigError, did_you_mean, one_of
 
@@ -146,6 +146,8 @@ def to_config(node: DictConfig, schema: type) -> Any:
     if not isinstance(config, schema):
         raise ConfigError("--config-name", "", "a primary config must begin with its schema")
     check(config)
+    if isinstance(config, TrainConfig):
+        config.iterations, config.total_steps = budget(config.iterations, config.total_steps)
     check_combination(config)
     return config
 

@@ -33,6 +33,9 @@ Effect = Enum("Effect", "ratio difference")
 PHIS = ("total_return", "reward_to_go", "q", "advantage", "td", "n_step", "gae")
 SUBTRACTS_VALUE = ("advantage", "td", "n_step", "gae")  # these Φ have V as their baseline
 
+# Updates of a run that is given neither iterations nor total_steps: its YAML says null for both.
+ITERATIONS = 100
+
 LEAVES_ONE_OUT = tuple(
     Baseline[name] for name in ("mean", "time", "optimal", "optimal_per_parameter")
 )
@@ -200,10 +203,9 @@ class ClaimConfig:
 class TrainConfig:
     """Everything that `pg train` is told."""
 
+    # Of each seed by itself; whichever ends first. Both null: ITERATIONS.
     iterations: Optional[int] = field(metadata=within(ge=1))
-    total_steps: Optional[int] = field(
-        metadata=within(ge=1)
-    )  # environment steps per seed; whichever ends first
+    total_steps: Optional[int] = field(metadata=within(ge=1))  # simulated environment steps
     batch_size: int = field(metadata=within(ge=1))  # whole episodes per seed
     batch_steps: Optional[int] = field(
         metadata=within(ge=1)
@@ -323,6 +325,13 @@ def _described(bound: Any) -> str:
     return " and ".join(["finite", *limits])
 
 
+def budget(iterations: int | None, total_steps: int | None) -> tuple[int | None, int | None]:
+    """The limits (iterations, total_steps) of a run that is given these."""
+    if iterations is None and total_steps is None:
+        return ITERATIONS, None
+    return iterations, total_steps
+
+
 def check_combination(config: Any) -> None:
     """Raise ConfigError for settings that are fine alone and cannot work together."""
     if isinstance(config, TrainConfig):
@@ -355,8 +364,6 @@ def check_estimator(est: EstimatorConfig) -> None:
 
 
 def _check_training(config: TrainConfig) -> None:
-    if config.iterations is None and config.total_steps is None:
-        raise ConfigError("iterations", None, "set iterations or total_steps (or both)")
     for i, claim in enumerate(config.claims):
         if claim.at_least is None and claim.at_most is None:
             raise ConfigError(f"claims[{i}]", claim.says, "needs at_least or at_most")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -23,11 +23,19 @@ class Batch:
     truncated: Tensor  # [S, N] bool: cut by a time limit, and not terminated
     final_obs: Tensor  # [S, N, D] float32: the observation after the last step
     length: Tensor  # [S, N] int64
+    discarded: Tensor = field(  # [S] int64: steps simulated beside those of the batch, and lost
+        default_factory=lambda: torch.zeros((), dtype=torch.int64)
+    )
 
     @property
     def steps(self) -> Tensor:
-        """Environment steps per seed, [S]."""
+        """Environment steps in the batch per seed, [S]."""
         return self.length.sum(-1)
+
+    @property
+    def simulated(self) -> Tensor:
+        """Environment steps that the batch has cost per seed, [S]."""
+        return self.steps + self.discarded
 
     @property
     def episodes(self) -> Tensor:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from pgcli.environments.batch import Batch
 from pgcli.environments.engines import Engine
 from pgcli.errors import EnvironmentFailed
-from pgcli.streams import Purpose, sequence
+from pgcli.streams import Purpose, per_seed, sequence
 
 Array = np.ndarray
 
@@ -107,11 +108,13 @@ def collect(
     actor: Actor,
     quota: Quota,
     seeds: Sequence[int],
-    iteration: int,
+    iteration: ArrayLike,
     reward_shift: float = 0.0,
 ) -> Batch:
     """Play from freshly seeded resets until every seed has its quota; a function of its arguments.
 
+    `iteration`: of all seeds, or of each [S]. Steps count where a slot plays for its seed; copies
+    that native, async and envpool step along though they are idle are their engine's padding.
     Raises EnvironmentFailed where an observation or a reward is not finite.
     """
     slots = engine.num_envs // len(seeds)
@@ -120,10 +123,15 @@ def collect(
     else:
         plan = _StepPlan(len(seeds), slots, quota.steps or 0)
     tape = _Tape(engine)
-    tape.film.obs[:, 0] = engine.reset(_slot_seeds(seeds, iteration, slots))
+    own = zip(seeds, per_seed(iteration, len(seeds)), strict=True)
+    tape.film.obs[:, 0] = engine.reset([x for s, i in own for x in _slot_seeds([s], i, slots)])
     if not _play(engine, actor, plan, tape):
         _step(engine, actor, plan, tape, (len(seeds), slots, engine.obs_dim))
-    return tape.cut(plan.episodes(), len(seeds), reward_shift)
+    batch = tape.cut(plan.episodes(), len(seeds), reward_shift)
+    if plan.played is None:
+        return batch
+    simulated = tape.transitions(plan.played).reshape(len(seeds), slots).sum(1)
+    return replace(batch, discarded=torch.from_numpy(simulated) - batch.steps)
 
 
 def _step(
@@ -134,7 +142,10 @@ def _step(
         film = tape.reaching(row + 1)
         act = actor(film.obs[:, row].reshape(shape))
         act = act.reshape(engine.num_envs, *act.shape[2:])
-        obs, rew, terminated, truncated = engine.step(act, plan.left > 0)
+        active = plan.left > 0
+        if plan.played is not None:
+            plan.played[:] += active
+        obs, rew, terminated, truncated = engine.step(act, active)
         film.obs[:, row + 1], film.rew[:, row], tape.act[:, row] = obs, rew, act
         film.terminated[:, row], film.truncated[:, row] = terminated, truncated
         done = terminated | truncated
@@ -149,17 +160,20 @@ def _play(engine: Engine, actor: Actor, plan: _Plan, tape: _Tape) -> bool:
     network = actor.network()
     if network is None or not engine.plays(network):
         return False
-    start = 0
+    start, noise = 0, np.empty(0)
     while True:
-        noise = actor.noise()
-        film = tape.reaching(start + len(noise))
-        rows = engine.play(network, noise, plan.left, film, start)
+        noise = noise if len(noise) else actor.noise()
+        size = min(plan.blind() or len(noise), len(noise))
+        film = tape.reaching(start + size)
+        rows = engine.play(network, noise[:size], plan.left, film, start)
         window = slice(start, start + rows)
         done = film.terminated[:, window] | film.truncated[:, window]
+        if plan.played is not None:  # a slot stops at the last episode that is left to it
+            plan.played[:] += (done.cumsum(1) - done < plan.left[:, None]).sum(1)
         for row in done.any(0).nonzero()[0].tolist():
             if plan.finished(start + row, done[:, row]):
                 return True
-        start += rows
+        start, noise = start + rows, noise[size:]
 
 
 def _slot_seeds(seeds: Sequence[int], iteration: int, slots: int) -> list[int]:
@@ -182,6 +196,15 @@ class _Plan(Protocol):
 
     left: Array  # [E] int64: how many more episodes a slot plays, at most
 
+    @property
+    def played(self) -> Array | None:
+        """[E] int64: rows that a slot has played; None where every transition is kept."""
+        ...
+
+    def blind(self) -> int | None:
+        """How many rows may be played before the quotas are looked at; None: any number."""
+        ...
+
     def finished(self, row: int, done: Array) -> bool:
         """Note the episodes that ended in this row, done [E]; whether all quotas are met."""
         ...
@@ -192,7 +215,12 @@ class _Plan(Protocol):
 
 
 class _EpisodePlan:
-    """`quota` episodes per seed, split over its slots as evenly as can be, in advance."""
+    """`quota` episodes per seed, split over its slots as evenly as can be, in advance.
+
+    A slot stops when its share is done: nothing is thrown away.
+    """
+
+    played = None
 
     def __init__(self, seeds: int, slots: int, quota: int) -> None:
         share = np.full(slots, quota // slots)
@@ -201,6 +229,9 @@ class _EpisodePlan:
         self._start = np.zeros(seeds * slots, np.int64)
         self._spans: list[list[_Span]] = [[] for _ in range(seeds * slots)]
         self._slots = slots
+
+    def blind(self) -> int | None:
+        return None
 
     def finished(self, row: int, done: Array) -> bool:
         for slot in (done & (self.left > 0)).nonzero()[0].tolist():
@@ -218,11 +249,15 @@ class _StepPlan:
     """Episodes in the order in which they STARTED: the first prefix that reaches `quota` steps.
 
     The rule looks at lengths in that order only, so it is a stopping time and Wald's identity
-    holds: the prefix's sum of g_n has expectation E[count] · ∇J.
+    holds: the prefix's sum of g_n has expectation E[count] · ∇J. What the slots have played
+    beyond the prefix by then is thrown away.
     """
+
+    LOOK = 32  # rows of a compiled engine; looking more often would take longer
 
     def __init__(self, seeds: int, slots: int, quota: int) -> None:
         self.left = np.full(seeds * slots, quota)  # an episode has at least one step
+        self.played = np.zeros(seeds * slots, np.int64)
         self._quota, self._slots = quota, slots
         self._stop: dict[tuple[int, int], int] = {}  # (start, slot) of an ended episode: its stop
         starts = [[(0, seed * slots + k) for k in range(slots)] for seed in range(seeds)]
@@ -230,10 +265,20 @@ class _StepPlan:
         self._prefix: list[list[_Span]] = [[] for _ in range(seeds)]
         self._steps = [0] * seeds
 
+    def blind(self) -> int | None:
+        """A multiple of LOOK, and more than one only where no seed can meet its quota in it.
+
+        So a seed's slots stop at the first multiple of LOOK, whoever plays beside them.
+        """
+        playing = self.left.reshape(-1, self._slots).any(1)
+        steps = self.played.reshape(-1, self._slots).sum(1)[playing]  # resets counted too
+        return self.LOOK * max(1, int(self._quota - steps.max()) // self._slots // self.LOOK)
+
     def finished(self, row: int, done: Array) -> bool:
         for slot in (done & (self.left > 0)).nonzero()[0].tolist():
             self._stop[self._open[slot], slot] = row + 1
             self._open[slot] = row + 2  # the row between is the reset, no transition
+            self.left[slot] -= 1
             self._order[slot // self._slots].append((row + 2, slot))
         for seed, prefix in enumerate(self._prefix):
             order = self._order[seed]
@@ -308,6 +353,13 @@ class _Tape:
         truncated = film.truncated[slot, stop - 1] & (length > 0) & ~terminated
         arrays = (obs, act, rew, mask, terminated, truncated, final_obs, length)
         return Batch(*(torch.from_numpy(x) for x in arrays))
+
+    def transitions(self, played: Array) -> Array:
+        """How many of the rows [0, played[e]) of each slot are no resets, [E]."""
+        before = np.arange(1, played.max()) < played[:, None]  # rows with one before them
+        film, rows = self.film, slice(0, before.shape[1])
+        done = film.terminated[:, rows] | film.truncated[:, rows]
+        return np.asarray(played - (done & before).sum(1))
 
     def _check_finite(self, x: Array, what: str) -> None:
         if not np.isfinite(x).all():

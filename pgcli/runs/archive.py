@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import yaml  # type: ignore[import-untyped]
+
+from pgcli.config.schema import budget
 
 State = Enum("State", "finished unfinished empty broken")
 
@@ -88,6 +90,15 @@ def overrides(directory: Path) -> list[str]:
         return [str(line) for line in _yaml(directory / ".hydra" / "overrides.yaml") or []]
     except (_Unreadable, TypeError):
         return []
+
+
+def limits(directory: Path) -> tuple[int | None, int | None] | None:
+    """Iterations and total_steps that a run was last begun with; None where that is not told."""
+    try:
+        tree = _yaml(directory / ".hydra" / "config.yaml")
+        return budget(tree["iterations"], tree["total_steps"])
+    except (_Unreadable, KeyError, TypeError):
+        return None
 
 
 def claims(directory: Path) -> list[dict[str, Any]]:
@@ -182,7 +193,8 @@ def _ending(path: Path, records: dict[int, np.ndarray]) -> tuple[State, str]:
     unfinished = State["unfinished" if rows else "empty"]
     try:
         found = json.loads(path.read_bytes())
-        status, reason, iterations = found["status"], found.get("reason"), int(found["iterations"])
+        status, reason = found["status"], found.get("reason")
+        iterations = _iterations(found)
     except FileNotFoundError:
         return unfinished, f"no {path.name}, {rows} iterations: running or killed"
     except OSError as error:
@@ -191,17 +203,30 @@ def _ending(path: Path, records: dict[int, np.ndarray]) -> tuple[State, str]:
         return unfinished, f"{path.name} is not what pg writes"
     if status != "finished":
         return unfinished, " ".join(f"{status}: {reason}".split())
-    if rows > iterations:
-        return unfinished, f"{rows - iterations} iterations after its end: running or killed"
-    if rows < iterations:
-        return unfinished, f"metrics.csv holds {rows} of {iterations} iterations"
+    counts = {seed: int(r["iteration"][-1]) for seed, r in records.items()}
+    beyond = max((n - iterations(seed) for seed, n in counts.items()), default=0)
+    if beyond > 0:
+        return unfinished, f"{beyond} iterations after its end: running or killed"
+    for seed, n in counts.items() if counts else [(None, 0)]:
+        if n < iterations(seed):
+            return unfinished, f"metrics.csv holds {n} of {iterations(seed)} iterations"
     return State["finished"], ""
+
+
+def _iterations(summary: dict[str, Any]) -> Callable[[int | None], int]:
+    """How many each seed has had, by its number; KeyError, TypeError, ValueError where untold."""
+    most = int(summary["iterations"])
+    each = summary.get("seed_iterations")
+    own = {} if each is None else dict(zip(summary["seeds"], map(int, each), strict=True))
+    return lambda seed: own.get(seed, most)
 
 
 def _config(path: Path) -> dict[str, str]:
     tree = _yaml(path)
     if not isinstance(tree, dict):
         raise _Unreadable(f"{path.name}: no settings there")
+    if "iterations" in tree:  # written as it was asked for, told as what it comes to
+        tree["iterations"], _ = budget(tree["iterations"], tree.get("total_steps"))
     return dict(_flat(tree))
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from torch.utils.tensorboard.summary import custom_scalars, hparams, text
 
 from pgcli.analysis.intervals import mean_interval
 from pgcli.errors import StorageFailed
 from pgcli.runs.directory import write_atomically
 from pgcli.runs.events import Appended, Events
+from pgcli.streams import per_seed
 
-Metrics = Mapping[str, np.ndarray]  # tag: [S]
+Metrics = Mapping[str, np.ndarray]  # tag: [n]
+Places = Sequence[int] | np.ndarray | None  # of n of a run's seeds; None: all
 KEYS = ("iteration", "seed", "env_steps")
 LOWER, UPPER = "interval_lower/", "interval_upper/"  # tag prefixes of the aggregate's band
 
@@ -24,7 +28,8 @@ class Logbook:
 
     One seed: its events lie in the run directory. Several: in `seed-<seed>/` each, and the run
     directory holds the mean over seeds with its 95 % t interval, drawn as a band by the Custom
-    Scalars tab. Everything raises StorageFailed where it cannot be written.
+    Scalars tab; a seed that has ended stays there with its last figures. A resumed metrics.csv
+    keeps its columns. Everything raises StorageFailed where it cannot be written.
     """
 
     def __init__(
@@ -33,13 +38,19 @@ class Logbook:
         seeds: Sequence[int],
         config_text: str,
         settings: Mapping[str, bool | int | float | str],
-        resume_from: int | None = None,
+        resume_from: ArrayLike | None = None,
     ) -> None:
+        """`resume_from`: iterations that stay, of all seeds or of each [S]; None: a new run."""
         self._seeds, self._settings = seeds, settings
         path = directory / "metrics.csv"
-        last_steps = {} if resume_from is None else _drop_rows_after(path, resume_from)
+        self._columns: list[str] = []
+        last: dict[int, list[str]] = {}
+        if resume_from is not None:
+            kept = dict(zip(seeds, per_seed(resume_from, len(seeds)), strict=True))
+            self._columns, last = _drop_rows_after(path, kept)
+        last_steps = {seed: int(row[2]) for seed, row in last.items()}
+        self.last = _figures(self._columns, [last.get(seed, []) for seed in seeds])
         self._csv = Appended(path)
-        self._header_due = self._csv.empty
         self._layout_due = len(seeds) > 1
 
         places = [directory / f"seed-{s}" for s in seeds] if len(seeds) > 1 else [directory]
@@ -52,19 +63,32 @@ class Logbook:
             self._mean = Events(directory, mean_steps)
         (self._mean or self._events[0]).add(text("config", f"```yaml\n{config_text}\n```"), 0)
 
-    def write(self, iteration: int, env_steps: np.ndarray, metrics: Metrics) -> None:
-        """Record one iteration: env_steps [S] and metrics [S] each; integers stay integers."""
-        rows = list(zip(*(x.tolist() for x in metrics.values()), strict=True))
+    def write(
+        self, iteration: ArrayLike, env_steps: np.ndarray, metrics: Metrics, ran: Places = None
+    ) -> None:
+        """Record an iteration of the seeds at the places `ran` [n]; None: of all.
+
+        Their numbers and env_steps, of all seeds [S]; metrics [n] each; integers stay integers.
+        """
+        places = range(len(self._seeds)) if ran is None else ran
+        iterations = per_seed(iteration, len(self._seeds))
         steps = env_steps.tolist()
-        lines = [",".join([*KEYS, *metrics])] if self._header_due else []
-        for seed, x, row in zip(self._seeds, steps, rows, strict=True):
-            lines.append(f"{iteration},{seed},{x},{','.join(map(repr, row))}")
+        lines = []
+        if self._csv.empty:
+            self._columns = list(metrics)
+            lines.append(",".join([*KEYS, *metrics]))
+        none = np.full(len(places), np.nan)
+        cells = zip(*(metrics.get(tag, none).tolist() for tag in self._columns), strict=True)
+        for i, row in zip(places, cells, strict=True):
+            numbers = f"{iterations[i]},{self._seeds[i]},{steps[i]}"
+            lines.append(f"{numbers},{','.join(map(repr, row))}")
         self._csv.write("".join(line + "\n" for line in lines).encode())
-        self._header_due = False
-        for events, x, row in zip(self._events, steps, rows, strict=True):
-            events.add_scalars(zip(metrics, row, strict=True), x)
+        self._keep(metrics, places)
+        rows = zip(*(x.tolist() for x in metrics.values()), strict=True)
+        for i, row in zip(places, rows, strict=True):
+            self._events[i].add_scalars(zip(metrics, row, strict=True), steps[i])
         if self._mean is not None:
-            self._write_mean(self._mean, round(float(env_steps.mean())), metrics)
+            self._write_mean(self._mean, round(float(env_steps.mean())), self.last)
 
     def close(self, final: Metrics) -> None:
         """Write the hyperparameters with their final metrics [S] and close all files."""
@@ -80,6 +104,17 @@ class Logbook:
             for events in filter(None, [*self._events, self._mean]):
                 events.close()
 
+    def _keep(self, metrics: Metrics, places: Sequence[int] | np.ndarray) -> None:
+        """Take note of the last figures of each seed."""
+        if len(places) == len(self._seeds):
+            self.last = dict(metrics)
+            return
+        none = np.full(len(self._seeds), np.nan)
+        last = {tag: self.last.get(tag, none).copy() for tag in metrics}
+        for tag, x in metrics.items():
+            last[tag][places] = x
+        self.last = last
+
     def _write_mean(self, events: Events, step: int, metrics: Metrics) -> None:
         if self._layout_due:  # TensorBoard shows the charts of a group last to first
             charts = {
@@ -94,20 +129,34 @@ class Logbook:
             events.add_scalars(zip(tags, numbers.tolist(), strict=True), step)
 
 
-def _drop_rows_after(path: Path, iteration: int) -> dict[int, int]:
-    """Cut metrics.csv back to `iteration`; the last env_steps of each seed in what stays."""
+def _drop_rows_after(path: Path, kept: Mapping[int, int]) -> tuple[list[str], dict[int, list[str]]]:
+    """Cut metrics.csv back to the iterations that are kept of each seed.
+
+    Its metrics' tags, and the last row of each seed in what stays.
+    """
     if not path.exists():
-        return {}
+        return [], {}
     try:
         header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
     except OSError as error:
         raise StorageFailed(f"{path}: {error.strerror}") from error
-    last_steps, kept = {}, [header]
+    last, lines = {}, [header]
     for row in rows:
         if row.endswith(b"\n"):  # a killed process may leave half a row
-            number, seed, steps = map(int, row.split(b",", 3)[:3])
-            if number <= iteration:
-                kept.append(row)
-                last_steps[seed] = steps
-    write_atomically(path, b"".join(kept))
-    return last_steps
+            number, seed, _ = map(int, row.split(b",", 3)[:3])
+            if number <= kept.get(seed, 0):
+                lines.append(row)
+                last[seed] = row
+    write_atomically(path, b"".join(lines))
+    tags = header.decode().strip().split(",")[len(KEYS) :]
+    return tags, {seed: row.decode().strip().split(",") for seed, row in last.items()}
+
+
+def _figures(tags: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+    """The metrics in rows of metrics.csv, [S] each; NaN where a row does not have one."""
+    found = np.full((len(tags), len(rows)), np.nan)
+    for s, row in enumerate(rows):
+        for k, cell in enumerate(row[len(KEYS) : len(KEYS) + len(tags)]):
+            with suppress(ValueError):
+                found[k, s] = float(cell)
+    return dict(zip(tags, found, strict=True))

@@ -12,13 +12,14 @@ from types import FrameType, TracebackType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pgcli.config.schema import Schedule, TrainConfig, flat
 from pgcli.errors import PgError, RunDirectoryError, Stopped
 from pgcli.interrupts import raise_swallowed
 from pgcli.runs import checkpoint, summary
 from pgcli.runs.directory import lock
-from pgcli.runs.logbook import Logbook, Metrics
+from pgcli.runs.logbook import Logbook, Metrics, Places
 from pgcli.runs.progress import Progress, table
 from pgcli.runs.tally import Tally
 
@@ -36,8 +37,13 @@ class Closeable(Protocol):
 class Recorder(Protocol):
     """Where the records of a run go."""
 
-    def write(self, iteration: int, env_steps: np.ndarray, metrics: Metrics) -> None:
-        """Record one iteration: env_steps [S] and metrics [S] each."""
+    def write(
+        self, iteration: ArrayLike, env_steps: np.ndarray, metrics: Metrics, ran: Places = None
+    ) -> None:
+        """Record an iteration of the seeds at the places `ran` [n]; None: of all.
+
+        Their numbers and env_steps, of all seeds [S]; metrics [n] each.
+        """
         ...
 
     def close(self, final: Metrics) -> None:
@@ -58,12 +64,16 @@ class Stateful(Protocol):
 
 
 class Session:
-    """Holds the run directory while training; leaves a checkpoint and a summary however it ends."""
+    """Holds the run directory while training; leaves a checkpoint and a summary however it ends.
+
+    Where an older run goes on, `config` gets the limit on its iterations back.
+    """
 
     def __init__(self, config: TrainConfig, directory: Path, seeds: Sequence[int]) -> None:
         self._config, self._directory, self._seeds = config, directory, list(seeds)
         self._stack = ExitStack()
         self._parts: list[Stateful] = []
+        self.format = checkpoint.FORMAT  # from `begin` on that of the run which goes on
         self._signum: int | None = None
         self._shielded = False  # while records are written, a signal waits
         self._begun = False
@@ -102,14 +112,14 @@ class Session:
             elsewhere.append(
                 WeightsAndBiases(project, self._directory, self._seeds, settings, self.notice)
             )
-        logbook = Logbook(
+        self._logbook = Logbook(
             self._directory,
             self._seeds,
             config_text=_config_text(self._directory),
             settings=settings,
-            resume_from=tally.iteration if self._config.resume is not None else None,
+            resume_from=tally.done if self._config.resume is not None else None,
         )
-        self._recorders: list[Recorder] = [logbook, *elsewhere]
+        self._recorders: list[Recorder] = [self._logbook, *elsewhere]
         self._start = time.perf_counter()
         self._begun = True
         for note in facts["bias"]:
@@ -123,18 +133,18 @@ class Session:
             self._facts["notices"].append(text)
             self._progress.say(f"note: {text}")
 
-    def record(self, metrics: dict[str, np.ndarray]) -> None:
-        """Write one finished iteration: metrics by tag, [S] each."""
+    def record(self, metrics: dict[str, np.ndarray], ran: np.ndarray) -> None:
+        """Write a finished iteration of the seeds at places `ran` [n]: metrics by tag, [n] each."""
         self._shielded = True
         if not self._last:  # what ended here before has not ended any more
             summary.remove(self._directory)
-        iteration, self._last = self._tally.iteration, metrics
+        tally, iteration = self._tally, self._tally.iteration
         self._snapshot = self._arrays()
         for recorder in self._recorders:
-            recorder.write(iteration, self._tally.env_steps, metrics)
-        self._progress.update(
-            self._tally.spent(self._config), iteration, self._tally.env_steps, metrics
-        )
+            recorder.write(tally.done, tally.env_steps, metrics, ran)
+        self._last = self._logbook.last
+        spent = float(tally.spent(self._config).mean())
+        self._progress.update(spent, iteration, tally.env_steps, metrics)
         if iteration % self._config.checkpoint.every == 0:
             self._save()
         self._shielded = False
@@ -197,6 +207,7 @@ class Session:
                 iteration,
                 self._snapshot,
                 {
+                    "format": self.format,
                     "settings": checkpoint.fingerprints(self._config),
                     "budget": self._budget,
                     "engine": self._facts["engine"],
@@ -209,6 +220,9 @@ class Session:
     def _restore(self) -> None:
         """Load the newest checkpoint of the run directory, if it fits this configuration."""
         found = checkpoint.load_for(self._directory, self._config)
+        self.format = found.format
+        if found.format < 2:
+            self._as_older(found.meta["budget"])
         if found.damage:
             self.notice(f"passed over {found.damage}")
         changes = {"engine": "other episodes", "device": "other rounding"}
@@ -225,13 +239,27 @@ class Session:
         except (KeyError, ValueError) as error:
             raise RunDirectoryError(f"resume={self._directory}: {error}") from error
 
+    def _as_older(self, budget: list[int | None]) -> None:
+        """Go on by the rules of format 1, and say so where they differ from those of a new run."""
+        config, begun = self._config, "begun by an earlier version of pg"
+        self._tally.older = True
+        if config.iterations is None and budget[0] is not None and budget[1] == config.total_steps:
+            config.iterations = budget[0]  # which used to hold beside total_steps, unasked
+            self.notice(f"{begun}: iterations={budget[0]} holds until total_steps is another")
+        if config.batch_steps is not None:
+            self.notice(f"{begun}: env_steps leaves out the steps that batch_steps throws away")
+        if config.seeds > 1 and config.total_steps is not None:
+            ruled = "total_steps and optimizer.schedule go"
+            self.notice(f"{begun}: {ruled} by the seed with the fewest steps")
+
     def _summary(self, error: BaseException | None) -> dict[str, Any]:
         tally, seconds = self._tally, time.perf_counter() - self._start
         return {
             "status": "finished" if error is None else type(error).__name__,
             "reason": None if error is None else str(error),
-            "iterations": tally.iteration,
+            "iterations": int(tally.done.max()),
             "seeds": self._seeds,
+            "seed_iterations": tally.done.tolist(),
             "env_steps": tally.env_steps.tolist(),
             "return_100": tally.mean_return.tolist(),
             "seconds": seconds,

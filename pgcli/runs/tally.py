@@ -8,6 +8,7 @@ import numpy as np
 
 from pgcli.config.schema import TrainConfig
 
+ALL = slice(None)
 RECENT = 100  # episodes in the running mean return
 
 
@@ -15,21 +16,37 @@ RECENT = 100  # episodes in the running mean return
 class Tally:
     """Counts of S seeds; all of it fits in `arrays()`."""
 
-    iteration: int  # iterations done
-    env_steps: np.ndarray  # [S] int64
+    iteration: int  # turns of the loop: in each, every seed with budget left has an iteration
+    done: np.ndarray  # [S] int64: iterations of each seed
+    env_steps: np.ndarray  # [S] int64: simulated
     returns: np.ndarray  # [S, RECENT] float64: the newest episodes' returns, NaN where none yet
+    # As a run of format 1 counts: only the steps of its batches, and all seeds by the one that has
+    # fewest.
+    older: bool = False
 
     @classmethod
     def start(cls, seeds: int) -> Tally:
         """Nothing done yet."""
-        return cls(0, np.zeros(seeds, np.int64), np.full((seeds, RECENT), np.nan))
+        done, steps = np.zeros((2, seeds), np.int64)
+        return cls(0, done, steps, np.full((seeds, RECENT), np.nan))
 
-    def add(self, returns: np.ndarray, length: np.ndarray) -> None:
-        """Count an iteration: returns and lengths [S, N] of its episodes, length 0 for none."""
+    def add(
+        self,
+        returns: np.ndarray,
+        length: np.ndarray,
+        discarded: np.ndarray | int = 0,
+        ran: np.ndarray | slice = ALL,
+    ) -> None:
+        """Count an iteration of the n seeds that `ran`.
+
+        Returns and lengths [n, N] of its episodes, length 0 for none; steps discarded beside [n].
+        """
         self.iteration += 1
-        self.env_steps = self.env_steps + length.sum(1)
-        for row, new, steps in zip(self.returns, returns, length, strict=True):
-            row[:] = np.concatenate([row, new[steps > 0]])[-RECENT:]
+        self.done[ran] += 1
+        self.env_steps[ran] += length.sum(1) + (0 if self.older else discarded)
+        places = np.arange(len(self.done))[ran]
+        for i, new, steps in zip(places, returns, length, strict=True):
+            self.returns[i] = np.concatenate([self.returns[i], new[steps > 0]])[-RECENT:]
 
     @property
     def mean_return(self) -> np.ndarray:
@@ -37,22 +54,24 @@ class Tally:
         seen = ~np.isnan(self.returns)
         return np.where(seen, self.returns, 0.0).sum(1) / np.maximum(seen.sum(1), 1)
 
-    def spent(self, config: TrainConfig) -> float:
-        """The fraction of the budget that is used, at most 1; whichever limit is nearer.
+    def spent(self, config: TrainConfig) -> np.ndarray:
+        """The fraction of its budget that each seed has used, at most 1, [S].
 
-        Steps are counted by the seed that has fewest, so every seed gets what it was promised.
+        By whichever limit is nearer.
         """
-        spent = 0.0
+        spent = np.zeros(len(self.done))
         if config.iterations is not None:
-            spent = self.iteration / config.iterations
+            spent = self.done / config.iterations
         if config.total_steps is not None:
-            spent = max(spent, float(self.env_steps.min()) / config.total_steps)
-        return min(spent, 1.0)
+            steps = self.env_steps.min() if self.older else self.env_steps
+            spent = np.maximum(spent, steps / config.total_steps)
+        return np.minimum(spent, 1.0)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, by name."""
         return {
             "tally/iteration": np.array(self.iteration),
+            "tally/done": self.done.copy(),
             "tally/env_steps": self.env_steps.copy(),
             "tally/returns": self.returns.copy(),
         }
@@ -61,4 +80,6 @@ class Tally:
         """Take over what `arrays()` gave."""
         self.iteration = int(arrays["tally/iteration"])
         self.env_steps = arrays["tally/env_steps"].copy()
+        every = np.full(len(self.env_steps), self.iteration)  # where none has been told apart
+        self.done = arrays.get("tally/done", every).copy()
         self.returns = arrays["tally/returns"].copy()

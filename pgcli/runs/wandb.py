@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pgcli.errors import ConfigError
 from pgcli.runs.directory import write_atomically
-from pgcli.runs.logbook import Metrics
+from pgcli.runs.logbook import Metrics, Places
+from pgcli.streams import per_seed
 
 STEPS = "env_steps"
 IDENTITY = ".wandb-id"
@@ -61,19 +63,32 @@ class WeightsAndBiases:
             allowed = f"{reason}; WANDB_MODE=offline records without a network"
             raise ConfigError("log.wandb", project, allowed) from error
 
-    def write(self, iteration: int, env_steps: np.ndarray, metrics: Metrics) -> None:
-        """Record one iteration: env_steps [S] and metrics [S] each."""
-        self._attempt(self._log, iteration, env_steps, metrics)
+    def write(
+        self, iteration: ArrayLike, env_steps: np.ndarray, metrics: Metrics, ran: Places = None
+    ) -> None:
+        """Record an iteration of the seeds at the places `ran` [n]; None: of all.
+
+        Their numbers and env_steps, of all seeds [S]; metrics [n] each.
+        """
+        places = range(len(env_steps)) if ran is None else ran
+        self._attempt(self._log, per_seed(iteration, len(env_steps)), env_steps, metrics, places)
 
     def close(self, final: Metrics) -> None:
         """Write the final metrics [S] and end the runs."""
         self._attempt(self._finish, final)
 
-    def _log(self, iteration: int, env_steps: np.ndarray, metrics: Metrics) -> None:
-        for i, run in enumerate(self._runs):
-            row = {tag: float(x[i]) for tag, x in metrics.items()}
+    def _log(
+        self,
+        iterations: Sequence[int],
+        env_steps: np.ndarray,
+        metrics: Metrics,
+        places: Sequence[int],
+    ) -> None:
+        for k, i in enumerate(places if self._runs else ()):
+            row = {tag: float(x[k]) for tag, x in metrics.items()}
+            counts = {"iteration": iterations[i], STEPS: int(env_steps[i])}
             # As its step: of an iteration that is done again, W&B keeps the first record.
-            run.log({"iteration": iteration, STEPS: int(env_steps[i]), **row}, step=iteration)
+            self._runs[i].log({**counts, **row}, step=iterations[i])
 
     def _finish(self, final: Metrics) -> None:
         for i, run in enumerate(self._runs):

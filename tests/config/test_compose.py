@@ -83,7 +83,6 @@ def test_the_schema_has_no_values():
         (["batch_size=1", "estimator=rtg_mean"], "batch_size"),
         (["estimator=gae", "estimator.baseline=mean"], "estimator.baseline"),
         (["optimizer.momentum=0.9"], "optimizer.momentum"),
-        (["iterations=null"], "iterations"),
     ],
     ids=str,
 )

@@ -12,6 +12,7 @@ class Scripted(gym.Env):
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float64)
     action_space = gym.spaces.Discrete(2)
+    stepped = 0  # of all of them, in this process
 
     def __init__(self, lengths=(3, 1, 4), ends="terminated", reuse_buffer=False, integer=False):
         self.lengths, self.ends, self.integer = lengths, ends, integer
@@ -27,6 +28,7 @@ class Scripted(gym.Env):
         return self.observe(), {}
 
     def step(self, action):
+        Scripted.stepped += 1
         self.time += 1
         over = self.time >= self.lengths[self.episode % len(self.lengths)]
         rew = int(self.time) if self.integer else float(self.time)
@@ -47,6 +49,7 @@ class Coin(gym.Env):
     observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)
     long = 100
+    stepped = 0  # of all of them, in this process
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -54,6 +57,7 @@ class Coin(gym.Env):
         return np.zeros(1, np.float32), {}
 
     def step(self, action):
+        Coin.stepped += 1
         self.time += 1
         over = not self.tails or self.time == self.long
         return np.zeros(1, np.float32), float(self.tails), over, False, {}

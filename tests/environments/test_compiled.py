@@ -15,7 +15,7 @@ from settings import train_config
 from pgcli.agents.policy import Actor
 from pgcli.commands.build import build_policy
 from pgcli.config.schema import Engine, EnvConfig
-from pgcli.environments import engines
+from pgcli.environments import engines, rollout
 from pgcli.environments.engines import check_environment, choose_engine, open_engine
 from pgcli.environments.rollout import Quota, collect
 from pgcli.errors import ConfigError
@@ -56,6 +56,23 @@ def assert_same(a, b, exact=False):
             assert torch.equal(x, y), name
         else:
             torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("steps", [1, 60, 2000])
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_what_is_played_beyond_a_quota_of_steps_is_counted(env_id, steps):
+    """Row by row it ends at the quota; compiled at the next look, whoever plays beside."""
+    asked = {"quota": (None, steps), "limit": 100}
+    exact = batch_of(env_id, step_by_step=True, **asked)
+    ahead = batch_of(env_id, **asked)
+    assert_same(ahead, exact)
+    sync = batch_of(env_id, "sync", **asked).simulated - exact.simulated
+    assert not sync.any()
+    most = 4 * rollout._StepPlan.LOOK
+    assert ((ahead.discarded - exact.discarded >= 0) & (ahead.discarded <= exact.discarded + most)
+            ).all()  # fmt: skip
+    alone = [batch_of(env_id, seeds=[seed], **asked).simulated for seed in SEEDS]
+    assert torch.equal(torch.cat(alone), ahead.simulated)
 
 
 @pytest.mark.parametrize("env_id", IDS)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scripted
 import torch
 
 from pgcli.config.schema import Engine, EnvConfig
@@ -165,6 +166,31 @@ def test_step_quota_obeys_walds_identity():
         batch = play("Coin-v0", steps=150, slots=4, iteration=i)
         total, count = total + batch.rew.sum().item(), count + batch.episodes.item()
     assert total / count == pytest.approx(50, rel=0.08)
+
+
+@pytest.mark.parametrize(("steps", "slots", "simulated"), [(200, 16, 1600), (150, 2, 200),
+                                                           (1, 3, 300), (250, 2, 400)])  # fmt: skip
+def test_every_step_is_counted(steps, slots, simulated):
+    """Episodes of 100 steps: what the slots play until the quota is met, resets left out."""
+    counted = scripted.Scripted.stepped
+    batch = play("Scripted-v0", steps=steps, slots=slots, lengths=(100,))
+    counted = scripted.Scripted.stepped - counted
+    assert batch.simulated.tolist() == [simulated] == [counted]
+    assert batch.steps.tolist() == [100 * -(-steps // 100)]
+    assert batch.to(torch.device("cpu")).discarded.tolist() == batch.discarded.tolist()
+
+
+@pytest.mark.parametrize("quota", [{"steps": 17}, {"steps": 2}, {"steps": 333}, {"episodes": 5}],
+                         ids=str)  # fmt: skip
+def test_every_step_of_every_seed_is_counted(quota):
+    def simulated(*seeds):
+        before = scripted.Coin.stepped
+        batch = play("Coin-v0", slots=3, seeds=seeds, iteration=[8, 1, 1][: len(seeds)], **quota)
+        assert int(batch.simulated.sum()) == scripted.Coin.stepped - before
+        assert quota.keys() == {"steps"} or not batch.discarded.any()
+        return batch.simulated.tolist()
+
+    assert simulated(4, 5, 6)[0] == simulated(4)[0]
 
 
 def test_seeds_are_independent_of_their_neighbours():
