@@ -18,6 +18,9 @@ from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.runs.directory import write_atomically
 
 META = "meta.json"
+# What later iterations of a run depend on beside its arrays; a resumed run keeps the one it has.
+# 1: no number saved; slots are seeded by 32 bits each.
+FORMAT = 2
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 # What a policy is, beside its parameters.
 SAME_POLICY = ("env.id", "policy.hidden", "policy.activation", "policy.bias")
@@ -39,6 +42,11 @@ class Checkpoint:
     arrays: dict[str, np.ndarray]
     meta: dict[str, Any]
     damage: str = ""  # why newer ones were passed over, if any were
+
+    @property
+    def format(self) -> int:
+        """By whose rules the run goes on: see FORMAT."""
+        return int(self.meta.get("format", 1))
 
 
 def save(
@@ -75,6 +83,8 @@ def load(run: Path, iteration: int | None = None) -> Checkpoint:
 def load_for(run: Path, config: TrainConfig) -> Checkpoint:
     """The newest usable checkpoint, if `config` may continue it; else RunDirectoryError."""
     found = load(run)
+    if found.format > FORMAT:
+        raise RunDirectoryError(f"resume={run}: a newer version of pg has written that run")
     old, new = found.meta["settings"], fingerprints(config)
     differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if differ:

@@ -64,6 +64,7 @@ class Session:
         self._config, self._directory, self._seeds = config, directory, list(seeds)
         self._stack = ExitStack()
         self._parts: list[Stateful] = []
+        self.format = checkpoint.FORMAT  # from `begin` on that of the run which goes on
         self._signum: int | None = None
         self._shielded = False  # while records are written, a signal waits
         self._begun = False
@@ -197,6 +198,7 @@ class Session:
                 iteration,
                 self._snapshot,
                 {
+                    "format": self.format,
                     "settings": checkpoint.fingerprints(self._config),
                     "budget": self._budget,
                     "engine": self._facts["engine"],
@@ -209,6 +211,7 @@ class Session:
     def _restore(self) -> None:
         """Load the newest checkpoint of the run directory, if it fits this configuration."""
         found = checkpoint.load_for(self._directory, self._config)
+        self.format = found.format
         if found.damage:
             self.notice(f"passed over {found.damage}")
         changes = {"engine": "other episodes", "device": "other rounding"}

@@ -70,6 +70,19 @@ def test_only_the_budget_may_change(tmp_path):
         checkpoint.load_for(tmp_path, other)
 
 
+def test_a_run_goes_on_by_the_rules_of_the_version_that_began_it(tmp_path):
+    settings = checkpoint.fingerprints(train_config())
+    checkpoint.save(tmp_path, 1, ARRAYS, {"settings": settings}, keep=None)
+    assert checkpoint.load_for(tmp_path, train_config()).format == 1
+    newest = {"settings": settings, "format": checkpoint.FORMAT}
+    checkpoint.save(tmp_path, 2, ARRAYS, newest, keep=None)
+    assert checkpoint.load_for(tmp_path, train_config()).format == checkpoint.FORMAT
+    later = {"settings": settings, "format": checkpoint.FORMAT + 1}
+    checkpoint.save(tmp_path, 3, ARRAYS, later, keep=None)
+    with pytest.raises(RunDirectoryError, match="newer version"):
+        checkpoint.load_for(tmp_path, train_config())
+
+
 def test_no_secret_is_in_a_checkpoint(tmp_path):
     config = train_config()
     config.env.kwargs = {"token": "hunter2"}
