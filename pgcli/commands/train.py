@@ -33,6 +33,7 @@ from pgcli.gradients.trajectory import (
 )
 from pgcli.runs.session import Session
 from pgcli.runs.tally import Tally
+from pgcli.streams import seeding
 
 
 def run(config: TrainConfig, directory: Path) -> None:
@@ -44,7 +45,7 @@ def run(config: TrainConfig, directory: Path) -> None:
     parallel.begin()
     with Session(config, directory, seeds) as session:
         slots = slots_per_seed(config.env, quota.episodes)
-        engine = session.enter(open_engine(config.env, len(seeds) * slots))
+        engine = session.enter(open_engine(config.env, len(seeds) * slots, slots))
         device = fastest(candidates, config, engine)
         learner = build_learner(config, engine, seeds, device)
         policy, critics = learner.policy, learner.critics
@@ -52,14 +53,17 @@ def run(config: TrainConfig, directory: Path) -> None:
         noise = NoiseScale.start(config.gradient.smoothing, len(seeds))
         tally = Tally.start(len(seeds))
         session.begin(tally, [learner, noise], facts(config, engine, policy, device))
+        seeded = seeding(session.format)
 
         while (spent := tally.spent(config)) < 1:
             clock = time.perf_counter()
             old_theta = learner.theta.detach().clone()
             source = old_theta if other is None else other
             actor = Actor(policy, source, seeds, tally.iteration, slots, changed)
-            batch = collect(engine, actor, quota, seeds, tally.iteration, config.env.reward_shift)
-            batch = batch.to(device)
+            shift = config.env.reward_shift
+            batch = collect(engine, actor, quota, seeds, tally.iteration, shift, seeded).to(device)
+            for text in engine.notices():
+                session.notice(text)
             returns = (batch.rew - config.env.reward_shift * batch.mask).sum(-1)  # [S, N]
 
             record = metrics.rollout(batch, returns)
