@@ -140,11 +140,15 @@ class Actor:
         self._extra = theta[:, policy.net.num_params :].numpy()
         self._net = policy.net
         self._activation = ACTIVATIONS[policy.net.activation].numpy
-        own = zip(seeds, per_seed(iteration, len(seeds)), strict=True)
-        self._rngs = [generator(seed, i, Purpose.ACTION) for seed, i in own]
+        self._own = list(zip(seeds, per_seed(iteration, len(seeds)), strict=True))
         shape = (len(seeds), slots)
         self._buffers = [np.empty((*shape, n), np.float32) for n in policy.net.sizes[1:]]
-        self._noise, self._step = np.empty(0), self.BLOCK
+        self.restart()
+
+    def restart(self) -> None:
+        """Go back to the first step of the iteration, and its noise."""
+        streams = [generator(seed, i, Purpose.ACTION) for seed, i in self._own]
+        self._rngs, self._noise, self._step = streams, np.empty(0), self.BLOCK
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """Actions [S, K, ...] for obs [S, K, D] float32; each call advances the noise by a step."""

@@ -93,7 +93,7 @@ def facts(
     config: TrainConfig, engine: Engine, policy: Policy, device: torch.device
 ) -> dict[str, Any]:
     """What a reader of the results must know; "bias" and "notices" are said at the start."""
-    notices = []
+    notices = engine.notices()
     if not engine.exact_resume:
         notices.append(f"{engine.name} cannot be seeded at reset: a resumed run is not bit-exact")
     circumstances = Circumstances(

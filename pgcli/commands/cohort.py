@@ -69,4 +69,4 @@ class Cohort:
     def _open(self, index: np.ndarray) -> None:
         self.index = index
         self.seeds = [self._all[i] for i in index]
-        self.engine = open_engine(self._config.env, len(index) * self._slots)
+        self.engine = open_engine(self._config.env, len(index) * self._slots, self._slots)

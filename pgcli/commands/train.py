@@ -35,6 +35,7 @@ from pgcli.gradients.trajectory import (
 )
 from pgcli.runs.session import Session
 from pgcli.runs.tally import Tally
+from pgcli.streams import seeding
 
 
 def run(config: TrainConfig, directory: Path) -> None:
@@ -53,6 +54,7 @@ def run(config: TrainConfig, directory: Path) -> None:
         others = other = behaviour_parameters(config, policy, device)
         tally = Tally.start(len(seeds))
         session.begin(tally, [cohort], facts(config, cohort.engine, policy, device))
+        seeded = seeding(session.format)
 
         while (left := (spent := tally.spent(config)) < 1).any():
             clock = time.perf_counter()
@@ -63,8 +65,10 @@ def run(config: TrainConfig, directory: Path) -> None:
             old_theta = learner.theta.detach().clone()
             source = old_theta if other is None else other
             actor = Actor(policy, source, seeds, done, slots, changed)
-            batch = collect(cohort.engine, actor, quota, seeds, done, config.env.reward_shift)
-            batch = batch.to(device)
+            shift = config.env.reward_shift
+            batch = collect(cohort.engine, actor, quota, seeds, done, shift, seeded).to(device)
+            for text in cohort.engine.notices():
+                session.notice(text)
             returns = (batch.rew - config.env.reward_shift * batch.mask).sum(-1)  # [S, N]
 
             record = metrics.rollout(batch, returns)

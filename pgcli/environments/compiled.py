@@ -1,6 +1,7 @@
 """Classic control compiled together with the policy: a rollout without a Python call per step.
 
-Slot for slot the same episodes from the same seeds as Gymnasium's single environments.
+Slot for slot the same episodes from the same seeds as Gymnasium's single environments, given the
+same actions; those of a network are rounded otherwise here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pgcli.environments.engines import Base, Step, compiled_model, maker
 from pgcli.environments.rollout import Film, Network
 from pgcli.environments.spaces import ActionKind
 from pgcli.parallel import cores, ordered
+from pgcli.streams import DISTINCT, Seeding
 
 Array = np.ndarray
 
@@ -57,6 +59,7 @@ class CompiledEngine(Base):
     def __init__(self, config: EnvConfig, num_envs: int) -> None:
         env = maker(config)()
         super().__init__(config, num_envs, env.observation_space, env.action_space)
+        self._first_look = None
         env.close()
         name = compiled_model(config)
         assert name is not None, "chosen only where there is a model"
@@ -93,7 +96,7 @@ class CompiledEngine(Base):
         )  # fmt: skip
         self.reset(range(e))
 
-    def reset(self, seeds: Sequence[int]) -> Array:
+    def reset(self, seeds: Sequence[int], seeding: Seeding = DISTINCT) -> Array:
         """Start anew in every slot, seeded: obs [E, D]."""
         self._rngs = [np.random.default_rng(seed) for seed in seeds]
         self._slots.age[:], self._slots.ended[:] = 0, False

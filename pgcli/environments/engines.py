@@ -19,20 +19,27 @@ from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from pgcli.config.schema import Engine as EngineName
 from pgcli.config.schema import EnvConfig
+from pgcli.environments.ambient import Ambient, Own, seeded
+from pgcli.environments.looks import FirstLook, memories
 from pgcli.environments.spaces import (
     ActionAdapter,
+    Flattened,
     ObsAdapter,
     action_adapter,
+    checker,
+    described,
     is_composite,
     obs_adapter,
 )
 from pgcli.environments.tabular import Tabular, read_model
 from pgcli.errors import ConfigError, EnvironmentFailed, did_you_mean
+from pgcli.streams import DISTINCT, Seeding
 
 Array = np.ndarray
 Step = tuple[Array, Array, Array, Array]
@@ -61,8 +68,13 @@ class Engine(Protocol):
         """D, the length of an encoded observation."""
         ...
 
-    def reset(self, seeds: Sequence[int]) -> Array:
-        """Start anew in every slot, seeded: obs [E, D]."""
+    @property
+    def ambient(self) -> Ambient | None:
+        """What is around every batch, where environments run in this process."""
+        ...
+
+    def reset(self, seeds: Sequence[int], seeding: Seeding = DISTINCT) -> Array:
+        """Start anew in every slot, seeded: obs [E, D]; by `seeding` where one seed is for all."""
         ...
 
     def step(self, act: Array, active: Array) -> Step:
@@ -70,6 +82,10 @@ class Engine(Protocol):
 
         The rows of slots that are not active [E] mean nothing. Buffers may be reused: copy.
         """
+        ...
+
+    def notices(self) -> list[str]:
+        """What the environment has shown so far, and a reader of the results must know."""
         ...
 
     def close(self) -> None:
@@ -82,15 +98,53 @@ class Base:
 
     name: str
     exact_resume = True
+    ambient: Ambient | None = None
 
     def __init__(self, config: EnvConfig, num_envs: int, obs: Any, act: Any) -> None:
         self.id, self.num_envs = config.id, num_envs
         self.obs, self.action = obs_adapter(obs, config.id), action_adapter(act, config.id)
         self.max_episode_steps = time_limit(config)
+        self._first_look = FirstLook(obs) if isinstance(obs, spaces.Box) else None
+        self._batches = 0
+        self._notices: list[str] = []
 
     @property
     def obs_dim(self) -> int:
         return self.obs.dim
+
+    def notices(self) -> list[str]:
+        found = list(self._notices)
+        if self._first_look is not None:
+            found += self._first_look.notices()
+        if self.ambient is not None and self.ambient.confirmed:
+            found.append(
+                "the environment draws from the process's global generators instead of its own "
+                "np_random: each copy is given and seeded some of its own, which takes time"
+            )
+        return found
+
+    def _begun(self, seeds: Sequence[int]) -> None:
+        """A batch begins: the first look is over after the first one."""
+        if self._batches == 1 and self._first_look is not None:
+            self._notices += self._first_look.notices()
+            self._first_look = None
+        self._batches += 1
+        if self.ambient is not None:
+            self.ambient.seed(seeds)
+
+    def _encoded(self, obs: Any, what: str) -> Array:
+        """Observations of all slots as [E, D]; EnvironmentFailed where one is none of its space."""
+        try:
+            array = np.asarray(obs)
+            found = self.obs.encode(array)
+        except Exception as error:
+            for slot, one in enumerate(obs):
+                if (fault := self.obs.fault(one)) is not None:
+                    raise EnvironmentFailed(_failed(self.id, what, fault, slot)) from error
+            raise _failure(self.id, what, error) from error
+        if self._first_look is not None:
+            self._first_look.at(array)
+        return found
 
 
 class SyncEngine(Base):
@@ -98,41 +152,54 @@ class SyncEngine(Base):
 
     name = "sync"
 
-    def __init__(self, config: EnvConfig, num_envs: int) -> None:
+    def __init__(self, config: EnvConfig, num_envs: int, slots: int | None = None) -> None:
         make = maker(config)
         with _failing(config.id, "make"):
-            self._envs = [make() for _ in range(num_envs)]
+            self._envs = [make(i % (slots or num_envs)) for i in range(num_envs)]
         env = self._envs[0]
         super().__init__(config, num_envs, env.observation_space, env.action_space)
+        self._notices += memories(env)
+        self.ambient: Ambient = Ambient()
         self._ended = np.zeros(num_envs, bool)
         self._obs: list[Any] = [None] * num_envs
         self._rew = np.zeros(num_envs)
         self._terminated, self._truncated = np.zeros((2, num_envs), bool)
 
-    def reset(self, seeds: Sequence[int]) -> Array:
+    def reset(self, seeds: Sequence[int], seeding: Seeding = DISTINCT) -> Array:
+        self._begun(seeds)
         self._ended[:] = False
+        swap = self.ambient if self.ambient.active else None
         for i, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
             with _failing(self.id, "reset", i):
-                self._obs[i], _ = env.reset(seed=seed)
-        return self.obs.encode(np.array(self._obs))
+                if swap:
+                    swap.enter(i)
+                self._obs[i] = _observation(env.reset(seed=seed))
+                if swap:
+                    swap.leave(i)
+        return self._encoded(self._obs, "reset")
 
     def step(self, act: Array, active: Array) -> Step:
         given = self.action.to_env(act)
         obs, rew, ended = self._obs, self._rew, self._ended
         terminated, truncated = self._terminated, self._truncated
         terminated[:], truncated[:] = False, False
+        swap = self.ambient if self.ambient.active else None
         i = 0
         try:
             for i in active.nonzero()[0].tolist():
-                if ended[i]:
-                    obs[i], _ = self._envs[i].reset()  # goes on with the slot's own generator
+                if swap:
+                    swap.enter(i)
+                if ended[i]:  # goes on with the slot's own generator
+                    obs[i] = _observation(self._envs[i].reset())
                     rew[i], ended[i] = 0.0, False
                 else:
                     obs[i], rew[i], terminated[i], truncated[i], _ = self._envs[i].step(given[i])
                     ended[i] = terminated[i] or truncated[i]
+                if swap:
+                    swap.leave(i)
         except Exception as error:
             raise _failure(self.id, "step", error, i) from error
-        return self.obs.encode(np.array(obs)), rew, terminated, truncated
+        return self._encoded(obs, "step"), rew, terminated, truncated
 
     def close(self) -> None:
         for env in self._envs:
@@ -148,23 +215,24 @@ class _VectorEngine(Base):
             config, envs.num_envs, envs.single_observation_space, envs.single_action_space
         )
 
-    def reset(self, seeds: Sequence[int]) -> Array:
+    def reset(self, seeds: Sequence[int], seeding: Seeding = DISTINCT) -> Array:
+        self._begun(seeds)
         with _failing(self.id, "reset"):
-            obs, _ = self._envs.reset(seed=self._seed(seeds))
-        return self.obs.encode(obs)
+            obs, _ = self._reset(seeds, seeding)
+        return self._encoded(obs, "reset")
 
     def step(self, act: Array, active: Array) -> Step:
         try:
             obs, rew, terminated, truncated, _ = self._step(self.action.to_env(act))
         except Exception as error:
             raise _failure(self.id, "step", error) from error
-        return self.obs.encode(obs), rew, terminated, truncated
+        return self._encoded(obs, "step"), rew, terminated, truncated
 
     def close(self) -> None:
         self._envs.close()
 
-    def _seed(self, seeds: Sequence[int]) -> Any:
-        return list(seeds)
+    def _reset(self, seeds: Sequence[int], seeding: Seeding) -> Any:
+        return self._envs.reset(seed=list(seeds))
 
     def _step(self, act: Array) -> Any:
         return self._envs.step(act)
@@ -179,7 +247,7 @@ class NativeEngine(_VectorEngine):
         kwargs = dict(config.kwargs)
         if config.max_episode_steps is not None:
             kwargs["max_episode_steps"] = config.max_episode_steps
-        with _failing(config.id, "make"):
+        with _failing(config.id, "make"), seeded(0):
             envs = gym.make_vec(
                 config.id, num_envs, vectorization_mode="vector_entry_point", **kwargs
             )
@@ -188,9 +256,15 @@ class NativeEngine(_VectorEngine):
                 "env.engine", "native", f"{config.id} resets in another way than NEXT_STEP: sync"
             )
         super().__init__(config, envs)
+        self.ambient: Ambient = Ambient()
 
-    def _seed(self, seeds: Sequence[int]) -> int:
-        return int(np.random.SeedSequence(list(seeds)).generate_state(1)[0])
+    def _reset(self, seeds: Sequence[int], seeding: Seeding) -> Any:
+        with self.ambient.given(0):
+            return self._envs.reset(seed=seeding.single(seeds))
+
+    def _step(self, act: Array) -> Any:
+        with self.ambient.given(0):
+            return self._envs.step(act)
 
 
 class AsyncEngine(_VectorEngine):
@@ -198,15 +272,25 @@ class AsyncEngine(_VectorEngine):
 
     name = "async"
 
-    def __init__(self, config: EnvConfig, num_envs: int) -> None:
+    def __init__(self, config: EnvConfig, num_envs: int, slots: int | None = None) -> None:
+        make, kept = maker(config), list[str]()
         with _failing(config.id, "make"), _quiet():
-            make = partial(_in_worker, maker(config), os.getpid())
-            envs = AsyncVectorEnv([make] * num_envs, copy=False)
+            copies = range(slots or num_envs)
+            makers = [
+                partial(_in_worker, partial(make, copies[i % len(copies)]), i, os.getpid(), kept)
+                for i in range(num_envs)
+            ]
+            envs = AsyncVectorEnv(makers, copy=False)
         super().__init__(config, envs)
+        self._notices += kept
+
+    def _reset(self, seeds: Sequence[int], seeding: Seeding) -> Any:
+        with _quiet():  # a worker's error is raised as well
+            return super()._reset(seeds, seeding)
 
     def _step(self, act: Array) -> Any:
         self._envs.step_async(act)
-        with _quiet():  # a worker's error is raised as well
+        with _quiet():
             return self._envs.step_wait(timeout=STEP_TIMEOUT)
 
     def close(self) -> None:
@@ -241,26 +325,27 @@ class EnvpoolEngine(_VectorEngine):
         self._seeded = False
         Base.__init__(self, config, num_envs, *spaces)
 
-    def reset(self, seeds: Sequence[int]) -> Array:
-        with _failing(self.id, "reset"), _quiet():
+    def _reset(self, seeds: Sequence[int], seeding: Seeding) -> Any:
+        with _quiet():
             if not self._seeded:
                 self._envs.close()
-                seed = int(np.random.SeedSequence(list(seeds)).generate_state(1)[0])
-                self._envs, self._seeded = self._make(seed=seed % 2**31), True
-            obs, _ = self._envs.reset()
-        return self.obs.encode(obs)
+                self._envs, self._seeded = self._make(seed=seeding.single(seeds) % 2**31), True
+            return self._envs.reset()
 
 
-def open_engine(config: EnvConfig, num_envs: int) -> Engine:
-    """The engine that `config.engine` names, or the fastest that keeps the semantics."""
+def open_engine(config: EnvConfig, num_envs: int, slots: int | None = None) -> Engine:
+    """The engine that `config.engine` names, or the fastest that keeps the semantics.
+
+    slots: of one seed, where there are several: every seed's copies are made alike.
+    """
     name = choose_engine(config)
     if name == "sync" and config.engine is EngineName["auto"] and _is_slow(config, num_envs):
         name = "async"
     engines: dict[str, Callable[[EnvConfig, int], Engine]] = {
         "compiled": _compiled,
         "native": NativeEngine,
-        "sync": SyncEngine,
-        "async": AsyncEngine,
+        "sync": partial(SyncEngine, slots=slots),
+        "async": partial(AsyncEngine, slots=slots),
         "envpool": EnvpoolEngine,
     }
     return engines[name](config, num_envs)
@@ -403,12 +488,12 @@ def _spec(env_id: str) -> EnvSpec:
         raise ConfigError("env", env_id, allowed) from error
 
 
-def maker(config: EnvConfig) -> Callable[[], gym.Env[Any, Any]]:
-    """What makes the environment; it may be sent to another process."""
+def maker(config: EnvConfig) -> Callable[..., gym.Env[Any, Any]]:
+    """What makes copy 0, or another, of the environment; it may be sent to another process."""
     mujoco = "mujoco" in str(_spec(config.id).entry_point)
 
-    def make() -> gym.Env[Any, Any]:
-        with _quiet(mujoco):
+    def make(copy: int = 0) -> gym.Env[Any, Any]:
+        with _quiet(mujoco), seeded(copy):
             env = gym.make(
                 config.id,
                 max_episode_steps=config.max_episode_steps,
@@ -416,21 +501,71 @@ def maker(config: EnvConfig) -> Callable[[], gym.Env[Any, Any]]:
                 **config.kwargs,
             )
         if is_composite(env.observation_space):
-            return gym.wrappers.FlattenObservation(env)
+            return Flattened(env)
         return env
 
     return make
 
 
-def _in_worker(make: Callable[[], gym.Env[Any, Any]], parent: int) -> gym.Env[Any, Any]:
+def _in_worker(
+    make: Callable[[], gym.Env[Any, Any]], copy: int, parent: int, kept: list[str]
+) -> gym.Env[Any, Any]:
     """Make the environment in a process of its own, where the run's signals are not handled.
 
-    Gymnasium calls this once in the parent as well, to see the spaces: its handlers stay.
+    Gymnasium calls this once in the parent as well, to see the spaces: its handlers stay, and what
+    is to be said of the environment goes into `kept`.
     """
-    if os.getpid() != parent:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
-    return make()
+    if os.getpid() == parent:
+        env = make()
+        kept += memories(env)
+        return env
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
+    return _Worker(make(), copy)
+
+
+class _InCopy(Exception):
+    """What went wrong in one copy, in words; it can be sent to another process."""
+
+
+class _Worker(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment alone in its process: errors say which copy it is, and what it gave."""
+
+    def __init__(self, env: gym.Env[Any, Any], copy: int) -> None:
+        super().__init__(env)
+        self._copy, self._check = copy, checker(env.observation_space)
+        self._own: Own | None = None
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        """As the environment does; a seed is for the global generators too."""
+        if seed is not None:
+            self._own = Own(seed)
+            self._own.enter()
+        return self._guarded(lambda: (_observation(self._anew(seed)), {}))
+
+    def step(self, action: Any) -> Any:
+        """As the environment does."""
+        return self._guarded(lambda: self.env.step(action))
+
+    def _anew(self, seed: int | None) -> Any:
+        return self.env.reset() if seed is None else self.env.reset(seed=seed)
+
+    def _guarded(self, call: Callable[[], Any]) -> Any:
+        if self._own is not None:
+            self._own.enter_numpy()
+        try:
+            found = call()
+            self._check(found[0])
+        except Exception as error:
+            raise _InCopy(f"(environment {self._copy}): {_told(error)}") from error
+        return found
+
+
+def _observation(found: Any) -> Any:
+    """The observation that a reset gave."""
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        raise TypeError(f"it gave {described(found)} instead of (observation, info)")
+    return found[0]
 
 
 def _takes_all_cores(threads: int) -> bool:
@@ -487,6 +622,15 @@ def _failing(env_id: str, what: str, slot: int | None = None) -> Iterator[None]:
 def _failure(
     env_id: str, what: str, error: Exception, slot: int | None = None
 ) -> EnvironmentFailed:
+    if isinstance(error, _InCopy):
+        return EnvironmentFailed(f"{env_id}: {what} failed {error}")
+    return EnvironmentFailed(_failed(env_id, what, _told(error), slot))
+
+
+def _failed(env_id: str, what: str, text: str, slot: int | None) -> str:
     where = "" if slot is None else f" (environment {slot})"
-    text = " ".join(str(error).split())
-    return EnvironmentFailed(f"{env_id}: {what} failed{where}: {type(error).__name__}: {text}")
+    return f"{env_id}: {what} failed{where}: {text}"
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from pgcli.environments.batch import Batch
 from pgcli.environments.engines import Engine
 from pgcli.errors import EnvironmentFailed
-from pgcli.streams import Purpose, per_seed, sequence
+from pgcli.streams import DISTINCT, Seeding
 
 Array = np.ndarray
 
@@ -29,6 +29,10 @@ class Actor(Protocol):
 
     def __call__(self, obs: Array) -> Array:
         """Actions [S, K, ...] for obs [S, K, D] float32."""
+        ...
+
+    def restart(self) -> None:
+        """Go back to the first step."""
         ...
 
 
@@ -110,6 +114,7 @@ def collect(
     seeds: Sequence[int],
     iteration: ArrayLike,
     reward_shift: float = 0.0,
+    seeding: Seeding = DISTINCT,
 ) -> Batch:
     """Play from freshly seeded resets until every seed has its quota; a function of its arguments.
 
@@ -117,20 +122,40 @@ def collect(
     that native, async and envpool step along though they are idle are their engine's padding.
     Raises EnvironmentFailed where an observation or a reward is not finite.
     """
-    slots = engine.num_envs // len(seeds)
+    slot_seeds = seeding.draw(seeds, iteration, engine.num_envs // len(seeds))
+
+    def played() -> Batch:
+        obs = engine.reset(slot_seeds, seeding)
+        return _played(engine, actor, quota, obs, len(seeds), reward_shift)
+
+    if engine.ambient is None:
+        return played()
+    with engine.ambient.batch() as again:
+        batch = played()
+    if again:  # what the environments drew elsewhere was not theirs: now it is
+        actor.restart()
+        with engine.ambient.batch():
+            batch = played()
+    return batch
+
+
+def _played(
+    engine: Engine, actor: Actor, quota: Quota, obs: Array, seeds: int, reward_shift: float
+) -> Batch:
+    """One batch, from the first observations [E, D] on."""
+    slots = engine.num_envs // seeds
     if quota.episodes is not None:
-        plan: _Plan = _EpisodePlan(len(seeds), slots, quota.episodes)
+        plan: _Plan = _EpisodePlan(seeds, slots, quota.episodes)
     else:
-        plan = _StepPlan(len(seeds), slots, quota.steps or 0)
+        plan = _StepPlan(seeds, slots, quota.steps or 0)
     tape = _Tape(engine)
-    own = zip(seeds, per_seed(iteration, len(seeds)), strict=True)
-    tape.film.obs[:, 0] = engine.reset([x for s, i in own for x in _slot_seeds([s], i, slots)])
+    tape.film.obs[:, 0] = obs
     if not _play(engine, actor, plan, tape):
-        _step(engine, actor, plan, tape, (len(seeds), slots, engine.obs_dim))
-    batch = tape.cut(plan.episodes(), len(seeds), reward_shift)
+        _step(engine, actor, plan, tape, (seeds, slots, engine.obs_dim))
+    batch = tape.cut(plan.episodes(), seeds, reward_shift)
     if plan.played is None:
         return batch
-    simulated = tape.transitions(plan.played).reshape(len(seeds), slots).sum(1)
+    simulated = tape.transitions(plan.played).reshape(seeds, slots).sum(1)
     return replace(batch, discarded=torch.from_numpy(simulated) - batch.steps)
 
 
@@ -174,12 +199,6 @@ def _play(engine: Engine, actor: Actor, plan: _Plan, tape: _Tape) -> bool:
             if plan.finished(start + row, done[:, row]):
                 return True
         start, noise = start + rows, noise[size:]
-
-
-def _slot_seeds(seeds: Sequence[int], iteration: int, slots: int) -> list[int]:
-    """One seed per slot, never shared between slots, seeds or iterations."""
-    states = [sequence(seed, iteration, Purpose.ENVIRONMENT) for seed in seeds]
-    return [int(x) for state in states for x in state.generate_state(slots)]
 
 
 @dataclass(frozen=True)

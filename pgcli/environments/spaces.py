@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
@@ -53,7 +54,16 @@ class ObsAdapter:
     """How a batch of the environment's observations becomes the policy's input [E, dim]."""
 
     dim: int
-    encode: Callable[[Array], Array]  # to [E, dim], of any float type
+    encode: Callable[[Array], Array]  # to [E, dim], of any float type; raises on what is not ...
+    space: spaces.Space[Any]  # ... of the shape, the kind or (where they count) the values of this
+
+    def fault(self, obs: Any) -> str | None:
+        """What is wrong with one observation, as far as `encode` looks; None: nothing."""
+        try:
+            self.encode(np.array([obs]))
+        except Exception:
+            return f"its observation space is {short(self.space)}, and it gave {described(obs)}"
+        return None
 
 
 def action_adapter(space: spaces.Space[Any], env_id: str) -> ActionAdapter:
@@ -79,7 +89,7 @@ def action_adapter(space: spaces.Space[Any], env_id: str) -> ActionAdapter:
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return _box_adapter(space)
     raise ConfigError(
-        "env", env_id, f"its action space {_short(space)} is not supported: "
+        "env", env_id, f"its action space {short(space)} is not supported: "
         "Discrete, MultiDiscrete, MultiBinary and Box of floats are"
     )  # fmt: skip
 
@@ -106,24 +116,66 @@ def _box_adapter(space: spaces.Box) -> ActionAdapter:
 def obs_adapter(space: spaces.Space[Any], env_id: str) -> ObsAdapter:
     """The policy's input for an observation space; ConfigError where there is none."""
     if isinstance(space, spaces.Discrete):
-        table, first = np.eye(int(space.n), dtype=np.float32), space.start
-        return ObsAdapter(int(space.n), lambda obs: table[obs - first])
+        return ObsAdapter(int(space.n), _one_hot(space), space)
     if isinstance(space, spaces.MultiDiscrete):
-        tables = [np.eye(int(n), dtype=np.float32) for n in space.nvec.reshape(-1)]
-        offset = space.start.reshape(-1)
-
-        def one_hots(obs: Array) -> Array:
-            columns = (obs.reshape(len(obs), -1) - offset).T
-            return np.concatenate([t[c] for t, c in zip(tables, columns, strict=True)], axis=1)
-
-        return ObsAdapter(sum(len(t) for t in tables), one_hots)
+        return ObsAdapter(int(space.nvec.sum()), _one_hots(space), space)
     if isinstance(space, (spaces.Box, spaces.MultiBinary)) and np.prod(space.shape) > 0:
-        size = int(np.prod(space.shape))
-        return ObsAdapter(size, lambda obs: obs.reshape(len(obs), size))
+        return ObsAdapter(int(np.prod(space.shape)), _flat(space), space)
     raise ConfigError(
-        "env", env_id, f"its observation space {_short(space)} is not supported: Box, Discrete, "
+        "env", env_id, f"its observation space {short(space)} is not supported: Box, Discrete, "
         "MultiDiscrete, MultiBinary, and Tuple or Dict of those are"
     )  # fmt: skip
+
+
+def _index(obs: Array, first: Array | np.int64, n: Array | np.uint64) -> Array:
+    """Whole numbers first … first + n - 1 as indices: a negative one would count from the end."""
+    if obs.dtype.kind not in "iub":
+        raise TypeError(f"{obs.dtype} is no whole number")
+    index: Array = np.subtract(obs, first, dtype=np.int64, casting="unsafe")
+    if (index.view(np.uint64) >= n).any():  # what is negative is huge so
+        raise IndexError("out of range")
+    return index
+
+
+def _one_hot(space: spaces.Discrete) -> Callable[[Array], Array]:
+    table = np.eye(int(space.n), dtype=np.float32)
+    first, n = np.int64(space.start), np.uint64(space.n)
+
+    def encode(obs: Array) -> Array:
+        if obs.ndim != 1:
+            raise ValueError(f"shape {obs.shape[1:]}")
+        found: Array = table[_index(obs, first, n)]
+        return found
+
+    return encode
+
+
+def _one_hots(space: spaces.MultiDiscrete) -> Callable[[Array], Array]:
+    tables = [np.eye(int(n), dtype=np.float32) for n in space.nvec.reshape(-1)]
+    first, n = (x.reshape(-1).astype(np.int64) for x in (space.start, space.nvec))
+    shape, n = space.shape, n.view(np.uint64)
+
+    def encode(obs: Array) -> Array:
+        if obs.shape[1:] != shape:
+            raise ValueError(f"shape {obs.shape[1:]}")
+        columns = _index(obs.reshape(len(obs), -1), first, n).T
+        return np.concatenate([t[c] for t, c in zip(tables, columns, strict=True)], axis=1)
+
+    return encode
+
+
+def _flat(space: spaces.Box | spaces.MultiBinary) -> Callable[[Array], Array]:
+    size, shape = int(np.prod(space.shape)), space.shape
+    bits = isinstance(space, spaces.MultiBinary)
+
+    def encode(obs: Array) -> Array:
+        if obs.shape[1:] != shape or obs.dtype.kind not in "fiub":
+            raise ValueError(f"shape {obs.shape[1:]}, type {obs.dtype}")
+        if bits and not ((obs == 0) | (obs == 1)).all():
+            raise ValueError("neither 0 nor 1")
+        return obs.reshape(len(obs), size)
+
+    return encode
 
 
 def is_composite(space: spaces.Space[Any]) -> bool:
@@ -131,6 +183,55 @@ def is_composite(space: spaces.Space[Any]) -> bool:
     return isinstance(space, (spaces.Tuple, spaces.Dict)) and bool(space.is_np_flattenable)
 
 
-def _short(space: spaces.Space[Any]) -> str:
-    text = str(space)
+class Flattened(gym.wrappers.FlattenObservation[Any, Any, Any]):
+    """Tuple and Dict observations as one array; the parts that count are checked before that."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._check = checker(env.observation_space)
+
+    def observation(self, observation: Any) -> Any:
+        """The flat array; ValueError where a part is not of its space."""
+        self._check(observation)
+        return super().observation(observation)
+
+
+def checker(space: spaces.Space[Any]) -> Callable[[Any], None]:
+    """Raises ValueError where an observation is not of that space, as far as `encode` looks."""
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        items = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        parts = [(key, checker(part)) for key, part in items]
+
+        def check_parts(obs: Any) -> None:
+            for key, check in parts:
+                check(obs[key])
+
+        return check_parts
+    try:
+        adapter = obs_adapter(space, "")
+    except ConfigError:
+        return lambda obs: None  # what only Gymnasium can flatten, it checks
+    box = isinstance(space, spaces.Box)
+
+    def check(obs: Any) -> None:
+        known = box and isinstance(obs, np.ndarray) and obs.shape == space.shape
+        if known and obs.dtype.kind in "fiub":
+            return  # the usual case, in a moment
+        if (fault := adapter.fault(obs)) is not None:
+            raise ValueError(fault)
+
+    return check
+
+
+def described(obs: Any) -> str:
+    """An observation in a few words."""
+    if isinstance(obs, np.ndarray) and obs.size > 8:
+        return f"an array of shape {obs.shape}, type {obs.dtype}"
+    shape = f" of shape {obs.shape}" if isinstance(obs, np.ndarray) else ""
+    return f"{short(obs)} ({type(obs).__name__}{shape})"
+
+
+def short(thing: object) -> str:
+    """Its text, on one line, cut where it is long."""
+    text = " ".join(str(thing).split())
     return text if len(text) <= 80 else text[:77] + "..."

@@ -23,7 +23,7 @@ class Scripted(gym.Env):
         super().reset(seed=seed)
         self.resets.append(seed)
         if seed is not None:
-            self.origin, self.episode = seed % 1000, -1
+            self.origin, self.episode = seed % 2**24, -1
         self.episode, self.time = self.episode + 1, 0
         return self.observe(), {}
 
