@@ -48,7 +48,7 @@ def run(config: TrainConfig, directory: Path) -> None:
         device = fastest(candidates, config, engine)
         learner = build_learner(config, engine, seeds, device)
         policy, critics = learner.policy, learner.critics
-        other = behaviour_parameters(config, policy, device)
+        other = behaviour_parameters(config, engine, device)
         noise = NoiseScale.start(config.gradient.smoothing, len(seeds))
         tally = Tally.start(len(seeds))
         session.begin(tally, [learner, noise], facts(config, engine, policy, device))
