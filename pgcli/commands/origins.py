@@ -129,25 +129,27 @@ class _Completing(Launcher):
 
 
 def _settled(sweep: Path) -> dict[str, int]:
-    """The iterations that jobs of a sweep have used, by the directory of the run they are of."""
+    """The iterations that were newest to a sweep's jobs, by the directory of the run."""
     found: dict[str, int] = {}
     for job in sorted(path.parent for path in sweep.rglob(".hydra")):
-        values = _pinned_values(job)
-        if all(values):
-            found.setdefault(str(values[0]), int(values[1]))
+        where, iterations = _noted(job)
+        *typed, last = iterations or [None]
+        if where and last is not None and not any(typed):
+            found.setdefault(where[-1], last)
     return found
 
 
 def _begun_unpinned(job: Path) -> bool:
     """Whether a job goes on that took its behaviour's newest policy, as sweeps once did."""
-    where, iteration = _pinned_values(job)
-    return where is not None and iteration is None and bool(checkpoint.iterations(job))
+    where, iterations = _noted(job)
+    return bool(where) and not any(iterations) and bool(checkpoint.iterations(job))
 
 
-def _pinned_values(job: Path) -> tuple[Any, Any]:
-    values = {o.key_or_group: o.value() for o in parse(overrides(job)) if not o.is_sweep_override()}
-    where, iteration = (values.get(key) for key in PINNED)
-    return where, iteration if isinstance(iteration, int) else None
+def _noted(job: Path) -> tuple[list[Any], list[Any]]:
+    """What a job was given as its behaviour's checkpoint and iteration, one after the other."""
+    given = [(o.key_or_group, o.value()) for o in parse(overrides(job))]
+    where, iterations = ([value for k, value in given if k == key] for key in PINNED)
+    return where, iterations
 
 
 def literal(value: Any) -> str:

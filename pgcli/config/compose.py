@@ -37,6 +37,15 @@ from pgcli.errors import ConfigError, did_you_mean, one_of
 MOST_COMBINATIONS = 50  # of a sweep that are composed in advance; beyond, each value by itself
 # The classes that Hydra itself makes from a configuration: nobody else's `_target_` may run.
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
+EXTRAS = {  # what brings the options of Hydra's groups
+    "hydra/launcher": {
+        "joblib": "joblib",
+        "ray": "ray",
+        "submitit_local": "submitit",
+        "submitit_slurm": "submitit",
+    },
+    "hydra/sweeper": {"optuna": "optuna"},
+}
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 Before = Callable[[Sequence[str], DictConfig], list[str]]  # what comes before lines, composed so
 
@@ -169,6 +178,8 @@ def explained(error: Exception, lines: Sequence[str], schema: type) -> ConfigErr
         return ConfigError(path.parent.name, path.stem, f"{path}, line {line}: {error.problem}")
     if isinstance(error, MissingConfigException):
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        if group and (extra := EXTRAS.get(group, {}).get(name)):
+            return ConfigError(group, name, f"needs the extra {extra}")
         if group:
             return ConfigError(group, name, one_of(name, error.options or []))
         return ConfigError("--config-name", name, one_of(name, _files("")))
