@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from pgcli.agents.critic import Critic, LinearCritic
@@ -18,6 +19,7 @@ from pgcli.agents.policy import Policy
 from pgcli.config.schema import (
     Baseline,
     BehaviourConfig,
+    CompareConfig,
     CriticKind,
     Device,
     PolicyConfig,
@@ -25,8 +27,8 @@ from pgcli.config.schema import (
 )
 from pgcli.environments.batch import Batch
 from pgcli.environments.engines import Engine
-from pgcli.environments.spaces import ActionKind
-from pgcli.errors import ConfigError
+from pgcli.environments.spaces import ActionKind, Spaces
+from pgcli.errors import ConfigError, NonFinite
 from pgcli.estimators import estimator
 from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.gradients.trajectory import gradient_sums
@@ -36,14 +38,16 @@ from pgcli.streams import Purpose
 LONGEST = 1000  # steps of an episode with which devices are compared
 
 
-def build_policy(settings: PolicyConfig, behaviour: BehaviourConfig, engine: Engine) -> Policy:
+def build_policy(
+    settings: PolicyConfig, behaviour: BehaviourConfig, spaces: Engine | Spaces
+) -> Policy:
     """The policy that fits the environment's spaces."""
-    kind = engine.action.kind
+    kind = spaces.action.kind
     if behaviour.epsilon and kind is ActionKind.GAUSSIAN:
         allowed = "only 0: a continuous action space has no uniform policy"
         raise ConfigError("behaviour.epsilon", behaviour.epsilon, allowed)
-    head = make_head(kind.name, engine.action.sizes)
-    sizes = (engine.obs_dim, *settings.hidden, head.num_outputs)
+    head = make_head(kind.name, spaces.action.sizes)
+    sizes = (spaces.obs_dim, *settings.hidden, head.num_outputs)
     return Policy(Mlp(sizes, settings.activation.name, settings.bias), head)
 
 
@@ -71,22 +75,67 @@ def build_learner(
 
 
 def behaviour_parameters(
-    config: TrainConfig, policy: Policy, device: torch.device
+    config: TrainConfig, engine: Engine, device: torch.device
 ) -> Tensor | None:
     """theta [S, P] of the run that `behaviour.checkpoint` names; None where nothing is named.
 
-    A run of one seed collects for all seeds. ConfigError where its policy is another's.
+    A run of one seed collects for all seeds. See `saved_theta` for what is refused.
     """
-    run = config.behaviour.checkpoint
-    if run is None:
+    named = saved_behaviour(config)
+    if named is None:
         return None
-    found = checkpoint.load(Path(run), config.behaviour.iteration)
-    checkpoint.check_policy("behaviour.checkpoint", run, found, config)
-    theta = torch.from_numpy(found.arrays["theta"]).to(device)
-    if len(theta) not in (1, config.seeds):
-        allowed = f"it has {len(theta)} seeds, this run {config.seeds}: 1, or as many"
-        raise ConfigError("behaviour.checkpoint", run, allowed)
+    spaces = Spaces(engine.obs_dim, engine.action)
+    theta = saved_theta("behaviour.checkpoint", *named, config, spaces).to(device)
     return theta.expand(config.seeds, -1).contiguous()
+
+
+def saved_behaviour(config: TrainConfig | CompareConfig) -> tuple[str, int | None] | None:
+    """The run whose policy collects, and which iteration of it; None where none is named."""
+    behaviour = config.behaviour
+    run = behaviour.checkpoint
+    if run is None and behaviour.iteration is not None and isinstance(config, CompareConfig):
+        run = config.checkpoint
+    return None if run is None else (run, behaviour.iteration)
+
+
+def saved_theta(
+    key: str,
+    run: str,
+    iteration: int | None,
+    config: TrainConfig | CompareConfig,
+    spaces: Spaces,
+) -> Tensor:
+    """theta of the run that `key` names, [S, P] or [1, P] to train beside, [1, P] to compare.
+
+    NoCheckpoint where there is none, ConfigError where the policy is of another kind or has none
+    of the seeds, NonFinite where it is no policy any more.
+    """
+    found = checkpoint.load(Path(run), iteration)
+    width = build_policy(config.policy, config.behaviour, spaces).num_params
+    theta = checkpoint.policy(key, run, found, config, spaces.told, width)
+    if isinstance(config, TrainConfig) and len(theta) not in (1, config.seeds):
+        allowed = f"it has {len(theta)} seeds, this run {config.seeds}: 1, or as many"
+        raise ConfigError(key, run, allowed)
+    if isinstance(config, CompareConfig) and len(theta) > 1:
+        first = int(OmegaConf.load(Path(run) / ".hydra" / "config.yaml").seed)
+        row = config.seed - first
+        if not 0 <= row < len(theta):
+            allowed = f"{run} trained the seeds {first} to {first + len(theta) - 1}"
+            raise ConfigError("seed", config.seed, allowed)
+        theta = theta[row : row + 1]
+    if not np.isfinite(theta).all():
+        raise NonFinite(f"{key}={run}: the policy of iteration {found.iteration} is not finite")
+    return torch.from_numpy(theta)
+
+
+def check_saved(config: TrainConfig | CompareConfig, spaces: Spaces) -> None:
+    """Raise what `saved_theta` would for any policy that a configuration names."""
+    named = [("behaviour.checkpoint", *(saved_behaviour(config) or (None, None)))]
+    if isinstance(config, CompareConfig):
+        named.append(("checkpoint", config.checkpoint, config.iteration))
+    for key, run, iteration in named:
+        if run is not None:
+            saved_theta(key, run, iteration, config, spaces)
 
 
 def facts(
@@ -107,6 +156,7 @@ def facts(
         "environment": config.env.id,
         "engine": engine.name,
         "device": str(device),
+        "spaces": Spaces(engine.obs_dim, engine.action).told,
         "parameters": policy.num_params,
         "bias": bias_notes(config.estimator, circumstances),
         "notices": notices,

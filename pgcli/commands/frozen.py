@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from pgcli.agents.critic import Critic, LinearCritic
 from pgcli.agents.policy import Actor, Policy
-from pgcli.commands.build import build_policy
+from pgcli.commands.build import build_policy, saved_behaviour, saved_theta
 from pgcli.config.schema import (
     Baseline,
     BehaviourConfig,
@@ -24,6 +22,7 @@ from pgcli.config.schema import (
 from pgcli.environments.batch import Batch
 from pgcli.environments.engines import Engine
 from pgcli.environments.rollout import Quota, collect
+from pgcli.environments.spaces import Spaces
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
@@ -32,7 +31,6 @@ from pgcli.estimators.returns import reward_to_go
 from pgcli.gradients.exact import Solution, action_probabilities
 from pgcli.gradients.trajectory import log_probs
 from pgcli.parallel import started
-from pgcli.runs import checkpoint
 from pgcli.streams import Purpose, generator
 
 # Iterations whose streams are used here: no training gets that far.
@@ -52,18 +50,9 @@ class Frozen:
             self.theta = self._saved("checkpoint", config.checkpoint, config.iteration)
 
     def _saved(self, key: str, run: str, iteration: int | None) -> Tensor:
-        """theta [1, P] of this seed in a run's checkpoint; ConfigError where it does not fit."""
-        found = checkpoint.load(Path(run), iteration)
-        checkpoint.check_policy(key, run, found, self.config)
-        theta = torch.from_numpy(found.arrays["theta"])
-        if len(theta) == 1:
-            return theta
-        first = int(OmegaConf.load(Path(run) / ".hydra" / "config.yaml").seed)
-        row = self.config.seed - first
-        if not 0 <= row < len(theta):
-            allowed = f"{run} trained the seeds {first} to {first + len(theta) - 1}"
-            raise ConfigError("seed", self.config.seed, allowed)
-        return theta[row : row + 1]
+        """theta [1, P] of this seed in a run's checkpoint; see `build.saved_theta`."""
+        spaces = Spaces(self.engine.obs_dim, self.engine.action)
+        return saved_theta(key, run, iteration, self.config, spaces)
 
     def sources(self) -> list[tuple[float | None, Tensor]]:
         """Who collects, one after the other: theta [1, P] before temperature and ε change it.
@@ -78,13 +67,8 @@ class Frozen:
         return [(kl, self._perturbed(source, kl, obs)) for kl in distances]
 
     def _source(self) -> Tensor:
-        behaviour = self.config.behaviour
-        run = behaviour.checkpoint
-        if run is None and behaviour.iteration is not None:
-            run = self.config.checkpoint
-        if run is None:
-            return self.theta
-        return self._saved("behaviour.checkpoint", run, behaviour.iteration)
+        named = saved_behaviour(self.config)
+        return self.theta if named is None else self._saved("behaviour.checkpoint", *named)
 
     def _perturbed(self, theta: Tensor, kl: float, obs: Tensor) -> Tensor:
         """theta moved along a random direction until its behaviour is `kl` nats per state away.

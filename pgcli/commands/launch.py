@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgcli.commands import sweep
 from pgcli.commands.job import Job
+from pgcli.commands.origins import as_trained, brought_along, literal, names_runs, pins
 from pgcli.config.compose import Composed, compose_all, explained, parse, search_also
 from pgcli.config.meanings import annotated, comments
 from pgcli.config.presets import estimator_configs
@@ -32,6 +33,9 @@ from pgcli.config.sources import SCHEMAS, conf_dir, job_name, register, subdirec
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.runs import checkpoint
 from pgcli.runs.directory import holds_run, lock, made
+
+if TYPE_CHECKING:  # it would bring Gymnasium
+    from pgcli.environments.spaces import Spaces
 
 HYDRAS_OWN = {".hydra", ".lock"}  # what a directory may hold without a result
 
@@ -50,13 +54,15 @@ def launch(command: str, argv: Sequence[str]) -> int:
         _hydra(command, flags, lines, program="pg" if args.shell_completion else f"pg {command}")
         return 0
     resumed = _resumed(parse(lines), args.multirun) if command == "train" else None
-    if command == "compare":
-        lines = [*_as_trained(parse(lines)), *lines]
     if resumed is not None:
         flags += _restored_flags(resumed, args)
         lines = _restored_overrides(resumed, lines)
         args = _arguments([*flags, *lines])
-    composed = compose_all(command, lines, args.config_dir, args.multirun, args.config_name)
+    composed = compose_all(
+        command, lines, args.config_dir, args.multirun, args.config_name, as_trained
+    )
+    if not composed[0].multirun:
+        lines = [*composed[0].before, *lines]
     if args.help:
         with redirect_stdout(io.StringIO()) as text, suppress(SystemExit):
             _hydra(command, flags, lines)
@@ -71,14 +77,13 @@ def launch(command: str, argv: Sequence[str]) -> int:
     # Only now: Gymnasium takes longer to import than a bad value takes to be told.
     from pgcli.environments.engines import check_environment
 
-    for env in {repr(c.config.env): c.config.env for c in composed}.values():
-        check_environment(env)
+    seen = {repr(c.config.env): c.config.env for c in composed}
+    spaces = {key: check_environment(env) for key, env in seen.items()}
     for config in (c.config for c in composed):
-        _check_references(config)
-    lines += _pinned(composed)
+        _check_references(config, spaces[repr(config.env)])
     if resumed is not None:
         checkpoint.load_for(resumed, composed[0].config)
-        _hydra(command, flags, [*lines, f"hydra.run.dir={_quoted(resumed)}"])
+        _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(resumed))}"])
         return 0
     if any(getattr(c.config, "resume", None) is not None for c in composed):
         raise ConfigError("resume", composed[0].config.resume, "belongs on the command line")
@@ -89,8 +94,9 @@ def launch(command: str, argv: Sequence[str]) -> int:
         raise RunDirectoryError(f"{wanted} holds a run: resume={wanted} continues it")
     if named and sweep.holds_sweep(wanted):
         raise RunDirectoryError(f"{wanted} holds a sweep: choose another hydra.run.dir")
+    lines += pins(composed[0].config.behaviour)
     with made(wanted, named, _is_bare) as directory:
-        _hydra(command, flags, [*lines, f"hydra.run.dir={_quoted(directory)}"])
+        _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(directory))}"])
     return 0
 
 
@@ -113,14 +119,17 @@ def _sweep(
         if asked.jobs is not None:
             names = list(dict.fromkeys(job_name(job, keys) for job in asked.jobs))
     origin = [str(args.config_dir), str(args.config_name)]
+    shared = first.before if all(c.before == first.before for c in composed) else []
     budget = sweep.common_budget([c.config for c in composed], asked.swept)
-    plan = sweep.Plan(command, origin, asked.fixed, asked.swept, names, budget)
+    fixed = [*shared, *asked.fixed]
+    plan = sweep.Plan(command, origin, fixed, asked.swept, names, budget)
     earlier = sweep.to_continue(plan, wanted, named)
     place = made(wanted, named, sweep.is_bare) if earlier is None else nullcontext(earlier)
-    with place as directory:
+    completing = brought_along if any(names_runs(c.config) for c in composed) else nullcontext
+    with place as directory, completing(directory):
         for claim in getattr(first.config, "claims", []):
             print(f"to be tested: {claim.says}")
-        lines = [*lines, f"hydra.sweep.dir={_quoted(directory)}"]
+        lines = [*lines, f"hydra.sweep.dir={literal(str(directory))}"]
         return sweep.run(plan, directory, lambda only: _hydra(command, flags, lines, only=only))
 
 
@@ -193,11 +202,6 @@ def _is_bare(directory: Path) -> bool:
     return all(HYDRAS_OWN & set(path.relative_to(directory).parts) for path in files)
 
 
-def _quoted(path: Path) -> str:
-    """The path as a value of Hydra's grammar."""
-    return "'" + str(path).replace("'", "\\'") + "'"
-
-
 def _resumed(overrides: Sequence[Override], multirun: bool) -> Path | None:
     """The run directory that `resume=` names; NoCheckpoint where there is nothing to go on from."""
     given = [o for o in overrides if o.key_or_group == "resume"]
@@ -215,52 +219,13 @@ def _resumed(overrides: Sequence[Override], multirun: bool) -> Path | None:
     return directory
 
 
-def _as_trained(overrides: Sequence[Override]) -> list[str]:
-    """The environment and the policy of the run that `checkpoint=...` names, as overrides."""
-    given = {o.key_or_group: o.value() for o in overrides}
-    run = given.get("checkpoint")
-    if run is None:
-        return []
-    checkpoint.load(Path(str(run)))
-    node: Any = OmegaConf.to_container(
-        OmegaConf.load(Path(str(run)) / ".hydra" / "config.yaml"), resolve=False
-    )
-    settings = {f"policy.{key}": value for key, value in node["policy"].items()}
-    if "env" not in given:
-        settings |= {f"env.{key}": value for key, value in node["env"].items()}
-    env_id = settings.pop("env.id", None)
-    lines = [f"++{key}={_literal(value)}" for key, value in settings.items()]
-    return lines if env_id is None else [f"env={_literal(env_id)}", *lines]
+def _check_references(config: Any, spaces: Spaces) -> None:
+    """What a configuration names must be there, and fit: runs, and estimators of one's own."""
+    if names_runs(config):
+        from pgcli.commands.build import check_saved
 
-
-def _pinned(composed: Sequence[Composed]) -> list[str]:
-    """Where a behaviour's policy lies, so that a resumed run finds the same one from anywhere."""
-    named = {(c.config.behaviour.checkpoint, c.config.behaviour.iteration) for c in composed}
-    if len(named) != 1 or (run := next(iter(named))[0]) is None:
-        return []
-    found = checkpoint.load(Path(run), next(iter(named))[1])
-    where = _quoted(Path(run).absolute())
-    return [f"behaviour.checkpoint={where}", f"behaviour.iteration={found.iteration}"]
-
-
-def _literal(value: Any) -> str:
-    """A value as Hydra's grammar writes it."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{k}:{_literal(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_literal, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return _quoted(Path(value)) if isinstance(value, str) else repr(value)
-
-
-def _check_references(config: Any) -> None:
-    """What a configuration names must be there: runs, and estimators of one's own."""
-    if config.behaviour.checkpoint is not None:
-        checkpoint.load(Path(config.behaviour.checkpoint), config.behaviour.iteration)
+        check_saved(config, spaces)
     if isinstance(config, CompareConfig):
-        if config.checkpoint is not None:
-            checkpoint.load(Path(config.checkpoint), config.iteration)
         estimators = list(estimator_configs(config).values())
     else:
         estimators = [config.estimator]

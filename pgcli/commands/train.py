@@ -51,7 +51,7 @@ def run(config: TrainConfig, directory: Path) -> None:
         device = fastest(candidates, config, cohort.engine)
         cohort.begin(device)
         policy = cohort.learner.policy
-        others = other = behaviour_parameters(config, policy, device)
+        others = other = behaviour_parameters(config, cohort.engine, device)
         tally = Tally.start(len(seeds))
         session.begin(tally, [cohort], facts(config, cohort.engine, policy, device))
         seeded = seeding(session.format)

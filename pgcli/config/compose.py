@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -37,7 +37,17 @@ from pgcli.errors import ConfigError, did_you_mean, one_of
 MOST_COMBINATIONS = 50  # of a sweep that are composed in advance; beyond, each value by itself
 # The classes that Hydra itself makes from a configuration: nobody else's `_target_` may run.
 PLUGINS = ("hydra._internal.core_plugins.", "hydra_plugins.", "optuna.samplers.")
+EXTRAS = {  # what brings the options of Hydra's groups
+    "hydra/launcher": {
+        "joblib": "joblib",
+        "ray": "ray",
+        "submitit_local": "submitit",
+        "submitit_slurm": "submitit",
+    },
+    "hydra/sweeper": {"optuna": "optuna"},
+}
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+Before = Callable[[Sequence[str], DictConfig], list[str]]  # what comes before lines, composed so
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class Composed:
     """One configuration of a command line, and where Hydra would put its run."""
 
     config: Any  # of the command's schema
+    before: list[str]  # overrides that its own bring along
     run_dir: Path
     sweep_dir: Path
     asked: Asked | None  # of the sweep that it is of, by -m or by hydra.mode in a file
@@ -71,8 +82,12 @@ def compose_all(
     config_dir: str | None,
     multirun: bool,
     config_name: str | None = None,
+    before: Before | None = None,
 ) -> list[Composed]:
-    """Every configuration that the command line asks for, checked; ConfigError for a bad one."""
+    """Every configuration that the command line asks for, checked; ConfigError for a bad one.
+
+    `before` gives the overrides that each brings along, from its own and what they compose to.
+    """
     register()
     search_also(config_dir)
     overrides, schema = parse(lines), SCHEMAS[command]
@@ -85,7 +100,7 @@ def compose_all(
         multirun = multirun or node.hydra.mode is RunMode.MULTIRUN
         if not multirun:
             _refuse_sweep(overrides)
-            return [_checked(node, first, None, schema)]
+            return [_checked(name, node, first, None, schema, before)]
         basic = node.hydra.sweeper._target_ == BASIC_SWEEPER
         given = {o.get_key_element() for o in overrides}
         found = OmegaConf.select(node, "hydra.sweeper.params") or {}
@@ -99,7 +114,7 @@ def compose_all(
         choices = _choices(overrides)
         asked = _asked(overrides, params, basic)
         return [
-            _checked(_composed(name, lines, schema), lines, asked, schema)
+            _checked(name, _composed(name, lines, schema), lines, asked, schema, before)
             for lines in _combinations(choices)
         ]
 
@@ -165,6 +180,8 @@ def explained(error: Exception, lines: Sequence[str], schema: type) -> ConfigErr
         return ConfigError(path.parent.name, path.stem, f"{path}, line {line}: {error.problem}")
     if isinstance(error, MissingConfigException):
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        if group and (extra := EXTRAS.get(group, {}).get(name)):
+            return ConfigError(group, name, f"needs the extra {extra}")
         if group:
             return ConfigError(group, name, one_of(name, error.options or []))
         return ConfigError("--config-name", name, one_of(name, _files("")))
@@ -235,15 +252,26 @@ def _composed(name: str, lines: Sequence[str], schema: type) -> DictConfig:
         raise explained(error, lines, schema) from error
 
 
-def _checked(node: DictConfig, lines: Sequence[str], asked: Asked | None, schema: type) -> Composed:
+def _checked(
+    name: str,
+    node: DictConfig,
+    lines: Sequence[str],
+    asked: Asked | None,
+    schema: type,
+    before: Before | None,
+) -> Composed:
     try:
+        brought = [] if before is None else before(lines, node)
+        if brought:
+            node = _composed(name, [*brought, *lines], schema)
         with open_dict(node):
             hydra = node.pop("hydra")
         written: Any = OmegaConf.to_container(hydra, resolve=False)
         _refuse_targets({"hydra": written})
         config = to_config(node, schema)
         named = "${now:" not in written["run" if asked is None else "sweep"]["dir"]
-        return Composed(config, Path(hydra.run.dir), Path(hydra.sweep.dir), asked, named)
+        places = Path(hydra.run.dir), Path(hydra.sweep.dir)
+        return Composed(config, brought, *places, asked, named)
     except OmegaConfBaseException as error:
         raise explained(error, lines, schema) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +66,23 @@ def _files() -> dict[str, Path]:
 
 
 def _merged(preset: Path | None, name: str, shared: dict[str, Any]) -> EstimatorConfig:
-    base = OmegaConf.load(conf_dir() / "train.yaml").estimator
     chosen: Any = {"phi": name}
     if preset is not None:
         tree = OmegaConf.load(preset)
         whole = preset.read_text(encoding="utf-8").startswith("# @package _global_")
         chosen = tree.get("estimator", {}) if whole and isinstance(tree, DictConfig) else tree
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(EstimatorConfig), base, chosen, shared)
-        config = OmegaConf.to_object(merged)
+        config = OmegaConf.to_object(OmegaConf.merge(_defaults(), chosen, shared))
     except OmegaConfBaseException as error:
         key = f"estimator.{error.full_key or ''}".rstrip(".")
         leaf = str(error.full_key or "").rpartition(".")[2]
         raise ConfigError(key, shared.get(leaf, ""), str(error).splitlines()[0]) from error
     assert isinstance(config, EstimatorConfig)
     return config
+
+
+@cache
+def _defaults() -> DictConfig:
+    """The values of train.yaml, typed; nobody may change them."""
+    tree = OmegaConf.load(conf_dir() / "train.yaml").estimator
+    return OmegaConf.unsafe_merge(OmegaConf.structured(EstimatorConfig), tree)

@@ -38,6 +38,14 @@ def register() -> None:
     for plugin in (EnvironmentSource, EnvironmentSearchPath):
         if plugin not in plugins.discover(plugin.__mro__[1]):
             plugins.register(plugin)
+    _maximise()
+
+
+def _maximise() -> None:
+    """Let Optuna maximise where nothing else is said: a job's value is a return, not a loss."""
+    store, group = ConfigStore.instance(), "hydra/sweeper"
+    if "optuna.yaml" in store.list(group):
+        store.load(f"{group}/optuna.yaml").node.direction = "maximize"
 
 
 def name_jobs() -> None:

@@ -31,6 +31,7 @@ from pgcli.environments.spaces import (
     ActionAdapter,
     Flattened,
     ObsAdapter,
+    Spaces,
     action_adapter,
     checker,
     described,
@@ -406,8 +407,8 @@ def time_limit(config: EnvConfig) -> int:
     return int(limit)
 
 
-def check_environment(config: EnvConfig) -> None:
-    """Make the environment once; ConfigError where it cannot be, before anything is written."""
+def check_environment(config: EnvConfig) -> Spaces:
+    """Its spaces, from making it once; ConfigError where it cannot be made or trained in."""
     if config.engine is EngineName["envpool"]:
         spec = _envpool_spec(config.id)
         with _quiet():
@@ -430,8 +431,7 @@ def check_environment(config: EnvConfig) -> None:
         observation, action = env.observation_space, env.action_space
         env.close()
     time_limit(config)
-    obs_adapter(observation, config.id)
-    action_adapter(action, config.id)
+    return Spaces(obs_adapter(observation, config.id).dim, action_adapter(action, config.id))
 
 
 def _check_compiled(config: EnvConfig) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -64,6 +64,20 @@ class ObsAdapter:
         except Exception:
             return f"its observation space is {short(self.space)}, and it gave {described(obs)}"
         return None
+
+
+class Spaces(NamedTuple):
+    """What a policy takes and gives, in one environment."""
+
+    obs_dim: int  # of an encoded observation
+    action: ActionAdapter
+
+    @property
+    def told(self) -> dict[str, str]:
+        """In words, to be kept beside a policy."""
+        sizes = " ".join(map(str, self.action.sizes))
+        kind = self.action.kind.name.lower().replace("_", "-")
+        return {"observation": f"{self.obs_dim} inputs", "action": f"{kind} {sizes}"}
 
 
 def action_adapter(space: spaces.Space[Any], env_id: str) -> ActionAdapter:

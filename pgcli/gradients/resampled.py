@@ -264,7 +264,8 @@ class Comparison:
         if not len(t):
             return Figure(value, np.nan, np.nan)
         low, high = self._limits(t)
-        return Figure(value, *(float(np.exp(log[0] - z * error[0])) for z in (high, low)))
+        with np.errstate(over="ignore"):  # so few batches leave it open upwards
+            return Figure(value, *(float(np.exp(log[0] - z * error[0])) for z in (high, low)))
 
     def _limits(self, draws: Array) -> tuple[float, float]:
         tail = (1 - self._level) / 2

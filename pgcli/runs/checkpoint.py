@@ -8,6 +8,7 @@ import json
 import zipfile
 import zlib
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ META = "meta.json"
 FORMAT = 2
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 # What a policy is, beside its parameters.
-SAME_POLICY = ("env.id", "policy.hidden", "policy.activation", "policy.bias")
+SAME_POLICY = ("env.id", "env.kwargs", "policy.hidden", "policy.activation", "policy.bias")
+MOST_ORDERS = 6  # arguments of an environment in as many orders: 720
 BUDGET = (
     "iterations",
     "total_steps",
@@ -70,7 +72,11 @@ def save(
 
 def load(run: Path, iteration: int | None = None) -> Checkpoint:
     """The checkpoint of that iteration, or the newest that can be read; else NoCheckpoint."""
-    wanted = iterations(run)[::-1] if iteration is None else [iteration]
+    saved = iterations(run)
+    if iteration is not None and saved and iteration not in saved:
+        there = ", ".join(map(str, saved))
+        raise NoCheckpoint(f"{run} has no checkpoint of iteration {iteration}; saved: {there}")
+    wanted = saved[::-1] if iteration is None else [iteration]
     damage: list[str] = []
     for number in wanted:
         path = _path(run, number)
@@ -96,21 +102,48 @@ def load_for(run: Path, config: TrainConfig) -> Checkpoint:
     return found
 
 
-def check_policy(key: str, run: str, found: Checkpoint, config: Any) -> None:
-    """ConfigError where the policy saved there is of another kind, or for another environment."""
-    old, new = found.meta["settings"], fingerprints(config)
-    differ = [name for name in SAME_POLICY if old.get(name) != new.get(name)]
+def policy(
+    key: str, run: str, found: Checkpoint, config: Any, spaces: dict[str, str], width: int
+) -> np.ndarray:
+    """theta [S, P] as saved there, for a policy of `width` = P parameters between these spaces.
+
+    ConfigError where the one saved there is another: of another kind, for other spaces, for an
+    environment made otherwise, or of another size.
+    """
+    old = found.meta["settings"]
+    differ = [name for name in SAME_POLICY if not _alike(old.get(name), config, name)]
+    known = found.meta.get("spaces", spaces)  # none is noted in older ones
+    differ += [
+        f"{name} space ({known.get(name)}, here {here})"
+        for name, here in spaces.items()
+        if known.get(name) != here
+    ]
+    theta = found.arrays["theta"]
+    if theta.shape[1:] != (width,):
+        shape = " × ".join(map(str, theta.shape[1:]))
+        differ.append(f"number of parameters ({shape}, here {width})")
     if differ:
         raise ConfigError(key, run, f"that run has another {', '.join(differ)}")
+    return theta
+
+
+def _alike(old: str | None, config: Any, name: str) -> bool:
+    """Whether a digest is of this setting, in whichever order a dictionary was typed."""
+    value = flat(config)[name]
+    if not isinstance(value, dict) or len(value) > MOST_ORDERS:
+        return old == _digest(value)
+    return any(old == _digest(dict(items)) for items in permutations(value.items()))
 
 
 def fingerprints(config: Any) -> dict[str, str]:
     """A digest of each setting that a resumed run must share: comparable, yet no secret leaks."""
     return {
-        key: hashlib.sha256(repr(value).encode()).hexdigest()[:12]
-        for key, value in flat(config).items()
-        if not key.startswith(BUDGET)
+        key: _digest(value) for key, value in flat(config).items() if not key.startswith(BUDGET)
     }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
 
 
 def iterations(run: Path) -> list[int]:

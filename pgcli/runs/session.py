@@ -212,6 +212,7 @@ class Session:
                     "budget": self._budget,
                     "engine": self._facts["engine"],
                     "device": self._facts["device"],
+                    "spaces": self._facts["spaces"],
                 },
                 self._config.checkpoint.keep,
             )
