@@ -183,6 +183,23 @@ def test_jobs_are_known_by_their_configuration_not_by_their_number(tmp_path):
     assert [len(rows(tmp_path / "s" / f"seed@{s}")) for s in range(4)] == [4, 6, 6, 4]
 
 
+def test_a_budget_is_what_it_comes_to_however_it_was_typed(tmp_path):
+    line = ["train", "-m", "hydra.sweep.dir=s", "seed=0,1", "batch_size=2", "policy.hidden=[4]"]
+    assert pg(*line, cwd=tmp_path).returncode == 0
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("s/*/summary.json")}
+    assert len(stamps) == 2
+    again = pg(*line, "iterations=100", cwd=tmp_path)
+    assert again.returncode == 0, again.stdout
+    assert "2 jobs are finished already" in again.stdout
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+    more = pg(*line, "total_steps=7000", cwd=tmp_path)  # and no iterations
+    assert more.returncode == 0, more.stdout
+    assert "are finished already" not in more.stdout
+    for job in tmp_path.glob("s/seed@*"):
+        assert int(rows(job)[-1][2]) >= 7000
+        assert len(rows(job)) > 101
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
 def test_a_longer_sweep_that_is_cut_short_is_not_finished(signum, tmp_path):
     """Its jobs ended once, but where a shorter one was to end."""

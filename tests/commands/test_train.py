@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from settings import train_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pgcli.agents.policy import Actor
 from pgcli.commands import build
@@ -23,7 +25,7 @@ from pgcli.estimators.estimator import q_target
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.trajectory import gradient_sums
 from pgcli.parallel import started
-from pgcli.runs import checkpoint
+from pgcli.runs import archive, checkpoint
 
 SHORT = ("iterations=2", "batch_size=6", "policy.hidden=[8]", "critic.hidden=[8]")
 PRESETS = sorted(path.stem for path in (conf_dir() / "estimator").glob("*.yaml"))
@@ -208,6 +210,131 @@ def test_several_seeds_train_as_each_alone(env, estimator, tmp_path):
             np.testing.assert_array_equal(together[tag][own], alone[tag])
         for tag in ("gradient/norm", "gradient/trace_cov", "policy/kl", "policy/entropy"):
             np.testing.assert_allclose(together[tag][own], alone[tag], rtol=1e-3, atol=1e-9)
+
+
+# Policies that are unlike from the start, so that one seed's episodes are longer than another's.
+UNEVEN = ("env=CartPole-v1", "env.max_episode_steps=60", "iterations=null", "policy.output_gain=5",
+          "seeds=3")  # fmt: skip
+
+
+def rows_of(directory: Path, seed: int) -> list[dict[str, str]]:
+    with open(directory / "metrics.csv") as file:
+        return [row for row in csv.DictReader(file) if row["seed"] == str(seed)]
+
+
+def ending(directory: Path) -> str:
+    (directory / ".hydra").mkdir(exist_ok=True)
+    (directory / ".hydra" / "config.yaml").write_text("seed: 0")  # as Hydra would
+    return archive.read(directory).state.name
+
+
+def assert_alike(together, alone, exact=False):
+    assert [row.keys() for row in together] == [row.keys() for row in alone]
+    for a, b in zip(together, alone, strict=True):
+        for tag in a:
+            if tag == "time/fps":
+                continue
+            if exact or tag in ("iteration", "env_steps", "rollout/episodes"):
+                assert a[tag] == b[tag], tag
+            else:
+                assert float(a[tag]) == pytest.approx(float(b[tag]), 2e-3, 1e-6, True), tag
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("total_steps=700", "estimator=rtg"),
+        ("total_steps=700", "estimator=q", "optimizer=sgd"),
+        ("total_steps=700", "estimator=gae", "optimizer.schedule=cosine", "iterations=25"),
+        ("total_steps=700", "estimator=rtg_linear", "batch_steps=40", "env.num_envs=3"),
+    ],
+    ids=" ".join,
+)
+def test_each_seed_spends_its_own_budget_as_it_would_alone(line, tmp_path):
+    run(train_config(*SHORT, *UNEVEN, *line), tmp_path / "all")
+    for seed in range(3):
+        run(train_config(*SHORT, *UNEVEN, *line, f"seed={seed}", seeds=1), tmp_path / f"{seed}")
+        assert_alike(rows_of(tmp_path / "all", seed), rows_of(tmp_path / f"{seed}", seed))
+    ends = [rows_of(tmp_path / "all", seed)[-1] for seed in range(3)]
+    done = [int(row["iteration"]) for row in ends]
+    assert len(set(done)) == 3
+    limit = 25 if "iterations=25" in line else 10**9
+    for row in ends:
+        assert int(row["env_steps"]) >= 700 or int(row["iteration"]) == limit
+    found = json.loads((tmp_path / "all" / "summary.json").read_text())
+    assert (found["iterations"], found["seed_iterations"]) == (max(done), done)
+    assert found["env_steps"] == [int(row["env_steps"]) for row in ends]
+    for tag, x in found["last"].items():
+        np.testing.assert_array_equal(np.array(x, float), [float(row[tag]) for row in ends])
+    assert ending(tmp_path / "all") == "finished"
+
+
+def test_a_run_that_goes_on_where_a_seed_has_ended_is_the_same_run(tmp_path):
+    """Every checkpoint of it, in the phase of one, two or three seeds, leads to the same end."""
+    line = (*SHORT, *UNEVEN, "total_steps=700", "estimator=rtg_value", "checkpoint.every=1")
+    run(train_config(*line), tmp_path / "whole")
+    last = checkpoint.load(tmp_path / "whole")
+    done = last.arrays["tally/done"].tolist()
+    assert last.iteration == max(done)
+    for start in {min(done) - 1, min(done), sorted(done)[1], max(done) - 1}:
+        broken = tmp_path / f"{start}"
+        shutil.copytree(tmp_path / "whole", broken)
+        (broken / "summary.json").unlink()
+        for later in range(start + 1, max(done) + 1):
+            (broken / "checkpoint" / f"{later:08d}.npz").unlink()
+        run(train_config(*line, resume=str(broken)), broken)
+        for seed in range(3):
+            assert_alike(rows_of(broken, seed), rows_of(tmp_path / "whole", seed), exact=True)
+        found = checkpoint.load(broken)
+        assert found.iteration == max(done)
+        for name, x in last.arrays.items():
+            np.testing.assert_array_equal(found.arrays[name], x, name)
+        tags = EventAccumulator(str(broken)).Reload().Scalars("gradient/norm")
+        steps = [event.step for event in tags]
+        assert len(steps) == max(done)
+        assert steps == sorted(set(steps))
+
+
+def test_a_larger_budget_takes_every_seed_further(tmp_path):
+    line = (*SHORT, *UNEVEN, "estimator=rtg_value", "optimizer.schedule=constant")
+    run(train_config(*line, "total_steps=300"), tmp_path / "all")
+    short = [len(rows_of(tmp_path / "all", seed)) for seed in range(3)]
+    for _ in range(2):  # the second time there is nothing left to do
+        longer = train_config(*line, "total_steps=700", resume=str(tmp_path / "all"))
+        run(longer, tmp_path / "all")
+        for seed, before in enumerate(short):
+            alone = train_config(*line, "total_steps=700", f"seed={seed}", seeds=1)
+            if not (tmp_path / f"{seed}").exists():
+                run(alone, tmp_path / f"{seed}")
+            assert_alike(rows_of(tmp_path / "all", seed), rows_of(tmp_path / f"{seed}", seed))
+            assert len(rows_of(tmp_path / "all", seed)) > before
+        assert ending(tmp_path / "all") == "finished"
+
+
+def test_the_policy_that_collects_is_each_seeds_own_to_the_end(tmp_path):
+    line = (*SHORT, *UNEVEN, "estimator.importance=per_decision", "policy.output_gain=1")
+    run(train_config(*line, "total_steps=100"), tmp_path / "source")
+    line = (*line, "total_steps=500", "behaviour.epsilon=0.1")
+    run(train_config(*line, f"behaviour.checkpoint={tmp_path / 'source'}"), tmp_path / "all")
+    source = checkpoint.load(tmp_path / "source")
+    own = {"theta": source.arrays["theta"][2:]}  # the third seed's policy by itself
+    checkpoint.save(tmp_path / "own", source.iteration, own, source.meta, None)
+    alone = train_config(*line, f"behaviour.checkpoint={tmp_path / 'own'}", "seed=2", seeds=1)
+    run(alone, tmp_path / "2")
+    assert_alike(rows_of(tmp_path / "all", 2), rows_of(tmp_path / "2", 2))
+
+
+def test_what_a_step_quota_throws_away_is_logged_and_counted(tmp_path):
+    """Three slots of 10-step episodes play five rounds for 130 steps: 15 × 10 simulated."""
+    line = ("env=scripted:Scripted-v0", "+env.kwargs.lengths=[10]", "env.engine=sync",
+            "batch_steps=130", "env.num_envs=3", "iterations=null", "total_steps=300")  # fmt: skip
+    metrics, arrays = train(tmp_path, *line)
+    assert metrics["rollout/discarded"].tolist() == [20, 20]
+    assert metrics["env_steps"].tolist() == [150, 300]
+    assert (metrics["rollout/ep_len_mean"] * metrics["rollout/episodes"]).tolist() == [130, 130]
+    assert arrays["tally/env_steps"].tolist() == [300]
+    plain, _ = train(tmp_path / "plain")
+    assert "rollout/discarded" not in plain
 
 
 def test_seeds_of_an_engine_with_one_generator_are_as_good_as_separate_runs(tmp_path):

@@ -10,7 +10,7 @@ from settings import train_config
 
 from pgcli.config.compose import compose_all, settings
 from pgcli.config.meanings import annotated, comments
-from pgcli.config.schema import TrainConfig, flat
+from pgcli.config.schema import ITERATIONS, TrainConfig, flat
 from pgcli.config.sources import conf_dir
 from pgcli.errors import ConfigError
 
@@ -89,6 +89,28 @@ def test_the_schema_has_no_values():
 def test_what_cannot_work_together_is_refused(lines, key):
     with pytest.raises(ConfigError, match=f"^{key}="):
         train_config(*lines)
+
+
+@pytest.mark.parametrize(
+    ("lines", "limits"),
+    [
+        ((), (ITERATIONS, None)),
+        (("iterations=null",), (ITERATIONS, None)),
+        (("iterations=7",), (7, None)),
+        (("total_steps=500",), (None, 500)),
+        (("total_steps=500", "iterations=7"), (7, 500)),
+        (("experiment=batch_size", "hydra.mode=RUN"), (None, 400_000)),
+        (("experiment=causality", "hydra.mode=RUN"), (60, None)),
+    ],
+    ids=str,
+)
+def test_only_a_run_without_limits_has_the_usual_number_of_iterations(lines, limits):
+    config = train_config(*lines)
+    assert (config.iterations, config.total_steps) == limits
+
+
+def test_help_says_how_many_iterations_that_is():
+    assert f"null: {ITERATIONS}, unless" in comments("train")["iterations"]
 
 
 def test_a_sweep_is_composed_job_by_job():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from made_runs import made_run, write_summary
 
-from pgcli.runs.archive import MEASURED, find, notes, read
+from pgcli.runs.archive import MEASURED, find, limits, notes, read
+from pgcli.runs.groups import group
 from pgcli.runs.logbook import Logbook
 
 
@@ -160,6 +161,42 @@ def test_a_seed_may_be_an_iteration_ahead(tmp_path):
     found = read(run)
     assert {seed: len(rows) for seed, rows in found.records.items()} == {0: 20, 1: 19}
     assert "holds 19 of 20" in found.reason
+
+
+def test_seeds_end_where_their_own_budgets_do(tmp_path):
+    run = made_run(tmp_path / "run", seeds=(4, 5))
+    lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text("".join(x for x in lines if not x.startswith("20,4,")))
+    told = {"status": "finished", "reason": None, "iterations": 20, "seeds": [4, 5]}
+    for each, state, reason in (
+        ([19, 20], "finished", ""),
+        ([20, 20], "unfinished", "holds 19 of 20"),
+        ([19, 18], "unfinished", "2 iterations after its end"),
+        ([19], "unfinished", "not what pg writes"),
+        (["x", 20], "unfinished", "not what pg writes"),
+    ):
+        write_summary(run, **told, seed_iterations=each)
+        found = read(run)
+        assert found.state.name == state
+        assert reason in found.reason
+
+
+def test_limits_are_told_as_what_they_come_to(tmp_path):
+    """Iterations typed as 100 and none typed at all are one setting; both were saved, once."""
+    for number, (iterations, steps, told) in enumerate(
+        [("null", "null", "100"), ("100", "null", "100"), ("null", "5000", "null"),
+         ("100", "5000", "100")]
+    ):  # fmt: skip
+        run = made_run(tmp_path / str(number))
+        path = run / ".hydra" / "config.yaml"
+        text = path.read_text().replace("iterations: 20", f"iterations: {iterations}")
+        path.write_text(f"{text}total_steps: {steps}\n")
+        assert read(run).config["iterations"] == told
+        number = None if steps == "null" else int(steps)
+        assert limits(run) == (None if told == "null" else int(told), number)
+    assert len(group([read(tmp_path / "0"), read(tmp_path / "1")])) == 1
+    assert len(group([read(tmp_path / "2"), read(tmp_path / "3")])) == 2
+    assert limits(tmp_path) is None
 
 
 def test_one_row_is_enough(tmp_path):

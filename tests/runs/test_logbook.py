@@ -91,6 +91,43 @@ def test_config_and_hparams_make_no_extra_run(tmp_path):
     assert len(list(tmp_path.rglob("events*"))) == 1
 
 
+def test_a_seed_that_has_ended_writes_no_more_and_stays_in_the_mean(tmp_path):
+    tag = "rollout/ep_rew_mean"
+    log = book(tmp_path, [5, 6])
+    log.write([1, 1], np.array([10, 20]), {tag: np.array([1.0, 3.0])})
+    log.write([1, 2], np.array([10, 40]), {tag: np.array([5.0])}, ran=[1])
+    assert log.last[tag].tolist() == [1, 5]
+    log.close({})
+    log = book(tmp_path, [5, 6], resume_from=[1, 2])  # it is known from metrics.csv
+    assert log.last[tag].tolist() == [1, 5]
+    log.write([1, 3], np.array([10, 60]), {tag: np.array([7.0])}, ran=np.array([1]))
+    log.close({})
+    assert [(r["iteration"], r["seed"], r["env_steps"], r[tag]) for r in rows(tmp_path)] == [
+        ("1", "5", "10", "1.0"), ("1", "6", "20", "3.0"), ("2", "6", "40", "5.0"),
+        ("3", "6", "60", "7.0")]  # fmt: skip
+    assert scalars(tmp_path / "seed-5", tag) == [(10, 1.0)]
+    assert scalars(tmp_path / "seed-6", tag) == [(20, 3.0), (40, 5.0), (60, 7.0)]
+    assert scalars(tmp_path, tag) == [(15, 2.0), (25, 3.0), (35, 4.0)]
+
+
+def test_each_seed_keeps_the_rows_of_its_own_iterations(tmp_path):
+    write(tmp_path, 2, [1, 2, 3])
+    book(tmp_path, [0, 1], resume_from=[1, 2]).close({})
+    assert [(r["iteration"], r["seed"]) for r in rows(tmp_path)] == [
+        ("1", "0"), ("1", "1"), ("2", "1")]  # fmt: skip
+
+
+def test_a_resumed_table_keeps_its_columns(tmp_path):
+    write(tmp_path, 1, [1])
+    log = book(tmp_path, [0], resume_from=1)
+    log.write(2, np.array([200]), {"new": np.array([4]), "gradient/snr": np.array([0.5])})
+    found = rows(tmp_path)[1]
+    assert list(found) == ["iteration", "seed", "env_steps", *METRICS]
+    assert (found["gradient/snr"], found["rollout/ep_rew_mean"]) == ("0.5", "nan")
+    log.close({})
+    assert scalars(tmp_path, "new") == [(200, 4)]
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_resuming_drops_what_came_after_the_checkpoint(tmp_path, seeds):
     write(tmp_path, seeds, [1, 2, 3, 4])

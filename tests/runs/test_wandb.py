@@ -96,6 +96,9 @@ def test_what_fails_there_costs_no_training(tmp_path, monkeypatch):
     assert [step for step, _ in first.rows] == [1, 2, 1, 2]
     assert second.rows[1][1] == {"iteration": 2, "env_steps": 4, "a/b": 1.5}
     sent = WeightsAndBiases("mine", tmp_path, [3, 4], {}, said.append)
+    sent.write([1, 2], np.array([1, 8]), {"a/b": np.array([2.5])}, ran=[1])  # the first has ended
+    assert len(first.rows) == 4
+    assert second.rows[-1] == (2, {"iteration": 2, "env_steps": 8, "a/b": 2.5})
     sent.close({"c": np.array([1.0, 2.0])})
     assert (second.summary, second.ended) == ({"c": 2.0}, True)
 

@@ -1,0 +1,81 @@
+"""Runs of earlier versions, kept as they were left: they are read, reported and go on."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from test_cli import pg
+
+from pgcli.runs import checkpoint
+from pgcli.runs.archive import limits, read
+
+KEPT = Path(__file__).parent.parent / "earlier"
+COUNTED = "env_steps leaves out the steps that batch_steps throws away"
+RULED = "go by the seed with the fewest steps"
+
+
+@pytest.fixture
+def old(tmp_path):
+    """Format 1: it ended after iteration 8; only the checkpoint of iteration 4 is left.
+
+    total_steps=500 was typed, so iterations: 100 of its time held as well.
+    """
+    return Path(shutil.copytree(KEPT / "format-1", tmp_path / "run"))
+
+
+def rows(run):
+    with open(run / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def same(found, wanted):
+    """Counts agree exactly, what is computed up to the bits of another machine."""
+    assert list(found[0]) == list(wanted[0])
+    for a, b in zip(found, wanted, strict=True):
+        for key in a:
+            if key in ("iteration", "seed", "env_steps", "rollout/episodes"):
+                assert a[key] == b[key], key
+            elif key not in ("time/fps",):
+                assert float(a[key]) == pytest.approx(float(b[key]), rel=1e-3), key
+
+
+def test_an_old_run_is_read_and_reported(old, tmp_path):
+    found = read(old)
+    assert (found.state.name, found.config["iterations"]) == ("finished", "100")
+    assert limits(old) == (100, 500)
+    done = pg("report", "run", "--out", "report", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_old_run_goes_on_as_it_was_begun_and_says_so(old, tmp_path):
+    before = rows(old)
+    done = pg("train", "resume=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    same(rows(old), before)
+    notices = json.loads((old / "summary.json").read_text())["notices"]
+    assert [word in " ".join(notices) for word in (COUNTED, RULED)] == [True, True]
+    assert "iterations=100 holds" in " ".join(notices)
+    again = checkpoint.load(old)
+    assert (again.iteration, again.format, again.meta["budget"]) == (8, 1, [100, 500])
+    assert "the budget is spent already" in pg("train", "resume=run", cwd=tmp_path).stdout
+
+
+def test_another_number_of_steps_lifts_the_limit_that_was_not_asked_for(old, tmp_path):
+    done = pg("train", "resume=run", "total_steps=9000", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "holds until" not in done.stdout
+    last = {row["seed"]: int(row["env_steps"]) for row in rows(old)}
+    assert 9000 <= min(last.values()) < 9300  # of kept steps
+    assert len(rows(old)) > 2 * 100
+    assert checkpoint.load(old).meta["budget"] == [None, 9000]
+
+
+def test_no_path_of_a_machine_is_in_what_is_kept():
+    for path in KEPT.rglob("*.yaml"):
+        sources = yaml.safe_load(path.read_text())
+        assert "/" not in json.dumps(sources).replace("hydra/launcher", ""), path
+    assert np.load(KEPT / "format-1" / "checkpoint" / "00000004.npz")["theta"].shape == (2, 30)
