@@ -45,7 +45,9 @@ def _maximise() -> None:
     """Let Optuna maximise where nothing else is said: a job's value is a return, not a loss."""
     store, group = ConfigStore.instance(), "hydra/sweeper"
     if "optuna.yaml" in store.list(group):
-        store.load(f"{group}/optuna.yaml").node.direction = "maximize"
+        found = store.load(f"{group}/optuna.yaml")
+        found.node.direction = "maximize"
+        store.store("optuna", found.node, group, found.package, found.provider)
 
 
 def name_jobs() -> None:
