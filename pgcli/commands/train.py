@@ -54,6 +54,8 @@ def run(config: TrainConfig, directory: Path) -> None:
         tally = Tally.start(len(seeds))
         session.begin(tally, [learner, noise], facts(config, engine, policy, device))
         seeded = seeding(session.format)
+        if session.format == 1 and engine.renewed:
+            session.notice(f"{engine.renewed} than in the version of pg that began this run")
 
         while (spent := tally.spent(config)) < 1:
             clock = time.perf_counter()
