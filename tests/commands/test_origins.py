@@ -66,6 +66,7 @@ def beside(runs, tmp_path):
         "basic",
         pytest.param("joblib", marks=pytest.mark.slow),
         pytest.param("submitit_local", marks=pytest.mark.slow),
+        pytest.param("ray", marks=pytest.mark.slow),
     ],
 )
 def test_each_job_compares_the_run_that_it_names(launcher, beside):
