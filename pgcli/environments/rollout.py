@@ -188,7 +188,7 @@ def _play(engine: Engine, actor: Actor, plan: _Plan, tape: _Tape) -> bool:
     start, noise = 0, np.empty(0)
     while True:
         noise = noise if len(noise) else actor.noise()
-        size = min(plan.blind() or len(noise), len(noise))
+        size = min(plan.blind(start) or len(noise), len(noise))
         film = tape.reaching(start + size)
         rows = engine.play(network, noise[:size], plan.left, film, start)
         window = slice(start, start + rows)
@@ -220,8 +220,11 @@ class _Plan(Protocol):
         """[E] int64: rows that a slot has played; None where every transition is kept."""
         ...
 
-    def blind(self) -> int | None:
-        """How many rows may be played before the quotas are looked at; None: any number."""
+    def blind(self, row: int) -> int | None:
+        """How many rows may be played from this one on without a look at the quotas; None: any.
+
+        The same whoever plays, so that a seed stops at the same look beside others as alone.
+        """
         ...
 
     def finished(self, row: int, done: Array) -> bool:
@@ -249,7 +252,7 @@ class _EpisodePlan:
         self._spans: list[list[_Span]] = [[] for _ in range(seeds * slots)]
         self._slots = slots
 
-    def blind(self) -> int | None:
+    def blind(self, row: int) -> int | None:
         return None
 
     def finished(self, row: int, done: Array) -> bool:
@@ -284,14 +287,9 @@ class _StepPlan:
         self._prefix: list[list[_Span]] = [[] for _ in range(seeds)]
         self._steps = [0] * seeds
 
-    def blind(self) -> int | None:
-        """A multiple of LOOK, and more than one only where no seed can meet its quota in it.
-
-        So a seed's slots stop at the first multiple of LOOK, whoever plays beside them.
-        """
-        playing = self.left.reshape(-1, self._slots).any(1)
-        steps = self.played.reshape(-1, self._slots).sum(1)[playing]  # resets counted too
-        return self.LOOK * max(1, int(self._quota - steps.max()) // self._slots // self.LOOK)
+    def blind(self, row: int) -> int | None:
+        """Up to where a quota can be met at the earliest, then the next eighth: at least LOOK."""
+        return max(self._quota // self._slots - row, row // 8, self.LOOK)
 
     def finished(self, row: int, done: Array) -> bool:
         for slot in (done & (self.left > 0)).nonzero()[0].tolist():
