@@ -55,8 +55,8 @@ def run(config: TrainConfig, directory: Path) -> None:
         tally = Tally.start(len(seeds))
         session.begin(tally, [cohort], facts(config, cohort.engine, policy, device))
         seeded = seeding(session.format)
-        if session.format == 1 and engine.renewed:
-            session.notice(f"{engine.renewed} than in the version of pg that began this run")
+        if session.format == 1 and cohort.engine.renewed:
+            session.notice(f"{cohort.engine.renewed} than in the version of pg that began this run")
 
         while (left := (spent := tally.spent(config)) < 1).any():
             clock = time.perf_counter()
