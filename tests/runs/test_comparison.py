@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_runs import made_run, write_summary
 
-from pgcli.analysis.bootstrap import iqm
+from pgcli.analysis.intervals import iqm
 from pgcli.runs.archive import find, read
 from pgcli.runs.comparison import RETURN, VARIANCE, common_range, compare, curves
 from pgcli.runs.groups import group
