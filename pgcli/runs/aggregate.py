@@ -49,9 +49,9 @@ def _write(directory: Path, tags: Mapping[str, Curve]) -> None:
         names = [prefix + tag for tag in tags for prefix in prefixes]
         numbers = np.array([x for c in tags.values() for x in c.band[: len(prefixes)]])
         steps = next(iter(tags.values())).steps
-        for i in np.flatnonzero(np.isfinite(numbers).any(0)):
+        for i in np.flatnonzero(~np.isnan(numbers).any(0)):
             row = zip(names, numbers[:, i].tolist(), strict=True)
-            finite = [(name, x) for name, x in row if math.isfinite(x)]
+            finite = [(name, x) for name, x in row if math.isfinite(x)]  # a limit may not be
             events.add_scalars(finite, round(float(steps[i])))
     finally:
         events.close()
