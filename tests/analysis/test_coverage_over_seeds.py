@@ -41,7 +41,7 @@ WINS = {  # standard deviations between the means, ratio of the deviations
     "even": (0.0, 1.0), "better": (0.5, 1.0), "clearly": (1.0, 1.0), "nearly all": (2.0, 1.0),
     "unequal": (1.0, 3.0),
 }  # fmt: skip
-# Cells in which 93.5 to 96.5 % is not had: too wide where a tenth of the seeds are at the cap or one
+# Cells without 93.5 to 96.5 %: too wide where a tenth of the seeds is at the cap or one
 # is far off, too narrow where a third of the seeds are another population.
 WIDE = ("IQM: solved", "IQM: spread 1", "difference: solved less solved",
         "paired difference: solved less solved")  # fmt: skip
