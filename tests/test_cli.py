@@ -351,7 +351,7 @@ from pgcli.estimators.phi import register
 def to_go(config, episodes):
     return returns.reward_to_go(episodes.rew, config.gamma)
 
-@register("next_reward", later=False)
+@register("next_reward")
 def next_reward(config, episodes):  # biased, and does not say so
     return episodes.rew
 """

@@ -208,7 +208,7 @@ def pg(words: list[str], cwd: Path, log: Path) -> int | None:
 def shell(line: str, cwd: Path, log: Path) -> int:
     """As a user types it, with `pg` and `python` of this environment."""
     path = os.pathsep.join([str(Path(PG).parent), os.environ["PATH"]])
-    env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+    env = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
     with open(log, "ab") as file:
         done = subprocess.run(
             ["bash", "-c", line], cwd=cwd, env=env, stdout=file, stderr=file, timeout=600

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pgcli.analysis.bootstrap import iqm_interval
+from pgcli.analysis.intervals import iqm_interval
 
 
 class Band(NamedTuple):
@@ -61,11 +61,11 @@ def interpolate(
     return np.array([np.interp(grid, x, y, left=np.nan, right=np.nan) for x, y in curves])
 
 
-def band(y: np.ndarray, rng: np.random.Generator, resamples: int = 1000) -> Band:
-    """IQM over the seeds of y [S, P] with its 95 % bootstrap interval at each point.
+def band(y: np.ndarray, positive: bool = False) -> Band:
+    """IQM over the seeds of y [S, P] with its 95 % interval at each point by itself.
 
-    A NaN is a seed that has no number there. Where fewer than half of the seeds have one, there is
-    no curve; one seed alone has no interval.
+    `positive`: as `iqm_interval` has it. A NaN is a seed that has no number there. Where fewer than
+    half of the seeds have one, there is no curve; one seed alone has no interval.
     """
     ordered = np.sort(y.T, -1)  # [P, S]: NaN last
     seeds = (~np.isnan(y)).sum(0)
@@ -73,6 +73,6 @@ def band(y: np.ndarray, rng: np.random.Generator, resamples: int = 1000) -> Band
     for count in np.unique(seeds[2 * seeds >= len(y)]):
         if count > 0:
             points = seeds == count
-            found[:, points] = iqm_interval(ordered[points, :count], rng, resamples=resamples)
+            found[:, points] = iqm_interval(ordered[points, :count], positive=positive)
     value, lower, upper = found
     return Band(value, lower, upper, seeds)

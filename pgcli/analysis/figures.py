@@ -120,7 +120,21 @@ def _dress(axes: Axes, panel: Panel, y_label: str, log: bool) -> None:
     axes.set_xlabel("environment steps per seed")
     axes.set_ylabel(y_label)
     axes.set_xlim(left=0)
+    _frame(axes, panel, axes.get_yscale() == "log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _frame(axes: Axes, panel: Panel, log: bool) -> None:
+    """No band of two or three seeds presses the curves flat: it may triple their height."""
+    seen = np.concatenate([curve.band.value for curve in panel.curves] + [[panel.level]])
+    seen = seen[np.isfinite(seen) & ((seen > 0) | (not log))]
+    if not seen.size or seen.min() == seen.max():
+        return
+    low, high = seen.min(), seen.max()
+    margin = high / low if log else high - low
+    bottom, top = (low / margin, high * margin) if log else (low - margin, high + margin)
+    now = axes.get_ylim()
+    axes.set_ylim(max(now[0], bottom), min(now[1], top))
 
 
 def _literal(text: str) -> str:

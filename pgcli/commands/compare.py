@@ -10,12 +10,13 @@ from torch import Tensor
 
 from pgcli import parallel
 from pgcli.commands import metrics
+from pgcli.commands.belief import Belief
 from pgcli.commands.frozen import Critics, Frozen
 from pgcli.config.presets import estimator_configs, reference_of
 from pgcli.config.schema import CompareConfig, CriticKind, EstimatorConfig
-from pgcli.environments.engines import open_engine, slots_per_seed, tabular_model
+from pgcli.environments.engines import open_engine, slots_per_seed
 from pgcli.environments.tabular import Tabular
-from pgcli.errors import ConfigError, Stopped
+from pgcli.errors import Stopped
 from pgcli.estimators import estimator
 from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.gradients.exact import Exact, Problem, Solution, solve
@@ -56,8 +57,8 @@ def run(config: CompareConfig, directory: Path) -> None:
         engine = open_engine(config.env, slots)
         try:
             frozen = Frozen(config, engine, slots)
-            model = tabular_model(config.env)
-            solution = _solution(config, frozen, model)
+            frozen.believe(belief := Belief(config))
+            solution = _solution(config, frozen, belief.model)
             known = solution if config.critic.kind is CriticKind["exact"] else None
             critics = Critics(frozen, estimators, known)
             circumstances = Circumstances(
@@ -66,31 +67,40 @@ def run(config: CompareConfig, directory: Path) -> None:
                 off_policy=config.off_policy,
             )
             notes = {name: bias_notes(est, circumstances) for name, est in estimators.items()}
-            study = Study(config, estimators, notes, frozen, critics, model, solution)
-            findings: list[Finding] = []
-            sources = frozen.sources()
-            for i, (kl, theta) in enumerate(sources):
-                found, ess = _sampled(study, theta, (i, len(sources)), progress, signals)
-                exact = _exact(study, theta, progress, signals)
-                findings += _judged(study, found, ess, exact, i, kl)
-                if signals:
-                    break
+            study = Study(config, estimators, notes, frozen, critics, belief.model, solution)
+            findings = _compared(study, belief, progress, signals)
         finally:
             engine.close()
             progress.close()
+        for notice in filter(None, [belief.notice, *engine.notices()]):
+            progress.say(f"note: {notice}")
+        solution = solution if belief.model is not None else None
         verdicts.write(directory, config, findings, solution, progress)
         if signals:
             raise Stopped(signals[0])
 
 
 def _solution(config: CompareConfig, frozen: Frozen, model: Tabular | None) -> Solution | None:
-    if model is not None:
-        return solve(model, frozen.policy, frozen.theta, config.gamma)
-    if config.critic.kind is CriticKind["exact"]:
-        raise ConfigError("critic.kind", "exact", f"{config.env.id} does not expose its model")
-    if config.exact:
-        raise ConfigError("exact", True, f"{config.env.id} does not expose its model: false")
-    return None
+    return None if model is None else solve(model, frozen.policy, frozen.theta, config.gamma)
+
+
+def _compared(
+    study: Study, belief: Belief, progress: Progress, signals: list[int]
+) -> list[Finding]:
+    """Every estimator on the data of every source; exact figures while the model is believed."""
+    findings: list[Finding] = []
+    sources = study.frozen.sources()
+    for i, (kl, theta) in enumerate(sources):
+        found, ess = _sampled(study, theta, (i, len(sources)), progress, signals)
+        if belief.model is None and study.model is not None:
+            study = replace(study, model=None, solution=None)
+            if findings:  # judged by it: once more, without
+                return _compared(study, belief, progress, signals)
+        exact = _exact(study, theta, progress, signals)
+        findings += _judged(study, found, ess, exact, i, kl)
+        if signals:
+            break
+    return findings
 
 
 def _sampled(

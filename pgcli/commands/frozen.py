@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pgcli.agents.critic import Critic, LinearCritic
 from pgcli.agents.policy import Actor, Policy
+from pgcli.commands.belief import Belief
 from pgcli.commands.build import build_policy, saved_behaviour, saved_theta
 from pgcli.config.schema import (
     Baseline,
@@ -43,6 +44,7 @@ class Frozen:
 
     def __init__(self, config: CompareConfig, engine: Engine, slots: int) -> None:
         self.config, self.engine, self._slots = config, engine, slots
+        self.belief: Belief | None = None  # sees whatever is collected
         self.policy: Policy = build_policy(config.policy, config.behaviour, engine)
         if config.checkpoint is None:
             self.theta = self.policy.init(config.policy, [config.seed])
@@ -105,6 +107,12 @@ class Frozen:
         """So many whole episodes of the behaviour made from theta; each number gives others."""
         return self._played(episodes, DATA + number, theta, self._changed)
 
+    def believe(self, belief: Belief) -> None:
+        """Let it see what is collected from now on; if it holds a model, a few episodes at once."""
+        self.belief = belief
+        if belief.model is not None:
+            self._played(PROBED, PROBE, self.theta, None)
+
     def collect_own(self, episodes: int) -> Batch:
         """So many of the policy itself, that no other call gives."""
         return self._played(episodes, FIT, self.theta, None)
@@ -114,7 +122,10 @@ class Frozen:
     ) -> Batch:
         seeds, shift = [self.config.seed], self.config.env.reward_shift
         actor = Actor(self.policy, theta, seeds, iteration, self._slots, behaviour)
-        return collect(self.engine, actor, Quota(episodes, None), seeds, iteration, shift)
+        batch = collect(self.engine, actor, Quota(episodes, None), seeds, iteration, shift)
+        if self.belief is not None:
+            self.belief.see(batch)
+        return batch
 
     def log_ratio(self, batch: Batch, theta: Tensor) -> Tensor:
         """log π/π_behaviour of the batch that theta collected, [1, N, T]."""

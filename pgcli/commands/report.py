@@ -49,7 +49,8 @@ def report(argv: Sequence[str]) -> int:
     results = compare(groups, thresholds, ranges)
     table = findings.results_table(results, thresholds)
     progress = Progress(math.inf)
-    progress.say(findings.terminal(table, left_out))
+    notes = findings.adjustment(results)
+    progress.say(findings.terminal(table, notes, left_out))
     claimed = claims.check(groups)
     if claimed:
         progress.say(findings.verdicts(claimed))
@@ -65,6 +66,7 @@ def report(argv: Sequence[str]) -> int:
         Paragraph(_counts(runs, groups, len(left_out))),
         *findings.claims_table(claimed),
         table,
+        *map(Paragraph, notes),
         *(Picture(name, f"{name} against steps", files["svg"]) for name, files in seen.items()),
         *findings.explanation(ranges),
         *findings.differences(groups),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pgcli import parallel
+from pgcli.agents.critic import Work
 from pgcli.agents.learner import Learner
 from pgcli.agents.policy import Actor, Policy
 from pgcli.commands import metrics
@@ -55,6 +56,8 @@ def run(config: TrainConfig, directory: Path) -> None:
         tally = Tally.start(len(seeds))
         session.begin(tally, [cohort], facts(config, cohort.engine, policy, device))
         seeded = seeding(session.format)
+        if session.format == 1 and cohort.engine.renewed:
+            session.notice(f"{cohort.engine.renewed} than in the version of pg that began this run")
 
         while (left := (spent := tally.spent(config)) < 1).any():
             clock = time.perf_counter()
@@ -74,25 +77,9 @@ def run(config: TrainConfig, directory: Path) -> None:
             record = metrics.rollout(batch, returns)
             if config.batch_steps is not None:
                 record["rollout/discarded"] = batch.discarded
-            episodes = Episodes(batch.rew, batch.mask, batch.truncated)
-            if "value" in critics:
-                value = critics["value"].along(batch.obs, batch.mask)
-                final = critics["value"].after(batch.final_obs, batch.length)
-                episodes = replace(episodes, value=value, final_value=final)
-            if "q" in critics:
-                pairs = state_actions(policy, batch)
-                episodes = replace(episodes, q=critics["q"].along(pairs, batch.mask))
-
             # Critics learn beside the policy: what serves this batch has not seen it.
-            work = []
-            if "value" in critics:
-                target = estimator.value_target(config.estimator, config.critic.target, episodes)
-                record |= metrics.critic("critic", value, target, batch.mask)
-                work += critics["value"].fits(batch.obs, batch.mask, target, done)
-            if "q" in critics:
-                target = estimator.q_target(config.estimator, config.critic.target, episodes)
-                record |= metrics.critic("q_critic", episodes.q, target, batch.mask)
-                work += critics["q"].fits(pairs, batch.mask, target, done)
+            episodes, work, judged = with_critics(config, learner, batch, done)
+            record |= judged
             fitted = parallel.started(work)
 
             if config.off_policy:
@@ -141,6 +128,35 @@ def run(config: TrainConfig, directory: Path) -> None:
                     check_finite(tensor, f"the {name} critic", done, seeds, "critic.lr")
             record["time/fps"] = batch.simulated / (time.perf_counter() - clock)
             session.record({tag: x.cpu().numpy() for tag, x in record.items()}, ran)
+
+
+def with_critics(
+    config: TrainConfig, learner: Learner, batch: Batch, done: np.ndarray
+) -> tuple[Episodes, list[Work], dict[str, Tensor]]:
+    """What the estimator may look at, what the critics have yet to learn from it, their figures.
+
+    done [S]: iterations of each seed.
+    """
+    est, kind, critics = config.estimator, config.critic.target, learner.critics
+    episodes = Episodes(batch.rew, batch.mask, batch.truncated)
+    if "value" in critics:
+        value = critics["value"].along(batch.obs, batch.mask)
+        final = critics["value"].after(batch.final_obs, batch.length)
+        episodes = replace(episodes, value=value, final_value=final)
+    if "q" in critics:
+        pairs = state_actions(learner.policy, batch)
+        episodes = replace(episodes, q=critics["q"].along(pairs, batch.mask))
+    work: list[Work] = []
+    judged: dict[str, Tensor] = {}
+    if "value" in critics:
+        target = estimator.value_target(est, kind, episodes)
+        judged |= metrics.critic("critic", episodes.value, target, batch.mask)
+        work += critics["value"].fits(batch.obs, batch.mask, target, done)
+    if "q" in critics:
+        target = estimator.q_target(est, kind, episodes)
+        judged |= metrics.critic("q_critic", episodes.q, target, batch.mask)
+        work += critics["q"].fits(pairs, batch.mask, target, done)
+    return episodes, work, judged
 
 
 def sums_of(

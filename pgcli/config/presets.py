@@ -85,4 +85,4 @@ def _merged(preset: Path | None, name: str, shared: dict[str, Any]) -> Estimator
 def _defaults() -> Any:
     """The values of train.yaml, typed; nobody may change them."""
     tree = OmegaConf.load(conf_dir() / "train.yaml").estimator
-    return OmegaConf.unsafe_merge(OmegaConf.structured(EstimatorConfig), tree)
+    return OmegaConf.merge(OmegaConf.structured(EstimatorConfig), tree)

@@ -291,7 +291,10 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def check(config: Any, prefix: str = "") -> None:
-    """Raise ConfigError for the first number that is not finite or out of its field's bounds."""
+    """Raise ConfigError for the first number that is not finite or out of its field's bounds.
+
+    Those of lists of dataclasses too: `claims[0].at_least`.
+    """
     for f in fields(config):
         key, value = prefix + f.name, getattr(config, f.name)
         if is_dataclass(value):
@@ -300,6 +303,9 @@ def check(config: Any, prefix: str = "") -> None:
         names = f.metadata.get("names")
         if names is not None and value not in names and ":" not in value:
             raise ConfigError(key, value, one_of(value, [*names, "module:name"]))
+        for i, item in enumerate(value if isinstance(value, list) else ()):
+            if is_dataclass(item):
+                check(item, f"{key}[{i}].")
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 continue

@@ -1,19 +1,24 @@
-"""Randomness outside of Gymnasium's `np_random`: the global generators of a process.
+"""Randomness outside of Gymnasium's `np_random`: a process's global generators, and its spaces'.
 
-Many environments draw from `random`, `numpy.random` or torch. Here each copy of an environment has
-generators of its own, seeded with it at every batch, and finds them in the place of the global ones
-whenever it is called: what it draws depends on its seed alone, in every engine.
+Many environments draw from `random`, `numpy.random`, torch or a space's `sample()`. Here each copy
+of an environment has such generators of its own, seeded with it at every batch, and finds them in
+the place of the others whenever it is called: what it draws depends on its seed alone, in every
+engine.
 """
 
 from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
+from gymnasium.spaces import Space
+
+from pgcli.environments.looks import layers
 
 GLOBAL: Any = np.random  # its legacy interface, as environments use it
 
@@ -53,8 +58,13 @@ class States(NamedTuple):
 class Own:
     """One copy's generators."""
 
-    def __init__(self, seed: int) -> None:
-        for_python, for_numpy, for_torch = np.random.SeedSequence(seed).spawn(3)
+    def __init__(self, seed: int, spaces: Sequence[Space[Any]] = ()) -> None:
+        for_python, for_numpy, for_torch, *others = np.random.SeedSequence(seed).spawn(
+            3 + len(spaces)
+        )
+        self._spaces = spaces
+        self._generators = [np.random.Generator(np.random.PCG64(other)) for other in others]
+        self._began = _positions(self._generators)
         self._bits = np.random.MT19937(for_numpy)
         python = random.Random(_number(for_python, 4)).getstate()
         torch = _torch()
@@ -69,6 +79,8 @@ class Own:
         self.enter_numpy()
         if self._state.torch is not None:
             sys.modules["torch"].set_rng_state(self._state.torch)
+        for space, drawing in zip(self._spaces, self._generators, strict=True):
+            space._np_random = drawing
 
     def enter_numpy(self) -> None:
         """NumPy's alone. The second of a pair of normal numbers, kept for later, is lost."""
@@ -79,26 +91,33 @@ class Own:
         torch = _torch()
         state = None if torch is None else torch.get_rng_state()
         self._state = self._state._replace(python=random.getstate(), torch=state)
+        self._generators = [space.np_random for space in self._spaces]
 
     def moved(self) -> bool:
         """Whether anything has been drawn from them."""
-        return self._first.differ(self._state._replace(numpy=self._bits.state))
+        now = self._state._replace(numpy=self._bits.state)
+        return self._first.differ(now) or self._began != _positions(self._generators)
 
 
 class Ambient:
-    """Gives each of E copies in one process generators of its own, once one has drawn from them.
+    """Gives each of E copies in one process generators of its own, once one has drawn from others.
 
     To exchange them costs some 30 µs a step, so a batch is played without, and looked at: if the
-    global ones have moved, it has to be played again.
+    shared ones have moved, it has to be played again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spaces: Sequence[Sequence[Space[Any]]] = ()) -> None:
+        """spaces: of each copy; some may be the same."""
+        self._spaces = spaces
         self.active = self.confirmed = False  # whether they are exchanged; whether that is needed
         self._own: list[Own] = []
 
     def seed(self, seeds: Sequence[int]) -> None:
         """At the start of a batch: seeds [E]."""
-        self._own = [Own(seed) for seed in seeds] if self.active else []
+        self._own = []
+        if self.active:
+            spaces = self._spaces or [[]] * len(seeds)
+            self._own = [Own(*one) for one in zip(seeds, spaces, strict=True)]
 
     def enter(self, copy: int) -> None:
         """Before a call of that copy; only if `active`."""
@@ -125,11 +144,12 @@ class Ambient:
         """
         again: list[bool] = []
         before, bits = States.now(), GLOBAL.get_bit_generator()
+        sampled = self._sampled()
         try:
             yield again
         finally:
             if not self.active:
-                if before.differ(States.now()):
+                if before.differ(States.now()) or sampled != self._sampled():
                     before.restore()
                     self.active = True
                     again.append(True)
@@ -137,6 +157,11 @@ class Ambient:
                 GLOBAL.set_bit_generator(bits)
                 before.restore()
                 self._judge()
+
+    def _sampled(self) -> list[Any]:
+        return _positions(
+            [getattr(space, "_np_random", None) for spaces in self._spaces for space in spaces]
+        )
 
     def _judge(self) -> None:
         """Keep to it if a copy has drawn; else it was another part of the process."""
@@ -154,6 +179,27 @@ def seeded(seed: int) -> Iterator[None]:
     finally:
         GLOBAL.set_bit_generator(bits)
         before.restore()
+
+
+def spaces_of(env: gym.Env[Any, Any]) -> list[Space[Any]]:
+    """All spaces from which an environment may draw by `sample()`."""
+    found: dict[int, Space[Any]] = {}
+
+    def visit(space: Space[Any]) -> None:
+        found[id(space)] = space
+        parts = getattr(space, "spaces", ())
+        for part in parts.values() if isinstance(parts, Mapping) else parts:
+            visit(part)
+
+    for layer in layers(env):
+        visit(layer.observation_space)
+        visit(layer.action_space)
+    return list(found.values())
+
+
+def _positions(generators: Sequence[np.random.Generator | None]) -> list[Any]:
+    """Where they are."""
+    return [None if one is None else repr(one.bit_generator.state) for one in generators]
 
 
 def _torch() -> Any:

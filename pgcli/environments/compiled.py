@@ -64,6 +64,8 @@ class CompiledEngine(Base):
         name = compiled_model(config)
         assert name is not None, "chosen only where there is a model"
         self._model = MODELS[name]
+        if name != "CartPoleEnv":
+            self.renewed = f"compiled {config.id} rounds as Gymnasium's: the last bits are others"
         self._rngs: list[np.random.Generator] = []
         states = self._model.draw(np.random.default_rng(0), 1).shape[1]
         self._slots = kernels.Slots(

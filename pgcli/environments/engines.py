@@ -25,7 +25,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from pgcli.config.schema import Engine as EngineName
 from pgcli.config.schema import EnvConfig
-from pgcli.environments.ambient import Ambient, Own, seeded
+from pgcli.environments.ambient import Ambient, Own, seeded, spaces_of
 from pgcli.environments.looks import FirstLook, memories
 from pgcli.environments.spaces import (
     ActionAdapter,
@@ -38,7 +38,7 @@ from pgcli.environments.spaces import (
     is_composite,
     obs_adapter,
 )
-from pgcli.environments.tabular import Tabular, read_model
+from pgcli.environments.tabular import Tabular, hidden_by, read_model
 from pgcli.errors import ConfigError, EnvironmentFailed, did_you_mean
 from pgcli.streams import DISTINCT, Seeding
 
@@ -63,6 +63,7 @@ class Engine(Protocol):
     action: ActionAdapter
     max_episode_steps: int
     exact_resume: bool  # whether reset(seeds) makes everything that follows repeatable
+    renewed: str  # what is not as it was for runs of checkpoint format 1, if anything
 
     @property
     def obs_dim(self) -> int:
@@ -99,6 +100,7 @@ class Base:
 
     name: str
     exact_resume = True
+    renewed = ""
     ambient: Ambient | None = None
 
     def __init__(self, config: EnvConfig, num_envs: int, obs: Any, act: Any) -> None:
@@ -119,8 +121,8 @@ class Base:
             found += self._first_look.notices()
         if self.ambient is not None and self.ambient.confirmed:
             found.append(
-                "the environment draws from the process's global generators instead of its own "
-                "np_random: each copy is given and seeded some of its own, which takes time"
+                "the environment draws from random, numpy.random, torch or a space's sample() "
+                "beside its np_random: each copy is given seeded ones of its own, which takes time"
             )
         return found
 
@@ -160,7 +162,7 @@ class SyncEngine(Base):
         env = self._envs[0]
         super().__init__(config, num_envs, env.observation_space, env.action_space)
         self._notices += memories(env)
-        self.ambient: Ambient = Ambient()
+        self.ambient: Ambient = Ambient([spaces_of(env) for env in self._envs])
         self._ended = np.zeros(num_envs, bool)
         self._obs: list[Any] = [None] * num_envs
         self._rew = np.zeros(num_envs)
@@ -458,6 +460,17 @@ def tabular_model(config: EnvConfig) -> Tabular | None:
         env.close()
 
 
+def hidden_model(config: EnvConfig) -> str | None:
+    """The wrapper that keeps the environment's model from counting; None where none does."""
+    if config.engine is EngineName["envpool"]:
+        return None
+    env = maker(config)()
+    try:
+        return hidden_by(env)
+    finally:
+        env.close()
+
+
 def _envpool_spec(env_id: str) -> Any:
     """envpool's description of an environment; ConfigError without envpool or for an unknown id."""
     try:
@@ -534,12 +547,13 @@ class _Worker(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], copy: int) -> None:
         super().__init__(env)
         self._copy, self._check = copy, checker(env.observation_space)
+        self._spaces = spaces_of(env)
         self._own: Own | None = None
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """As the environment does; a seed is for the global generators too."""
         if seed is not None:
-            self._own = Own(seed)
+            self._own = Own(seed, self._spaces)
             self._own.enter()
         return self._guarded(lambda: (_observation(self._anew(seed)), {}))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from itertools import groupby
@@ -48,8 +49,9 @@ def _write(directory: Path, tags: Mapping[str, Curve]) -> None:
         names = [prefix + tag for tag in tags for prefix in prefixes]
         numbers = np.array([x for c in tags.values() for x in c.band[: len(prefixes)]])
         steps = next(iter(tags.values())).steps
-        for i in np.flatnonzero(np.isfinite(numbers).all(0)):
-            row = numbers[:, i].tolist()
-            events.add_scalars(zip(names, row, strict=True), round(float(steps[i])))
+        for i in np.flatnonzero(~np.isnan(numbers).any(0)):
+            row = zip(names, numbers[:, i].tolist(), strict=True)
+            finite = [(name, x) for name, x in row if math.isfinite(x)]  # a limit may not be
+            events.add_scalars(finite, round(float(steps[i])))
     finally:
         events.close()

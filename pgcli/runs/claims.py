@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pgcli.analysis.bootstrap import Estimate, effect
 from pgcli.analysis.curves import area, running_mean
+from pgcli.analysis.effects import effect
+from pgcli.analysis.intervals import FEWEST, Estimate
 from pgcli.config.schema import ClaimConfig, Effect, When
 from pgcli.runs import archive
 from pgcli.runs.archive import column, notes
@@ -20,6 +21,7 @@ from pgcli.runs.groups import Group
 from pgcli.runs.tally import RECENT
 
 BORNE_OUT, CONTRADICTED, OPEN = "borne out", "contradicted", "undecided"
+FEW = f"{OPEN}: fewer than {FEWEST} seeds"
 NO_RUNS, NO_NUMBERS = "no finished runs", "no such figure"
 ROBUST = ("return", "area")
 BUDGET = ("iterations", "total_steps")
@@ -109,13 +111,14 @@ def _checked(claim: Claim, groups: Sequence[Group], environment: str) -> Finding
     found = effect(
         np.array(list(x.values())),
         np.array(list(y.values())),
-        np.random.default_rng(0),
         ratio=claim["effect"] == Effect["ratio"].name,
         paired=x.keys() == y.keys(),
         robust=claim["figure"] in ROBUST,  # the others are unbiased in the mean only
     )
     if not np.isfinite(found.value):
         return Finding(claim, environment, found, len(x), NO_NUMBERS)
+    if min(len(x), len(y)) < FEWEST:
+        return Finding(claim, environment, found, len(x), FEW)
     return Finding(
         claim, environment, found, len(x), _verdict(found, claim["at_least"], claim["at_most"])
     )

@@ -8,17 +8,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pgcli.analysis.bootstrap import Estimate, improvement, iqm_interval
 from pgcli.analysis.curves import area, band, interpolate, running_mean, steps_to
+from pgcli.analysis.effects import holm, improvement, p_value
 from pgcli.analysis.figures import Curve
+from pgcli.analysis.intervals import FEWEST, Estimate, iqm_interval
 from pgcli.runs.groups import Group
 from pgcli.runs.tally import RECENT
 
 RETURN, EPISODES, VARIANCE = "rollout/ep_rew_mean", "rollout/episodes", "gradient/variance"
 LAST = 10  # the end of a run is the last tenth of its iterations
+ALPHA = 0.05  # that any of an environment's groups is wrongly told from the first
 POINTS = 150  # of a curve
 Range = tuple[float, float]  # environment steps from, to
 NOTHING = Estimate(*np.full(3, np.nan))
+
+
+class Better(NamedTuple):
+    """How a group's final returns compare with those of the first group of its environment."""
+
+    chance: Estimate  # P(above one of the first group); NaN for the first group itself
+    groups: int  # that are compared with it: all their intervals hold at once at 95 %
+    differs: bool  # told from 1/2 by Holm's procedure, at 5 % for all of them
+
+
+NOBODY = Better(NOTHING, 0, differs=False)
 
 
 class Result(NamedTuple):
@@ -31,14 +44,14 @@ class Result(NamedTuple):
     area: Estimate  # IQM of the area under the return's curve, per step, over the common range
     variance: Estimate  # IQM of the variance of the gradient estimate at the end
     noise_scale: float  # at the end, mean tr Σ over mean ‖G‖² of the seeds, in episodes
-    better: Estimate  # P(final return above one of the first group of the same environment)
+    better: Better = NOBODY
 
 
 def compare(
     groups: Sequence[Group], thresholds: Mapping[str, float], ranges: Mapping[str, Range]
 ) -> list[Result]:
     """Figures of every group; by environment a threshold, NaN for none, and its common range."""
-    first: dict[str, np.ndarray] = {}  # final returns [S] by environment
+    finals: list[np.ndarray] = []
     results = []
     for group in groups:
         seeds, threshold = list(group.seeds.values()), thresholds[group.environment]
@@ -47,7 +60,6 @@ def compare(
         areas = np.array(
             [area(r["env_steps"], r[RETURN], *ranges[group.environment]) for r in seeds]
         )
-        reference = first.get(group.environment)
         results.append(
             Result(
                 group,
@@ -55,16 +67,36 @@ def compare(
                 steps=float(np.median(reached)) if seeds else math.nan,
                 reached=int(np.isfinite(reached).sum()),
                 area=_estimate(areas),
-                variance=_estimate(np.array([at_end(r, VARIANCE) for r in seeds])),
+                variance=_estimate(np.array([at_end(r, VARIANCE) for r in seeds]), positive=True),
                 noise_scale=_noise_scale(seeds),
-                better=NOTHING
-                if reference is None or not seeds
-                else improvement(final, reference, _generator()),
             )
         )
-        if seeds:
-            first.setdefault(group.environment, final)
-    return results
+        finals.append(final)
+    places = [group.environment for group in groups]
+    better = _better(places, finals)
+    return [result._replace(better=better[i]) for i, result in enumerate(results)]
+
+
+def _better(places: Sequence[str], finals: Sequence[np.ndarray]) -> list[Better]:
+    """Each group's returns [S] against those of the first of its environment that has any.
+
+    The groups of an environment are one family: intervals at level 1 − 5 %/k hold at once for its
+    k comparisons at 95 % (Bonferroni), and Holm's procedure tells which differ.
+    """
+    found = [NOBODY] * len(places)
+    for place in set(places):
+        family = [i for i, x in enumerate(finals) if x.size and places[i] == place]
+        reference = finals[family[0]] if family else np.empty(0)
+        chances = [
+            improvement(finals[i], reference, level=1 - ALPHA / (len(family) - 1))
+            for i in family[1:]
+        ]
+        sizes = [(finals[i].size, reference.size) for i in family[1:]]
+        tests = [p_value(float(c.value), *s) for c, s in zip(chances, sizes, strict=True)]
+        told = holm(tests, ALPHA)
+        for i, chance, both, differs in zip(family[1:], chances, sizes, told, strict=True):
+            found[i] = Better(chance, len(chances), differs and min(both) >= FEWEST)
+    return found
 
 
 def curves(groups: Sequence[Group], column: str) -> dict[str, Curve]:
@@ -76,7 +108,7 @@ def curves(groups: Sequence[Group], column: str) -> dict[str, Curve]:
         if not steps or not np.isfinite(np.concatenate(values)).any():
             continue
         grid = np.linspace(min(x[0] for x in steps), max(x[-1] for x in steps), POINTS)
-        over_seeds = band(interpolate(steps, values, grid), _generator())
+        over_seeds = band(interpolate(steps, values, grid), positive=column == VARIANCE)
         found[group.label] = Curve(group.series, grid, over_seeds, len(steps))
     return found
 
@@ -114,10 +146,5 @@ def _noise_scale(seeds: Sequence[np.ndarray]) -> float:
     return noise / signal if signal > 0 else math.nan
 
 
-def _estimate(x: np.ndarray) -> Estimate:
-    return iqm_interval(x, _generator()) if x.size else NOTHING
-
-
-def _generator() -> np.random.Generator:
-    """The same for every figure: a group's interval does not depend on which others there are."""
-    return np.random.default_rng(0)
+def _estimate(x: np.ndarray, positive: bool = False) -> Estimate:
+    return iqm_interval(x, positive=positive) if x.size else NOTHING

@@ -8,17 +8,27 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pgcli.analysis.bootstrap import Estimate
+from pgcli.analysis.intervals import FEWEST, Estimate
 from pgcli.runs import claims
 from pgcli.runs.archive import Run
-from pgcli.runs.comparison import LAST, Range, Result
-from pgcli.runs.document import Block, Heading, Table
+from pgcli.runs.comparison import ALPHA, LAST, Range, Result
+from pgcli.runs.document import Block, Heading, Paragraph, Table
 from pgcli.runs.groups import Group
 from pgcli.runs.progress import table
 from pgcli.runs.tally import RECENT
 
 SHOWN = 8  # runs left out that the terminal names
 NONE = "—"
+
+ON_CLAIMS = (
+    "A claim is borne out where the whole 95 % interval lies within what is claimed, contradicted "
+    "where it lies outside of it, else undecided, as with fewer than "
+    f"{FEWEST} seeds on either side. Each is tested by itself: the intervals are not adjusted for "
+    "how many claims there are. In simulations with 5, 8 and 20 seeds they hold the truth in 94 to "
+    "97 % for differences of returns, unless a third of the seeds is stuck (89 to 94 %), and for "
+    "ratios of means whose logarithms spread by 0.3 to 0.6 from seed to seed; in 92 to 98 % where "
+    "they spread by 1, and less where the few largest of many make the mean."
+)
 
 LeftOut = Sequence[tuple[Run, str]]  # and why
 Ranges = Mapping[str, Range]  # by environment
@@ -42,15 +52,29 @@ def results_table(results: Sequence[Result], thresholds: Mapping[str, float]) ->
     return Table(headers, [_cells(result) for result in results])
 
 
-def terminal(results: Table, left_out: LeftOut) -> str:
-    """The results, and what is not in them."""
+def adjustment(results: Sequence[Result]) -> list[str]:
+    """By environment: how P(> first) takes account of several groups being compared at once."""
+    lines = []
+    for name, k in {r.group.environment: r.better.groups for r in results}.items():
+        if k == 1:
+            lines.append(f"P(> first), {name}: * differs from the first group at {ALPHA:.0%}")
+        elif k > 1:
+            lines.append(
+                f"P(> first), {name}: * differs from the first group by Holm's procedure, "
+                f"{ALPHA:.0%} for all {k} comparisons; intervals adjusted to {1 - ALPHA / k:.2%} "
+                f"each, so that all hold at once at {1 - ALPHA:.0%}"
+            )
+    return lines
+
+
+def terminal(results: Table, notes: Sequence[str], left_out: LeftOut) -> str:
+    """The results, notes on them, and what is not in them."""
     width = max(len(row[0]) for row in results.rows)
     rows = [[row[0].ljust(width), *row[1:]] for row in results.rows]
-    lines = [table(rows, results.headers)]
-    lines += [f"left out, {run.state.name}: {run.directory}: {why}" for run, why in left_out]
+    out = [f"left out, {run.state.name}: {run.directory}: {why}" for run, why in left_out]
     if len(left_out) > SHOWN:
-        lines[SHOWN + 1 :] = [f"left out: {len(left_out) - SHOWN} more, named in report.md"]
-    return "\n".join(lines)
+        out[SHOWN:] = [f"left out: {len(left_out) - SHOWN} more, named in report.md"]
+    return "\n".join([table(rows, results.headers), *notes, *out])
 
 
 def claims_table(found: Sequence[claims.Finding]) -> list[Block]:
@@ -63,7 +87,7 @@ def claims_table(found: Sequence[claims.Finding]) -> list[Block]:
         for f in found
     ]  # fmt: skip
     headers = ["claim", "environment", "verdict", "effect", "found", "claimed"]
-    return [Heading("Claims"), Table(headers, rows, words=True)]
+    return [Heading("Claims"), Table(headers, rows, words=True), Paragraph(ON_CLAIMS)]
 
 
 def verdicts(found: Sequence[claims.Finding]) -> str:
@@ -133,13 +157,19 @@ def explanation(ranges: Ranges) -> list[Block]:
         (
             "P(> first)",
             "probability that a seed's return (first column of figures) is above that of a seed "
-            "of the environment's first group; a tie counts half",
+            "of the environment's first group; a tie counts half. Interval: method 5 of Newcombe "
+            "(2006), adjusted where several groups are compared; in simulations it covers 93 to "
+            f"97 % at level 95 %. * differs: Mann and Whitney's test, {FEWEST} seeds or more on "
+            "either side, Holm's procedure (1979) over the groups of an environment",
             "1",
         ),
         (
             "[a, b], bands",
-            "95 % percentile bootstrap over seeds. Few seeds make it too narrow: of normal "
-            "numbers it covers 75 % with 3 seeds, 91 % with 5, 94 % with 10 or 20",
+            "95 % intervals of what all seeds would have: Student's t for the IQM, of the variance "
+            "on the scale of logarithms; bands at each point by itself. In simulations with 5, 8 "
+            "and 20 seeds they cover 94 to 96 % for normal returns and for skewed ones, up to 98 % "
+            "where most seeds stand at a ceiling, 85 to 93 % where a third of them is stuck; with "
+            "3 or 4 seeds 92 to 96 % of all but the last",
             "",
         ),
         (
@@ -193,7 +223,11 @@ def as_csv(results: Sequence[Result], thresholds: Mapping[str, float], ranges: R
                 **_columns("auc_per_step", r.area),
                 **_columns("gradient_variance", r.variance),
                 "noise_scale": _exact(r.noise_scale),
-                **_columns("p_better", r.better),
+                **_columns("p_better", r.better.chance),
+                "p_better_level": _exact(
+                    1 - ALPHA / r.better.groups if r.better.groups else math.nan
+                ),
+                "p_better_differs": ("no", "yes")[r.better.differs] if r.better.groups else "",
             }
         )
     text = io.StringIO()
@@ -214,12 +248,16 @@ def _cells(r: Result) -> list[str]:
         _interval(r.area),
         _interval(r.variance),
         _number(r.noise_scale),
-        _interval(r.better, "{:.2f}"),
+        _interval(r.better.chance, "{:.2f}" + "*" * r.better.differs, "{:.2f}"),
     ]
 
 
-def _interval(x: Estimate, form: str | None = None) -> str:
-    value, lower, upper = (_number(float(number), form) for number in x)
+def _interval(x: Estimate, form: str | None = None, limits: str | None = None) -> str:
+    """Its limits in a form of their own, if given."""
+    value, lower, upper = (
+        _number(float(number), how)
+        for number, how in zip(x, (form, limits or form, limits or form), strict=True)
+    )
     return value if lower == NONE else f"{value} [{lower}, {upper}]"
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pgcli.analysis.bootstrap import iqm
 from pgcli.analysis.curves import area, band, interpolate, running_mean, steps_to
+from pgcli.analysis.intervals import iqm
 
 
 def rng(seed=0):
@@ -61,7 +61,7 @@ def test_a_band_holds_the_iqm_of_the_seeds_that_are_there():
     y[6:, 1] = np.nan  # 6 of 8
     y[3:, 2] = np.nan  # 3 of 8: too few
     y[:, 3] = np.nan
-    found = band(y, rng())
+    found = band(y)
     assert found.seeds.tolist() == [8, 6, 3, 0, 8]
     np.testing.assert_allclose(found.value[[0, 1, 4]], [iqm(y[:, 0]), iqm(y[:6, 1]), iqm(y[:, 4])])
     assert np.isnan(found.value[[2, 3]]).all()
@@ -71,6 +71,14 @@ def test_a_band_holds_the_iqm_of_the_seeds_that_are_there():
 
 
 def test_a_band_of_one_seed_is_its_curve():
-    found = band(np.array([[1.0, 2, np.nan]]), rng())
+    found = band(np.array([[1.0, 2, np.nan]]))
     np.testing.assert_equal(found.value, [1, 2, np.nan])
     assert np.isnan(found.lower).all()
+
+
+def test_the_band_of_a_positive_figure_stays_positive():
+    y = np.exp(3 * rng().normal(size=(5, 40)))
+    assert (band(y).lower < 0).any()
+    found = band(y, positive=True)
+    assert (found.lower > 0).all()
+    np.testing.assert_allclose(found.value**2, found.lower * found.upper)

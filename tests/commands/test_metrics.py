@@ -46,12 +46,12 @@ def test_divergence_is_from_the_first_to_the_second_and_of_the_changed_behaviour
     batch, policy, theta = case
     other = theta + 0.5
     other[:, 0] += 1
-    obs = batch.obs[batch.mask].unsqueeze(0)
-    p, q = (policy.distribution(x, obs)[0].log_softmax(-1) for x in (theta, other))
+    obs, exactly = batch.obs[batch.mask].unsqueeze(0).double(), theta.double()
+    p, q = (policy.distribution(x.double(), obs)[0].log_softmax(-1) for x in (theta, other))
     expected = (p.exp() * (p - q)).sum(-1).mean()
     torch.testing.assert_close(metrics.mean_kl(policy, theta, other, batch)[0], expected)
     by = BehaviourConfig(temperature=2.0, epsilon=0.25, checkpoint=None, iteration=None)
-    p = (0.75 * (policy.distribution(theta, obs)[0] / 2).softmax(-1) + 0.25 / 3).log()
+    p = (0.75 * (policy.distribution(exactly, obs)[0] / 2).softmax(-1) + 0.25 / 3).log()
     expected = (p.exp() * (p - q)).sum(-1).mean()
     torch.testing.assert_close(metrics.mean_kl(policy, theta, other, batch, by)[0], expected)
 

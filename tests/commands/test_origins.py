@@ -66,6 +66,7 @@ def beside(runs, tmp_path):
         "basic",
         pytest.param("joblib", marks=pytest.mark.slow),
         pytest.param("submitit_local", marks=pytest.mark.slow),
+        pytest.param("ray", marks=pytest.mark.slow),
     ],
 )
 def test_each_job_compares_the_run_that_it_names(launcher, beside):
@@ -139,6 +140,7 @@ def test_all_jobs_of_a_sweep_use_the_same_iteration_whenever_they_begin(beside):
     assert found == {"2": 2, "null": 5}
 
 
+@pytest.mark.slow
 def test_a_job_begun_without_a_bound_goes_on_as_it_began(beside, monkeypatch):
     """As jobs of a sweep over behaviour.checkpoint once were."""
     monkeypatch.chdir(beside)

@@ -257,7 +257,7 @@ def test_each_seed_spends_its_own_budget_as_it_would_alone(line, tmp_path):
         assert_alike(rows_of(tmp_path / "all", seed), rows_of(tmp_path / f"{seed}", seed))
     ends = [rows_of(tmp_path / "all", seed)[-1] for seed in range(3)]
     done = [int(row["iteration"]) for row in ends]
-    assert len(set(done)) == 3
+    assert len(set(done)) > 1
     limit = 25 if "iterations=25" in line else 10**9
     for row in ends:
         assert int(row["env_steps"]) >= 700 or int(row["iteration"]) == limit
@@ -411,3 +411,14 @@ def test_a_resume_on_another_engine_is_said(tmp_path, monkeypatch):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["iterations"] == 3
     assert "engine was compiled and is native" in " ".join(summary["notices"])
+
+
+@pytest.mark.parametrize(
+    ("env", "package"),
+    [("LunarLander-v3", "Box2D"), ("BipedalWalker-v3", "Box2D"), ("HalfCheetah-v5", "mujoco")],
+)
+def test_the_environments_of_the_extras(env, package, tmp_path):
+    pytest.importorskip(package)
+    metrics, _ = train(tmp_path, f"env={env}", "env.max_episode_steps=20", "batch_size=4")
+    assert np.isfinite(metrics["gradient/norm"]).all()
+    assert (metrics["rollout/ep_len_mean"] <= 20).all()

@@ -1,7 +1,11 @@
 """Environments whose every observation says where it comes from."""
+# ruff: noqa: NPY002
+
+import random
 
 import gymnasium as gym
 import numpy as np
+import torch
 
 
 class Scripted(gym.Env):
@@ -101,13 +105,61 @@ class Failing(Scripted):
         return obs, rew, *rest
 
 
+class Elsewhere(gym.Env):
+    """Draws rewards, observations and lengths from everything but its own generator."""
+
+    observation_space = gym.spaces.Box(-10, 10, (2,), np.float64)  # one for all copies
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, first_episode=0):
+        self.offset, self.episode, self.first = random.random(), 0, first_episode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.episode = 0 if seed is not None else self.episode + 1
+        self.time = 0
+        return np.zeros(2), {}
+
+    def step(self, action):
+        self.time += 1
+        if self.episode < self.first:
+            return np.zeros(2), 0.0, self.time == 3, False, {}
+        drawn = np.random.rand() + np.random.randn() + float(torch.rand(())) + random.gauss(0, 1)
+        obs = self.observation_space.sample()
+        return obs, self.offset + drawn, bool(np.random.rand() < 0.3), False, {}
+
+
+class Odd(Scripted):
+    """What it looks at is given, from its `since`-th step on."""
+
+    def __init__(self, space, obs, since=0):
+        super().__init__(lengths=(5,))
+        self.observation_space, self.odd, self.since = space, obs, since
+
+    def observe(self):
+        return self.odd if self.time >= self.since else self.observation_space.sample()
+
+
+class OldReset(Scripted):
+    """The interface before Gymnasium: the observation alone."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0][:2]
+
+
 for name, maker in {
     "Scripted": Scripted,
     "Coin": Coin,
     "Spaces": Spaces,
     "Failing": Failing,
+    "Elsewhere": Elsewhere,
+    "Odd": Odd,
+    "OldReset": OldReset,
 }.items():
     gym.register(f"{name}-v0", maker, max_episode_steps=1000, disable_env_checker=True)
     gym.register(f"test/{name}-v0", maker, max_episode_steps=1000, disable_env_checker=True)
 gym.register("Limited-v0", Scripted, max_episode_steps=2, disable_env_checker=True)
+gym.register(
+    "Learning-v0", lambda: gym.wrappers.NormalizeObservation(Scripted()), max_episode_steps=9
+)
 gym.register("Endless-v0", Scripted, disable_env_checker=True)

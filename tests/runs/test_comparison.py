@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_runs import made_run, write_summary
 
-from pgcli.analysis.bootstrap import iqm
+from pgcli.analysis.intervals import iqm
 from pgcli.runs.archive import find, read
 from pgcli.runs.comparison import RETURN, VARIANCE, common_range, compare, curves
 from pgcli.runs.groups import group
@@ -94,8 +94,8 @@ def test_a_group_is_compared_with_the_first_of_its_environment(tmp_path):
                 lr=height,
             )  # fmt: skip
     found = compared(tmp_path)
-    assert [r.better.value for r in found[1::2]] == [1, 1]
-    assert all(math.isnan(r.better.value) for r in found[::2])
+    assert [r.better.chance.value for r in found[1::2]] == [1, 1]
+    assert all(math.isnan(r.better.chance.value) for r in found[::2])
 
 
 def test_a_group_without_seeds_has_no_figures_and_is_no_reference(tmp_path):
@@ -104,9 +104,9 @@ def test_a_group_without_seeds_has_no_figures_and_is_no_reference(tmp_path):
     made_run(tmp_path / "b", lr=0.1)
     made_run(tmp_path / "c", lr=0.2, height=50)
     none, first, second = compared(tmp_path, threshold=1)
-    assert np.isnan([*none.final, none.steps, none.noise_scale, *none.better]).all()
-    assert math.isnan(first.better.value)
-    assert second.better.value == 0
+    assert np.isnan([*none.final, none.steps, none.noise_scale, *none.better.chance]).all()
+    assert math.isnan(first.better.chance.value)
+    assert second.better.chance.value == 0
     assert list(curves([r.group for r in (none, first)], RETURN)) == [first.group.label]
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pgcli.analysis.bootstrap import Estimate
+from pgcli.analysis.intervals import Estimate
 from pgcli.runs.findings import _interval, _number
 
 
