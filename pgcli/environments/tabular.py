@@ -170,15 +170,22 @@ class Trial:
         return (state * model.actions + action) * (model.states + 1) + following
 
     def _entries(self, state: Tensor, action: Tensor, following: Tensor, reward: Tensor) -> Tensor:
-        """Which of the model's K transitions each one is; -1: none."""
+        """Which of the model's K transitions each one is, by the nearest reward; -1: none.
+
+        Environments may pay in float32, so rewards agree to six digits; in those of the
+        environment's own reward, however far it is shifted.
+        """
         code, rew = self._code(state, action, following).numpy(), reward.numpy()
+        known, rounding = self._model.reward.numpy(), 2 * np.spacing(abs(self._shift))
         left = np.searchsorted(self._codes, code)
-        found = np.full(len(code), -1)
+        found, nearest = np.full(len(code), -1), np.full(len(code), np.inf)
         for i in range(self._most):
             place = np.minimum(left + i, len(self._codes) - 1)
             entry = self._order[place]
-            fits = np.isclose(rew, self._model.reward.numpy()[entry], rtol=1e-6, atol=1e-9)
-            found = np.where((self._codes[place] == code) & fits, entry, found)
+            away, own = np.abs(rew - known[entry]), np.abs(known[entry] - self._shift)
+            fits = (self._codes[place] == code) & (away <= 1e-6 * own + 1e-9 + rounding)
+            nearer = fits & (away < nearest)
+            found, nearest = np.where(nearer, entry, found), np.where(nearer, away, nearest)
         return torch.from_numpy(found)
 
     def _impossible(self, state: int, action: int, following: int, reward: float) -> str:

@@ -243,6 +243,67 @@ def test_a_trained_policy_and_one_of_its_earlier_iterations(tmp_path):
     assert "seed=9" in bad.stderr
 
 
+LAKES = """
+import gymnasium as gym
+from gymnasium.envs.registration import WrapperSpec
+from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
+
+class Tenfold(FrozenLakeEnv):
+    def step(self, action):
+        obs, rew, *rest = super().step(action)
+        return obs, 10 * rew, *rest
+
+class Late(FrozenLakeEnv):
+    reached = 0
+    def step(self, action):  # a lie from the tenth reward on
+        obs, rew, *rest = super().step(action)
+        Late.reached += rew > 0
+        return obs, (2 if Late.reached > 10 else 1) * rew, *rest
+
+TEN = WrapperSpec("X", "gymnasium.wrappers:TransformReward", {"func": lambda rew: 10 * rew})
+gym.register("Tenfold-v0", Tenfold, max_episode_steps=100)
+gym.register("Late-v0", Late, max_episode_steps=100)
+gym.register("Wrapped-v0", FrozenLakeEnv, max_episode_steps=100, additional_wrappers=(TEN,))
+"""
+LIES = {
+    "Wrapped-v0": "does not expose its model: its wrapper TransformReward has no P of its own",
+    "Tenfold-v0": "is not what it does: in state 14 action",
+    "Late-v0": "led to the end with reward 2, where P gives reward 1",
+}
+
+
+@pytest.fixture
+def lakes(tmp_path):
+    (tmp_path / "lakes.py").write_text(LAKES)
+    return lambda env, *more: pg(
+        "compare", f"env=lakes:{env}", "policy=tabular", "estimators=[total,rtg]", *more,
+        "pictures=false", "resamples=100", "hydra.run.dir=run", cwd=tmp_path,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("env", LIES)
+def test_a_model_that_is_not_what_the_environment_does_gives_no_exact_figure(env, lakes, tmp_path):
+    ladder = ["behaviour.kl=[0.01,0.02]"] if env == "Late-v0" else []  # found when one is judged
+    done = lakes(env, "episodes=1024", *ladder)
+    assert done.returncode == 0, done.stderr
+    assert "note: no exact figures" in done.stdout
+    assert LIES[env] in done.stdout
+    rows = rows_of(tmp_path / "run")
+    assert len(rows) == (4 if ladder else 2)
+    assert all(row["bias_exact"] == row["trace_cov_exact"] == "" for row in rows.values())
+    assert json.loads((tmp_path / "run" / "compare.json").read_text())["objective"] is None
+
+
+@pytest.mark.parametrize("asked", ["exact=true", "critic=exact"])
+def test_nor_is_it_used_where_it_is_asked_for(asked, lakes):
+    done = lakes("Tenfold-v0", "episodes=2048", asked)
+    assert (done.returncode, done.stderr.count("\n")) == (6, 1), done.stderr
+    assert "its model is not what it does: in state 14 action" in done.stderr
+    hidden = lakes("Wrapped-v0", asked)
+    assert (hidden.returncode, hidden.stderr.count("\n")) == (2, 1), hidden.stderr
+    assert LIES["Wrapped-v0"] in hidden.stderr
+
+
 BAD = {
     "estimators=[rgt]": (2, "estimators=rgt", "did you mean rtg?"),
     "reference=rgt": (2, "reference=rgt", "did you mean rtg?"),

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pgcli.agents.policy import Actor
 from pgcli.commands import build
+from pgcli.commands import train as training
 from pgcli.commands.build import build_learner
 from pgcli.commands.train import run, state_actions
 from pgcli.config.schema import Device, Target
@@ -26,6 +27,7 @@ from pgcli.estimators.phi import Episodes
 from pgcli.gradients.trajectory import gradient_sums
 from pgcli.parallel import started
 from pgcli.runs import archive, checkpoint
+from pgcli.streams import WIDE
 
 SHORT = ("iterations=2", "batch_size=6", "policy.hidden=[8]", "critic.hidden=[8]")
 PRESETS = sorted(path.stem for path in (conf_dir() / "estimator").glob("*.yaml"))
@@ -422,3 +424,62 @@ def test_the_environments_of_the_extras(env, package, tmp_path):
     metrics, _ = train(tmp_path, f"env={env}", "env.max_episode_steps=20", "batch_size=4")
     assert np.isfinite(metrics["gradient/norm"]).all()
     assert (metrics["rollout/ep_len_mean"] <= 20).all()
+
+
+def test_a_run_of_an_older_version_goes_on_with_the_episodes_it_would_have_had(
+    tmp_path, monkeypatch
+):
+    """Its checkpoints name no format, and its environments were seeded by 32 bits."""
+    line = ("env=Acrobot-v1", "env.engine=sync", "optimizer.schedule=constant", "batch_size=2",
+            "env.max_episode_steps=20", "seeds=2")  # fmt: skip
+    with monkeypatch.context() as older:
+        older.setattr(training, "seeding", lambda format: WIDE)
+        older.setattr(checkpoint, "FORMAT", 1)
+        whole, expected = train(tmp_path / "whole", *line, "iterations=4")
+        train(tmp_path / "parts", *line, "iterations=2")
+    found = checkpoint.load(tmp_path / "parts")
+    del found.meta["format"]  # as older versions wrote it
+    checkpoint.save(tmp_path / "parts", 2, found.arrays, found.meta, None)
+    for iterations in (3, 4):  # also when it is resumed twice
+        resume = f"resume={tmp_path / 'parts'}"
+        parts, arrays = train(tmp_path / "parts", *line, resume, f"iterations={iterations}")
+    assert checkpoint.load(tmp_path / "parts").format == 1
+    for tag in set(whole) - {"time/fps"}:
+        np.testing.assert_array_equal(parts[tag], whole[tag], tag)
+    np.testing.assert_array_equal(arrays["theta"], expected["theta"])
+    newer, _ = train(tmp_path / "newer", *line, "iterations=4")
+    assert not np.array_equal(newer["gradient/norm"], whole["gradient/norm"])
+
+
+def test_other_last_bits_than_an_older_run_began_with_are_said(tmp_path):
+    pytest.importorskip("numba")
+    line = ("env=Pendulum-v1", "env.max_episode_steps=20")
+
+    def notices(iterations):
+        again = [f"resume={tmp_path}"] if iterations > 1 else []
+        run(train_config(*SHORT, *line, *again, f"iterations={iterations}"), tmp_path)
+        return " ".join(json.loads((tmp_path / "summary.json").read_text())["notices"])
+
+    assert "last bits" not in notices(1) + notices(2)
+    found = checkpoint.load(tmp_path)
+    checkpoint.save(tmp_path, 2, found.arrays, found.meta | {"format": 1}, None)
+    assert "compiled Pendulum-v1 rounds as Gymnasium's" in notices(3)
+
+
+@pytest.mark.parametrize("engine", ["sync", "async"])
+def test_what_no_checkpoint_holds_is_said_at_the_start_and_on_resume(
+    tmp_path, monkeypatch, capsys, engine
+):
+    (tmp_path / "normalized.py").write_text(
+        "import gymnasium as gym\n"
+        "make = lambda: gym.wrappers.NormalizeObservation(gym.make('CartPole-v1'))\n"
+        "gym.register('Normalized-v0', make, max_episode_steps=9)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    line = ("env=normalized:Normalized-v0", f"env.engine={engine}", "batch_size=2")
+    for again in ([], [f"resume={tmp_path / 'run'}", "iterations=3"]):
+        run(train_config(*SHORT, *line, *again), tmp_path / "run")
+        said = capsys.readouterr().out
+        assert said.count("NormalizeObservation goes on learning its statistics") == 1
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "neither resuming nor comparing is exact" in " ".join(summary["notices"])

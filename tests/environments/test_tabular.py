@@ -156,6 +156,8 @@ def test_the_outermost_model_counts():
         ("Taxi-v4", 0.0, {}),
         ("Taxi-v4", 0.0, {"is_rainy": True}),
         ("pgcli.environments.teaching:pg/RareReward-v0", -1.0, {}),
+        ("pgcli.environments.teaching:pg/RareReward-v0", 2.0**24 + 0.5, {}),
+        ("pgcli.environments.teaching:pg/RareReward-v0", 1e12, {}),
     ],
 )
 def test_a_true_model_is_not_doubted(env_id, shift, kwargs):
@@ -176,6 +178,30 @@ def test_what_contradicts_a_model_is_told_with_an_example(env_id):
     fault = judged(env_id, 2048)
     assert fault is not None
     assert re.search(LIES[env_id], fault), fault
+
+
+class Paying(gym.Env):
+    """Two rewards that only the seventh digit tells apart, paid in float32."""
+
+    observation_space, action_space = gym.spaces.Discrete(1), gym.spaces.Discrete(1)
+    initial_state_distrib = np.array([1.0])
+
+    def __init__(self):
+        self.P = {0: {0: [(0.5, 0, 1.0, True), (0.5, 0, 1.0000005, True)]}}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        return 0, np.float32((1.0, 1.0000005)[self.np_random.integers(2)]), True, False, {}
+
+
+gym.register("Paying-v0", Paying, max_episode_steps=5)
+
+
+def test_rewards_are_told_apart_by_the_nearest():
+    assert judged("Paying-v0") is None
 
 
 def test_the_reward_told_is_the_environments_own():
