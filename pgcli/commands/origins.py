@@ -18,6 +18,7 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from pgcli.config.compose import parse
 from pgcli.config.schema import BehaviourConfig, CompareConfig
@@ -45,13 +46,14 @@ def as_trained(lines: Sequence[str], node: DictConfig) -> list[str]:
     if "checkpoint" not in given or not isinstance(run, str):  # pg train has a section of that name
         return []
     checkpoint.load(Path(run))
-    try:
-        saved: Any = OmegaConf.load(Path(run) / ".hydra" / "config.yaml")
-    except OSError as error:
-        raise NoCheckpoint(f"{error.filename}: {error.strerror}") from error
-    tree: Any = OmegaConf.to_container(saved, resolve=False)
+    path = Path(run) / ".hydra" / "config.yaml"
     sections = [name for name in ("policy", "env") if name not in given]
-    settings = {f"{name}.{key}": x for name in sections for key, x in tree[name].items()}
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        settings = {f"{name}.{key}": x for name in sections for key, x in tree[name].items()}
+    except (OSError, YAMLError, KeyError, TypeError, AttributeError) as error:
+        text = " ".join(str(error).split())
+        raise NoCheckpoint(f"{path}: no settings of a run there: {text}") from error
     env_id = settings.pop("env.id", None)
     found = [f"++{key}={literal(value)}" for key, value in settings.items()]
     return found if env_id is None else [f"env={literal(env_id)}", *found]

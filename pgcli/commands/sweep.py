@@ -128,7 +128,9 @@ def run(plan: Plan, directory: Path, launch: Callable[[list[str] | None], None])
             rows = [_row(plan, directory / name, failures.get(name)) for name in names]
             if any(row[1] != NOT_BEGUN for row in rows):
                 progress.say(_shown(rows))
-                progress.say(f"pg report {directory}\ntensorboard --logdir {directory}")
+                if plan.command == "train":  # comparisons are no runs to report on
+                    progress.say(f"pg report {directory}")
+                progress.say(f"tensorboard --logdir {directory}")
     return 0 if rows and all(row[1] == FINISHED for row in rows) else 1
 
 

@@ -77,6 +77,7 @@ def test_each_job_compares_the_run_that_it_names(launcher, beside):
     done = pg(*line, "hydra.sweep.dir=s", cwd=beside)
     assert done.returncode == 0, done.stderr
     assert "3 of 3 jobs finished" in done.stdout
+    assert "pg report" not in done.stdout  # which would find no run
     for name in ("cart", "lake", "sure"):
         job = beside / "s" / f"checkpoint@{name}"
         for section in ("env", "policy"):
@@ -266,6 +267,15 @@ def test_an_iteration_that_is_not_saved_is_told_with_those_that_are(runs, refuse
     code, said = refused("compare", "checkpoint=cart", "iteration=18", cwd=runs)
     assert code == 4
     assert "no checkpoint of iteration 18; saved: 1, 2, 3" in said
+
+
+@pytest.mark.parametrize("text", [None, "a: [", "- 1\n", "policy: 3\nenv: 4\n"])
+def test_a_run_without_its_settings_cannot_be_compared(text, beside, refused):
+    path = beside / "cart" / ".hydra" / "config.yaml"
+    path.unlink() if text is None else path.write_text(text)
+    code, said = refused("compare", "checkpoint=cart", cwd=beside)
+    assert code == 4
+    assert "no settings of a run there" in said
 
 
 ODD = ["", "http://h/", "c:\\d\\", "\\", "\\\\", "it's", "it\\'s", '"', "a,b", "a=b", " a ", "1",
