@@ -98,11 +98,13 @@ def test_a_normal_samples_iqm_varies_as_said(seeds):
 @pytest.mark.parametrize("level", [0.95, 0.99])
 @pytest.mark.parametrize("seeds", SIZES)
 def test_iqms_of_normal_numbers_are_covered_for_any_number_of_seeds(seeds, level):
+    """With 400,000 repetitions: 94.8 to 95.7 and 98.95 to 99.23 %, the widest with 4 and 11."""
     x = rng(seeds).normal(size=(40_000, seeds))
     found = iqm_interval(x, level)
     covered = ((found.lower <= 0) & (found.upper >= 0)).mean()
-    tail = 1 - level
-    assert level - 0.1 * tail < covered < level + 0.2 * tail
+    noise = 2.6 * (level * (1 - level) / len(x)) ** 0.5
+    low, high = {0.95: (0.9475, 0.9566), 0.99: (0.9895, 0.9924)}[level]
+    assert low - noise < covered < high + noise
 
 
 def test_seeds_at_a_ceiling_do_not_hide_one_that_is_not():

@@ -259,7 +259,9 @@ def test_each_seed_spends_its_own_budget_as_it_would_alone(line, tmp_path):
         assert_alike(rows_of(tmp_path / "all", seed), rows_of(tmp_path / f"{seed}", seed))
     ends = [rows_of(tmp_path / "all", seed)[-1] for seed in range(3)]
     done = [int(row["iteration"]) for row in ends]
-    assert len(set(done)) > 1
+    assert len(set(done)) == (
+        2 if "batch_steps=40" in line else 3
+    )  # the agent alone, beside others
     limit = 25 if "iterations=25" in line else 10**9
     for row in ends:
         assert int(row["env_steps"]) >= 700 or int(row["iteration"]) == limit

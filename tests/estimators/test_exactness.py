@@ -6,7 +6,8 @@ With `--phi module:name` the same is asked of a Φ of one's own.
 """
 
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pytest
 import torch
@@ -79,61 +80,94 @@ def title(case) -> str:
     return " ".join(shown).replace("gamma", "γ").replace("lam", "λ") + " off-policy" * off
 
 
-def expected_gradient(mdp, policy, theta, behaviour, config, value, final_value, q):
+@dataclass(frozen=True)
+class Problem:
+    """All pairs of trajectories at θ; what does not depend on the estimator is computed once."""
+
+    mdp: TinyMdp
+
+    @cached_property
+    def policy(self):
+        return self.mdp.policy()
+
+    @cached_property
+    def theta(self):
+        return self.drawn(7)
+
+    @cached_property
+    def other(self):
+        return self.theta + 0.3 * self.drawn(8)
+
+    def drawn(self, seed):
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(1, self.policy.num_params, dtype=torch.float64, generator=generator)
+
+    @cached_property
+    def rows(self):
+        return self.mdp.batch.obs.flatten(1, 2), self.mdp.batch.act.flatten(1, 2)
+
+    @cached_property
+    def factors(self):
+        return self.policy.score_factors(self.theta, *self.rows)[0]
+
+    @cached_property
+    def pair(self):
+        """[n², 2]: the batch axis N = 2."""
+        n = len(self.mdp.trajectories)
+        return torch.cartesian_prod(torch.arange(n), torch.arange(n))
+
+    @cached_property
+    def sampled(self):
+        """Of the policy itself and off-policy: probabilities [n], log π/μ [n, T]."""
+        return {off: self.sampled_by(self.other if off else self.theta) for off in (False, True)}
+
+    def sampled_by(self, behaviour):
+        ratio = self.policy.log_prob(self.theta, *self.rows)
+        ratio = ratio - self.policy.log_prob(behaviour, *self.rows)
+        mask = self.mdp.batch.mask
+        log_ratio = (ratio.reshape(mask.shape) * mask)[0].detach()
+        return self.mdp.probabilities(self.policy, behaviour).detach(), log_ratio
+
+    @cached_property
+    def truths(self):
+        """∇J_γ by γ."""
+        return {g: self.mdp.gradient(self.policy, self.theta, g) for g in (0.0, 0.9, 1.0)}
+
+
+def expected_gradient(problem, off, config, value, final_value, q):
     """E[ĝ] [1, P]: the production code on all pairs of trajectories, weighted by probability."""
-    b, p = mdp.batch, mdp.probabilities(policy, behaviour).detach()
-    rows = b.obs.flatten(1, 2), b.act.flatten(1, 2)
-    ratio = policy.log_prob(theta, *rows) - policy.log_prob(behaviour, *rows)
-    log_ratio = (ratio.reshape(b.mask.shape) * b.mask)[0].detach()
-    n = len(p)
-    first, second = (x.flatten() for x in torch.meshgrid(*[torch.arange(n)] * 2, indexing="ij"))
-    pair = torch.stack([first, second], 1)  # [n², 2]: the batch axis N = 2
+    b, policy, pair = problem.mdp.batch, problem.policy, problem.pair
+    p, log_ratio = problem.sampled[off]
+    first, second = pair.T
     found = terms(
         config,
         Episodes(b.rew[0][pair], b.mask[0][pair], b.truncated[0][pair], value[pair],
                  final_value[pair], q[pair], log_ratio[pair]),
     )  # fmt: skip
     chance = (p[first] * p[second]).unsqueeze(-1)
-    factors, _ = policy.score_factors(theta, *rows)
     if config.baseline in FITTED:
         # No coupling but through the fitted coefficient: one trajectory's terms are its own.
+        n = len(p)
         own = torch.stack([found.weights[:: n + 1, 0], found.control[:: n + 1, 0]])
-        x, s = (trajectory_gradients(factors, w[None], policy.num_params)[0] for w in own)
+        x, s = (trajectory_gradients(problem.factors, w[None], policy.num_params)[0] for w in own)
         g = controlled(x[pair], s[pair], per_parameter=config.baseline is FITTED[1])
         return (0.5 * chance * g.sum(1)).sum(0, keepdim=True)
     # ĝ is linear in the weights: gather the expected weight of every trajectory's scores.
     mean_w = torch.zeros_like(b.rew[0])
     for member in range(2):
         mean_w.index_add_(0, pair[:, member], 0.5 * chance * found.weights[:, member])
-    return trajectory_gradients(factors, mean_w.unsqueeze(0), policy.num_params).sum(1)
+    return trajectory_gradients(problem.factors, mean_w.unsqueeze(0), policy.num_params).sum(1)
 
 
 @pytest.fixture(scope="module", params=[0, 1])
 def problem(request):
-    return problem_of(TinyMdp.random(request.param))
+    return Problem(TinyMdp.random(request.param))
 
 
 @pytest.fixture(scope="module")
 def short_problem():
     """Of one step: nothing comes before it or after."""
-    return problem_of(TinyMdp.random(0, horizon=1))
-
-
-def problem_of(mdp):
-    policy = mdp.policy()
-    theta = torch.randn(
-        1, policy.num_params, dtype=torch.float64, generator=torch.Generator().manual_seed(7)
-    )
-    return (
-        mdp,
-        policy,
-        theta,
-        theta
-        + 0.3
-        * torch.randn(
-            1, policy.num_params, dtype=torch.float64, generator=torch.Generator().manual_seed(8)
-        ),
-    )
+    return Problem(TinyMdp.random(0, horizon=1))
 
 
 def arbitrary_values(mdp):
@@ -157,12 +191,8 @@ def test_of_one_step_likewise(short_problem, case):
 
 
 def assert_exact_or_noted(problem, config, off):
-    mdp, policy, theta, other = problem
-    truth = mdp.gradient(policy, theta, config.gamma)
-    behaviour = other if off else theta
-    estimate = expected_gradient(
-        mdp, policy, theta, behaviour, config, *arbitrary_values(mdp), arbitrary_q(mdp)
-    )
+    mdp, truth = problem.mdp, problem.truths[config.gamma]
+    estimate = expected_gradient(problem, off, config, *arbitrary_values(mdp), arbitrary_q(mdp))
     error = (estimate - truth).norm() / truth.norm()
     if bias_notes(config, Circumstances(mdp.horizon, off_policy=off)):
         assert error > 1e-4
@@ -176,22 +206,21 @@ def assert_exact_or_noted(problem, config, off):
 @pytest.mark.parametrize("phi", ["q", "advantage", "td", "n_step", "gae"])
 def test_exact_critics_leave_no_bias(problem, phi, importance, gamma, bootstrap):
     """V_t(s) and Q_t(s, a) of the time-limited task, V_T = 0: bootstrapping there adds nothing."""
-    mdp, policy, theta, other = problem
+    mdp = problem.mdp
     off = importance != "none"
     config = EstimatorConfig(
         phi, Baseline["none"], Importance[importance], gamma, 0.6, True, False, bootstrap,
         2, 0.0, False, None,
     )  # fmt: skip
-    pi = mdp.action_probabilities(policy, theta).detach()
+    pi = mdp.action_probabilities(problem.policy, problem.theta).detach()
     v, q = mdp.values(pi, gamma), mdp.action_values(pi, gamma)
     state, final = mdp.states_and_times()
     time = torch.arange(mdp.horizon)
     estimate = expected_gradient(
-        mdp, policy, theta, other if off else theta, config, v[time, state],
-        v[mdp.horizon, final], q[time, state, mdp.batch.act[0]],
+        problem, off, config, v[time, state], v[mdp.horizon, final],
+        q[time, state, mdp.batch.act[0]],
     )  # fmt: skip
-    truth = mdp.gradient(policy, theta, gamma)
-    torch.testing.assert_close(estimate, truth, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(estimate, problem.truths[gamma], rtol=1e-9, atol=1e-10)
 
 
 def test_what_a_run_adds_to_the_notes():
@@ -221,7 +250,7 @@ def test_no_error_is_announced_of_a_critic_that_has_none(name, off):
 
 
 def test_dynamic_programming_agrees_with_the_listed_trajectories(problem):
-    mdp, policy, theta, _ = problem
+    mdp, policy, theta = problem.mdp, problem.policy, problem.theta
     p = mdp.probabilities(policy, theta)
     assert p.sum().item() == pytest.approx(1, abs=1e-12)
     pi = mdp.action_probabilities(policy, theta)
@@ -232,12 +261,10 @@ def test_dynamic_programming_agrees_with_the_listed_trajectories(problem):
 
 def test_own_sample_mean_would_shrink_the_gradient_by_one_half(problem):
     """The bias that leave-one-out avoids: with N = 2, subtracting the batch mean halves ∇J."""
-    mdp, policy, theta, _ = problem
+    mdp, policy, theta = problem.mdp, problem.policy, problem.theta
     b, p = mdp.batch, mdp.probabilities(policy, theta).detach()
     ret = b.rew[0].sum(-1)
     mean_of_pair = 0.5 * (ret + (p * ret).sum())  # E over the partner of the pair's mean
     w = (p * (ret - mean_of_pair)).unsqueeze(-1) * b.mask[0]
-    factors, _ = policy.score_factors(theta, b.obs.flatten(1, 2), b.act.flatten(1, 2))
-    estimate = trajectory_gradients(factors, w.unsqueeze(0), policy.num_params).sum(1)
-    truth = mdp.gradient(policy, theta, 1.0)
-    torch.testing.assert_close(estimate, truth / 2, rtol=1e-10, atol=1e-10)
+    estimate = trajectory_gradients(problem.factors, w[None], policy.num_params).sum(1)
+    torch.testing.assert_close(estimate, problem.truths[1.0] / 2, rtol=1e-10, atol=1e-10)
