@@ -12,8 +12,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from pgcli import __version__, interrupts
+from pgcli import __version__
 from pgcli.errors import PgError, Stopped
+from pgcli.machine import signals
 
 COMMANDS = {
     "train": "train agents and measure the gradient estimator",
@@ -86,7 +87,7 @@ def _dispatch(args: list[str]) -> int:
 
 
 def _run(command: str, args: list[str]) -> int:
-    interrupts.listen()
+    signals.listen()
     try:
         # env=my_module:MyEnv-v0 finds a module of the user's folder; last, so that none of them
         # stands in for a library.

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import cache
 
 from pgcli.config.compose import compose_all
-from pgcli.config.schema import TrainConfig
+from pgcli.settings.schema import TrainConfig
 
 
 @cache

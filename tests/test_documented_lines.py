@@ -63,7 +63,7 @@ EXTRAS = {  # what a line with this in it needs
 SLURM = "hydra/launcher=submitit_slurm hydra.launcher.partition=<name>"  # see test_slurm.py
 PRELOADED = [
     *(f"pgcli.commands.{name}" for name in ("launch", "train", "compare", "report")),
-    "pgcli.analysis.slides",
+    "pgcli.pictures.estimators",
     "pgcli.kernels",
     "pgcli.environments.compiled",
     "matplotlib.backends.backend_agg",

@@ -7,22 +7,21 @@ import pgcli
 
 ROOT = Path(pgcli.__file__).parent
 FLOORS = [  # each may import from its own and from lower ones
-    {"errors", "streams", "parallel", "interrupts", "kernels", "config.schema"},
-    {"estimators", "analysis"},
-    {"agents", "environments"},
+    {"errors", "settings", "machine"},
+    {"estimators", "statistics", "kernels"},
+    {"agents", "environments", "pictures"},
     {"gradients"},
     {"runs"},
     {"config", "commands"},
     {"cli"},
 ]
-APART = [{"agents", "environments"}, {"estimators", "analysis"}]  # neighbours that never meet
+APART = [{"agents", "environments"}, {"estimators", "statistics"}]  # neighbours that never meet
 HYDRA = {"hydra", "omegaconf"}
 
 
 def room(module: str) -> str:
-    """`agents` of `pgcli.agents.policy`; the schema lives on the ground."""
-    inside = module.removeprefix("pgcli.")
-    return "config.schema" if inside == "config.schema" else inside.split(".")[0]
+    """`agents` of `pgcli.agents.policy`."""
+    return module.removeprefix("pgcli.").split(".")[0]
 
 
 def floor(name: str) -> int:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pgcli.agents.network import Mlp
 from pgcli.agents.optimizers import Optimizer
-from pgcli.config.schema import CriticConfig, OptimizerName
-from pgcli.parallel import ordered
-from pgcli.streams import Purpose, generator, per_seed
+from pgcli.machine.cores import ordered
+from pgcli.machine.randomness import Purpose, generator, per_seed
+from pgcli.settings.schema import CriticConfig, OptimizerName
 
 ROWS = 8192  # per forward pass, of all seeds
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pgcli.agents.critic import Critic, LinearCritic
 from pgcli.agents.optimizers import Optimizer, copy_into
 from pgcli.agents.policy import Policy
-from pgcli.config.schema import OptimizerConfig, Schedule, TrainConfig
+from pgcli.settings.schema import OptimizerConfig, Schedule, TrainConfig
 
 
 def learning_rate(config: OptimizerConfig, progress: float) -> float:

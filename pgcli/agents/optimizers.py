@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgcli.config.schema import OptimizerName
+from pgcli.settings.schema import OptimizerName
 
 BETA1, BETA2, ALPHA, EPSILON = 0.9, 0.999, 0.99, 1e-8
 ALL = slice(None)

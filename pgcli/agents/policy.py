@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pgcli.agents.heads import Categorical, Gaussian, Head
 from pgcli.agents.network import ACTIVATIONS, Mlp
-from pgcli.config.schema import BehaviourConfig, Init, PolicyConfig
-from pgcli.streams import Purpose, generator, per_seed
+from pgcli.machine.randomness import Purpose, generator, per_seed
+from pgcli.settings.schema import BehaviourConfig, Init, PolicyConfig
 
 
 class Factor(NamedTuple):

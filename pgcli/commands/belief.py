@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pgcli.config.schema import CompareConfig, CriticKind
 from pgcli.environments.batch import Batch
 from pgcli.environments.engines import hidden_model, tabular_model
 from pgcli.environments.tabular import Tabular, Trial
 from pgcli.errors import ConfigError, EnvironmentFailed
+from pgcli.settings.schema import CompareConfig, CriticKind
 
 
 class Belief:

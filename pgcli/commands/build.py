@@ -16,7 +16,16 @@ from pgcli.agents.heads import make_head
 from pgcli.agents.learner import Learner
 from pgcli.agents.network import Mlp
 from pgcli.agents.policy import Policy
-from pgcli.config.schema import (
+from pgcli.environments.batch import Batch
+from pgcli.environments.engines import Engine
+from pgcli.environments.spaces import ActionKind, Spaces
+from pgcli.errors import ConfigError, NonFinite
+from pgcli.estimators import estimator
+from pgcli.estimators.bias import Circumstances, bias_notes
+from pgcli.gradients.trajectory import gradient_sums
+from pgcli.machine.randomness import Purpose
+from pgcli.runs import checkpoint
+from pgcli.settings.schema import (
     Baseline,
     BehaviourConfig,
     CompareConfig,
@@ -25,15 +34,6 @@ from pgcli.config.schema import (
     PolicyConfig,
     TrainConfig,
 )
-from pgcli.environments.batch import Batch
-from pgcli.environments.engines import Engine
-from pgcli.environments.spaces import ActionKind, Spaces
-from pgcli.errors import ConfigError, NonFinite
-from pgcli.estimators import estimator
-from pgcli.estimators.bias import Circumstances, bias_notes
-from pgcli.gradients.trajectory import gradient_sums
-from pgcli.runs import checkpoint
-from pgcli.streams import Purpose
 
 LONGEST = 1000  # steps of an episode with which devices are compared
 

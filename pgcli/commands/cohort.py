@@ -9,9 +9,9 @@ import torch
 
 from pgcli.agents.learner import Learner
 from pgcli.commands.build import build_learner
-from pgcli.config.schema import TrainConfig
 from pgcli.environments.engines import Engine, open_engine
 from pgcli.gradients.statistics import NoiseScale
+from pgcli.settings.schema import TrainConfig
 
 
 class Cohort:

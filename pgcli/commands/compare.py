@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pgcli import parallel
 from pgcli.commands import metrics
 from pgcli.commands.belief import Belief
 from pgcli.commands.frozen import Critics, Frozen
 from pgcli.config.presets import estimator_configs, reference_of
-from pgcli.config.schema import CompareConfig, CriticKind, EstimatorConfig
 from pgcli.environments.engines import open_engine, slots_per_seed
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import Stopped
@@ -22,12 +20,14 @@ from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.gradients.exact import Exact, Problem, Solution, solve
 from pgcli.gradients.paired import MOST_UNITS, Sample, coupled, in_batches, joined, samples
 from pgcli.gradients.resampled import Comparison, Resamples
+from pgcli.machine import cores
+from pgcli.machine.randomness import Purpose, generator
+from pgcli.machine.signals import noted
 from pgcli.runs import verdicts
 from pgcli.runs.directory import lock
 from pgcli.runs.progress import Progress
-from pgcli.runs.signals import noted
 from pgcli.runs.verdicts import Finding
-from pgcli.streams import Purpose, generator
+from pgcli.settings.schema import CompareConfig, CriticKind, EstimatorConfig
 
 ROUNDS = 16  # in which episodes are collected: what a signal interrupts is one of them
 FEWEST = 4  # batches from which figures can be told
@@ -49,7 +49,7 @@ class Study:
 
 def run(config: CompareConfig, directory: Path) -> None:
     """Compare the estimators; tables and pictures lie in `directory`."""
-    parallel.begin()
+    cores.begin()
     estimators = estimator_configs(config)
     with lock(directory), noted() as signals:
         progress = Progress(config.log.interval)

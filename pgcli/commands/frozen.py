@@ -12,14 +12,6 @@ from pgcli.agents.critic import Critic, LinearCritic
 from pgcli.agents.policy import Actor, Policy
 from pgcli.commands.belief import Belief
 from pgcli.commands.build import build_policy, saved_behaviour, saved_theta
-from pgcli.config.schema import (
-    Baseline,
-    BehaviourConfig,
-    CompareConfig,
-    CriticConfig,
-    CriticKind,
-    EstimatorConfig,
-)
 from pgcli.environments.batch import Batch
 from pgcli.environments.engines import Engine
 from pgcli.environments.rollout import Quota, collect
@@ -31,8 +23,16 @@ from pgcli.estimators.phi import Episodes
 from pgcli.estimators.returns import reward_to_go
 from pgcli.gradients.exact import Solution, action_probabilities
 from pgcli.gradients.trajectory import log_probs
-from pgcli.parallel import started
-from pgcli.streams import Purpose, generator
+from pgcli.machine.cores import started
+from pgcli.machine.randomness import Purpose, generator
+from pgcli.settings.schema import (
+    Baseline,
+    BehaviourConfig,
+    CompareConfig,
+    CriticConfig,
+    CriticKind,
+    EstimatorConfig,
+)
 
 # Iterations whose streams are used here: no training gets that far.
 FIT, PROBE, DATA = 2**20, 2**20 + 1, 2**20 + 2

@@ -28,11 +28,11 @@ from pgcli.commands.origins import as_trained, brought_along, literal, names_run
 from pgcli.config.compose import Composed, compose_all, explained, parse, search_also
 from pgcli.config.meanings import annotated, comments
 from pgcli.config.presets import estimator_configs
-from pgcli.config.schema import CompareConfig
 from pgcli.config.sources import SCHEMAS, conf_dir, job_name, register, subdirectory
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.runs import checkpoint
 from pgcli.runs.directory import holds_run, lock, made
+from pgcli.settings.schema import CompareConfig
 
 if TYPE_CHECKING:  # it would bring Gymnasium
     from pgcli.environments.spaces import Spaces

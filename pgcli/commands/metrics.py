@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from pgcli.agents.policy import Policy
-from pgcli.config.schema import BehaviourConfig
 from pgcli.environments.batch import Batch
 from pgcli.estimators.estimator import Terms
 from pgcli.estimators.importance import effective_sample_size, log_prefix
 from pgcli.estimators.returns import difference
 from pgcli.gradients.statistics import Measurement, NoiseScale
-from pgcli.parallel import ordered
+from pgcli.machine.cores import ordered
+from pgcli.settings.schema import BehaviourConfig
 
 KL_STEPS = 1024  # steps over which the divergence of an update is averaged
 

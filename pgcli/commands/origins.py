@@ -21,10 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from pgcli.config.compose import parse
-from pgcli.config.schema import BehaviourConfig, CompareConfig
 from pgcli.errors import NoCheckpoint, PgError
 from pgcli.runs import checkpoint
 from pgcli.runs.archive import overrides
+from pgcli.settings.schema import BehaviourConfig, CompareConfig
 
 PINNED = ("behaviour.checkpoint", "behaviour.iteration")
 

@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from pgcli.analysis.figures import MOST, Curve, Panel, draw
 from pgcli.errors import ConfigError
+from pgcli.pictures.curves import MOST, Curve, Panel, draw
 from pgcli.runs import claims, document, findings
 from pgcli.runs.archive import Run, find, read
 from pgcli.runs.comparison import RETURN, VARIANCE, common_range, compare, curves

@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from pgcli import interrupts
-from pgcli.analysis.curves import running_mean
 from pgcli.commands.job import FAILURES
-from pgcli.config.schema import TrainConfig
 from pgcli.errors import PgError, RunDirectoryError, Stopped, StorageFailed
+from pgcli.machine import signals
 from pgcli.runs import summary
 from pgcli.runs.archive import Run, limits, natural, overrides, read
 from pgcli.runs.checkpoint import BUDGET
@@ -28,6 +24,8 @@ from pgcli.runs.comparison import EPISODES, RETURN, VARIANCE, at_end
 from pgcli.runs.directory import holds_run, is_held, lock, write_atomically
 from pgcli.runs.progress import Progress, table
 from pgcli.runs.tally import RECENT
+from pgcli.settings.schema import TrainConfig
+from pgcli.statistics.curves import running_mean
 
 NOTE = "sweep.json"
 LIMITS = ("iterations", "total_steps")
@@ -188,28 +186,16 @@ def _held(directory: Path) -> Iterator[Callable[[], None]]:
         release()
 
 
-@contextmanager
-def _stopping(directory: Path, release: Callable[[], None]) -> Iterator[None]:
+def _stopping(directory: Path, release: Callable[[], None]) -> AbstractContextManager[None]:
     """On SIGINT and SIGTERM let the jobs of other processes save what they are, then raise."""
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        if not interrupts.received():  # who asks twice does not want to wait
-            interrupts.remember(signum)
-            release()
-            until = time.monotonic() + FAREWELL
-            while any(map(is_held, _job_directories(directory))) and time.monotonic() < until:
-                time.sleep(0.1)
-        raise Stopped(signum)
+    def farewell() -> None:
+        release()
+        until = time.monotonic() + FAREWELL
+        while any(map(is_held, _job_directories(directory))) and time.monotonic() < until:
+            time.sleep(0.1)
 
-    signums = (signal.SIGINT, signal.SIGTERM)
-    old = {s: signal.getsignal(s) for s in signums if signal.getsignal(s) is not signal.SIG_IGN}
-    for signum in old:
-        signal.signal(signum, stop)
-    try:
-        yield
-    finally:
-        for signum, handler in old.items():
-            signal.signal(signum, handler)
+    return signals.answered(farewell)
 
 
 def _noted(directory: Path) -> Plan | None:

@@ -10,14 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgcli import parallel
 from pgcli.agents.critic import Work
 from pgcli.agents.learner import Learner
 from pgcli.agents.policy import Actor, Policy
 from pgcli.commands import metrics
 from pgcli.commands.build import behaviour_parameters, devices, facts, fastest
 from pgcli.commands.cohort import Cohort
-from pgcli.config.schema import LEAVES_ONE_OUT, Baseline, TrainConfig
 from pgcli.environments.batch import Batch
 from pgcli.environments.engines import slots_per_seed
 from pgcli.environments.rollout import Quota, collect
@@ -34,9 +32,11 @@ from pgcli.gradients.trajectory import (
     group_size,
     log_probs,
 )
+from pgcli.machine import cores
+from pgcli.machine.randomness import seeding
 from pgcli.runs.session import Session
 from pgcli.runs.tally import Tally
-from pgcli.streams import seeding
+from pgcli.settings.schema import LEAVES_ONE_OUT, Baseline, TrainConfig
 
 
 def run(config: TrainConfig, directory: Path) -> None:
@@ -45,7 +45,7 @@ def run(config: TrainConfig, directory: Path) -> None:
     quota = Quota(None if config.batch_steps else config.batch_size, config.batch_steps)
     changed = config.behaviour if config.behaviour.changes else None
     candidates = devices(config.device)
-    parallel.begin()
+    cores.begin()
     with Session(config, directory, seeds) as session:
         slots = slots_per_seed(config.env, quota.episodes)
         cohort = session.enter(Cohort(config, seeds, slots))
@@ -80,7 +80,7 @@ def run(config: TrainConfig, directory: Path) -> None:
             # Critics learn beside the policy: what serves this batch has not seen it.
             episodes, work, judged = with_critics(config, learner, batch, done)
             record |= judged
-            fitted = parallel.started(work)
+            fitted = cores.started(work)
 
             if config.off_policy:
                 source_logp = log_probs(policy, source, batch, changed)

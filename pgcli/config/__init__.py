@@ -1,1 +1,1 @@
-"""Settings: their schema, and the glue to Hydra."""
+"""The glue to Hydra."""

@@ -30,9 +30,9 @@ from omegaconf.errors import (
 )
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
-from pgcli.config.schema import TrainConfig, budget, check, check_combination
 from pgcli.config.sources import SCHEMAS, EnvironmentSearchPath, conf_dir, register
 from pgcli.errors import ConfigError, did_you_mean, one_of
+from pgcli.settings.schema import TrainConfig, budget, check, check_combination
 
 MOST_COMBINATIONS = 50  # of a sweep that are composed in advance; beyond, each value by itself
 # The classes that Hydra itself makes from a configuration: nobody else's `_target_` may run.

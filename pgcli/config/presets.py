@@ -9,15 +9,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgcli.config.schema import (
+from pgcli.config.sources import EnvironmentSearchPath, conf_dir
+from pgcli.errors import ConfigError, one_of
+from pgcli.settings.schema import (
     CompareConfig,
     EstimatorConfig,
     Importance,
     check,
     check_estimator,
 )
-from pgcli.config.sources import EnvironmentSearchPath, conf_dir
-from pgcli.errors import ConfigError, one_of
 
 FIRST = "total"  # the reference where nothing else is said
 UNWEIGHTED = "rtg_value"  # what the presets with importance weights are without them

@@ -16,7 +16,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from pgcli.config.schema import CompareConfig, TrainConfig
+from pgcli.settings.schema import CompareConfig, TrainConfig
 
 GROUP = "env"
 LONGEST = 120  # letters of a job's directory

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from pgcli import kernels
-from pgcli.config.schema import EnvConfig
 from pgcli.environments.engines import Base, Step, compiled_model, maker
 from pgcli.environments.rollout import Film, Network
 from pgcli.environments.spaces import ActionKind
-from pgcli.parallel import cores, ordered
-from pgcli.streams import DISTINCT, Seeding
+from pgcli.machine.cores import cores, ordered
+from pgcli.machine.randomness import DISTINCT, Seeding
+from pgcli.settings.schema import EnvConfig
 
 Array = np.ndarray
 

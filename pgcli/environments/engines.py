@@ -23,8 +23,6 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
-from pgcli.config.schema import Engine as EngineName
-from pgcli.config.schema import EnvConfig
 from pgcli.environments.ambient import Ambient, Own, seeded, spaces_of
 from pgcli.environments.looks import FirstLook, memories
 from pgcli.environments.spaces import (
@@ -40,7 +38,9 @@ from pgcli.environments.spaces import (
 )
 from pgcli.environments.tabular import Tabular, hidden_by, read_model
 from pgcli.errors import ConfigError, EnvironmentFailed, did_you_mean
-from pgcli.streams import DISTINCT, Seeding
+from pgcli.machine.randomness import DISTINCT, Seeding
+from pgcli.settings.schema import Engine as EngineName
+from pgcli.settings.schema import EnvConfig
 
 Array = np.ndarray
 Step = tuple[Array, Array, Array, Array]

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from pgcli.environments.batch import Batch
 from pgcli.environments.engines import Engine
 from pgcli.errors import EnvironmentFailed
-from pgcli.streams import DISTINCT, Seeding
+from pgcli.machine.randomness import DISTINCT, Seeding
 
 Array = np.ndarray
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pgcli.config.schema import Baseline, EstimatorConfig, Importance
 from pgcli.estimators.phi import Phi, phi
+from pgcli.settings.schema import Baseline, EstimatorConfig, Importance
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pgcli.config.schema import Baseline, EstimatorConfig, Importance, Target
 from pgcli.errors import ConfigError
 from pgcli.estimators import baselines, importance, returns
 from pgcli.estimators.phi import Episodes, Stream, given, phi, td
+from pgcli.settings.schema import Baseline, EstimatorConfig, Importance, Target
 
 FITTED = (Baseline["optimal"], Baseline["optimal_per_parameter"])  # on trajectory gradients
 

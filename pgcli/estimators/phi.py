@@ -20,9 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pgcli.config.schema import EstimatorConfig, Importance
 from pgcli.errors import ConfigError, one_of
 from pgcli.estimators import returns
+from pgcli.settings.schema import EstimatorConfig, Importance
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from pgcli.agents.policy import Policy
-from pgcli.config.schema import LEAVES_ONE_OUT, Baseline, EstimatorConfig, Importance
 from pgcli.environments.batch import Batch
 from pgcli.estimators.estimator import FITTED, terms
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.control import controlled
 from pgcli.gradients.trajectory import chunk, chunks_of, score_sums, trajectory_gradients
-from pgcli.parallel import ordered
+from pgcli.machine.cores import ordered
+from pgcli.settings.schema import LEAVES_ONE_OUT, Baseline, EstimatorConfig, Importance
 
 MOST_UNITS = 256  # per estimator: the inner products of all pairs are resampled
 

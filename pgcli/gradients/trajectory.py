@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from pgcli.agents.policy import Factor, Policy
-from pgcli.config.schema import BehaviourConfig, GradientConfig
 from pgcli.environments.batch import Batch
 from pgcli.estimators.baselines import sum_of_others
 from pgcli.gradients.control import controlled, moments
-from pgcli.parallel import ordered
+from pgcli.machine.cores import ordered
+from pgcli.settings.schema import BehaviourConfig, GradientConfig
 
 CHUNK_STEPS = 8192  # steps (rows) at once: their activations fill a few MB of cache
 CHUNK_NUMBERS = 2**20  # entries of trajectory gradients at once: 4 MB

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.tensorboard.summary import custom_scalars
 
-from pgcli.analysis.figures import Curve
+from pgcli.pictures.curves import Curve
 from pgcli.runs.events import Events
 from pgcli.runs.logbook import LOWER, UPPER
 

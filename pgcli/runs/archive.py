@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import yaml  # type: ignore[import-untyped]
 
-from pgcli.config.schema import budget
+from pgcli.settings.schema import budget
 
 State = Enum("State", "finished unfinished empty broken")
 

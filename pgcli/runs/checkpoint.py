@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pgcli.config.schema import TrainConfig, flat
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.runs.directory import write_atomically
+from pgcli.settings.schema import TrainConfig, flat
 
 META = "meta.json"
 # What later iterations of a run depend on beside its arrays; a resumed run keeps the one it has.

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pgcli.analysis.curves import area, running_mean
-from pgcli.analysis.effects import effect
-from pgcli.analysis.intervals import FEWEST, Estimate
-from pgcli.config.schema import ClaimConfig, Effect, When
 from pgcli.runs import archive
 from pgcli.runs.archive import column, notes
 from pgcli.runs.comparison import EPISODES, LAST, RETURN
 from pgcli.runs.groups import Group
 from pgcli.runs.tally import RECENT
+from pgcli.settings.schema import ClaimConfig, Effect, When
+from pgcli.statistics.curves import area, running_mean
+from pgcli.statistics.effects import effect
+from pgcli.statistics.intervals import FEWEST, Estimate
 
 BORNE_OUT, CONTRADICTED, OPEN = "borne out", "contradicted", "undecided"
 FEW = f"{OPEN}: fewer than {FEWEST} seeds"

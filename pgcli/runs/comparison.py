@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pgcli.analysis.curves import area, band, interpolate, running_mean, steps_to
-from pgcli.analysis.effects import holm, improvement, p_value
-from pgcli.analysis.figures import Curve
-from pgcli.analysis.intervals import FEWEST, Estimate, iqm_interval
+from pgcli.pictures.curves import Curve
 from pgcli.runs.groups import Group
 from pgcli.runs.tally import RECENT
+from pgcli.statistics.curves import area, band, interpolate, running_mean, steps_to
+from pgcli.statistics.effects import holm, improvement, p_value
+from pgcli.statistics.intervals import FEWEST, Estimate, iqm_interval
 
 RETURN, EPISODES, VARIANCE = "rollout/ep_rew_mean", "rollout/episodes", "gradient/variance"
 LAST = 10  # the end of a run is the last tenth of its iterations

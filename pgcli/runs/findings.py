@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pgcli.analysis.intervals import FEWEST, Estimate
 from pgcli.runs import claims
 from pgcli.runs.archive import Run
 from pgcli.runs.comparison import ALPHA, LAST, Range, Result
@@ -16,6 +15,7 @@ from pgcli.runs.document import Block, Heading, Paragraph, Table
 from pgcli.runs.groups import Group
 from pgcli.runs.progress import table
 from pgcli.runs.tally import RECENT
+from pgcli.statistics.intervals import FEWEST, Estimate
 
 SHOWN = 8  # runs left out that the terminal names
 NONE = "—"

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch.utils.tensorboard.summary import custom_scalars, hparams, text
 
-from pgcli.analysis.intervals import mean_interval
 from pgcli.errors import StorageFailed
+from pgcli.machine.randomness import per_seed
 from pgcli.runs.directory import write_atomically
 from pgcli.runs.events import Appended, Events
-from pgcli.streams import per_seed
+from pgcli.statistics.intervals import mean_interval
 
 Metrics = Mapping[str, np.ndarray]  # tag: [n]
 Places = Sequence[int] | np.ndarray | None  # of n of a run's seeds; None: all

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pgcli.config.schema import Schedule, TrainConfig, flat
-from pgcli.errors import PgError, RunDirectoryError, Stopped
-from pgcli.interrupts import raise_swallowed
+from pgcli.errors import PgError, RunDirectoryError
+from pgcli.machine.signals import Shield
 from pgcli.runs import checkpoint, summary
 from pgcli.runs.directory import lock
 from pgcli.runs.logbook import Logbook, Metrics, Places
 from pgcli.runs.progress import Progress, table
 from pgcli.runs.tally import Tally
+from pgcli.settings.schema import Schedule, TrainConfig, flat
 
 Closing = TypeVar("Closing", bound="Closeable")
 
@@ -74,16 +72,12 @@ class Session:
         self._stack = ExitStack()
         self._parts: list[Stateful] = []
         self.format = checkpoint.FORMAT  # from `begin` on that of the run which goes on
-        self._signum: int | None = None
-        self._shielded = False  # while records are written, a signal waits
+        self._shield = Shield()  # while records are written, a signal waits
         self._begun = False
 
     def __enter__(self) -> Session:
         self._stack.enter_context(lock(self._directory))
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._stack.callback(signal.signal, signum, signal.signal(signum, self._on_signal))
-            raise_swallowed()
+        self._stack.enter_context(self._shield.in_force())
         return self
 
     def enter(self, resource: Closing) -> Closing:
@@ -135,7 +129,7 @@ class Session:
 
     def record(self, metrics: dict[str, np.ndarray], ran: np.ndarray) -> None:
         """Write a finished iteration of the seeds at places `ran` [n]: metrics by tag, [n] each."""
-        self._shielded = True
+        self._shield.up()
         if not self._last:  # what ended here before has not ended any more
             summary.remove(self._directory)
         tally, iteration = self._tally, self._tally.iteration
@@ -147,9 +141,7 @@ class Session:
         self._progress.update(spent, iteration, tally.env_steps, metrics)
         if iteration % self._config.checkpoint.every == 0:
             self._save()
-        self._shielded = False
-        if self._signum is not None:
-            raise Stopped(self._signum)
+        self._shield.down()
 
     def __exit__(
         self,
@@ -157,7 +149,7 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._shielded = True
+        self._shield.up()
         with self._stack:
             if self._begun:
                 self._end(error)
@@ -185,11 +177,6 @@ class Session:
         else:
             self._progress.say(self._table() if self._last else "the budget is spent already")
             self._progress.say(f"tensorboard --logdir {self._directory}")
-
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        self._signum = signum
-        if not self._shielded:
-            raise Stopped(signum)
 
     @property
     def _budget(self) -> list[int | None]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pgcli.config.schema import TrainConfig
+from pgcli.settings.schema import TrainConfig
 
 ALL = slice(None)
 RECENT = 100  # episodes in the running mean return

@@ -13,14 +13,14 @@ from typing import Any
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import text
 
-from pgcli.analysis import slides
-from pgcli.config.schema import CompareConfig, EstimatorConfig
 from pgcli.gradients.exact import Exact, Solution
 from pgcli.gradients.resampled import Figure, Verdict
+from pgcli.pictures import estimators as slides
 from pgcli.runs import summary
 from pgcli.runs.directory import write_atomically
 from pgcli.runs.events import Events
 from pgcli.runs.progress import Progress, table
+from pgcli.settings.schema import CompareConfig, EstimatorConfig
 
 INTERVALS = ("trace_cov", "nsr", "snr", "variance_ratio", "cos_between", "cos_to_true", "bias")
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pgcli.errors import ConfigError
+from pgcli.machine.randomness import per_seed
 from pgcli.runs.directory import write_atomically
 from pgcli.runs.logbook import Metrics, Places
-from pgcli.streams import per_seed
 
 STEPS = "env_steps"
 IDENTITY = ".wandb-id"

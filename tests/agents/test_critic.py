@@ -8,7 +8,7 @@ import torch
 from settings import train_config
 
 from pgcli.agents.critic import Critic, LinearCritic
-from pgcli.parallel import started
+from pgcli.machine.cores import started
 
 
 def settings(**changes):

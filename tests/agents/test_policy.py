@@ -11,7 +11,7 @@ from settings import train_config
 from pgcli.agents.heads import Bernoulli, Categorical, Gaussian, MultiCategorical, make_head
 from pgcli.agents.network import ACTIVATIONS, Mlp
 from pgcli.agents.policy import Actor, Policy
-from pgcli.config.schema import BehaviourConfig, Init
+from pgcli.settings.schema import BehaviourConfig, Init
 
 HEADS = [Categorical(3), MultiCategorical((2, 3)), Bernoulli(2), Gaussian(2)]
 DISCRETE = HEADS[:3]
@@ -125,7 +125,7 @@ def test_actor_computes_the_same_outputs_as_torch(head, activation):
 
 
 def _action_streams(seeds):
-    from pgcli.streams import Purpose, generator
+    from pgcli.machine.randomness import Purpose, generator
 
     return [generator(seed, 0, Purpose.ACTION) for seed in seeds]
 

@@ -22,7 +22,7 @@ from pairing import machine, saved
 from pgcli.commands import metrics, train
 from pgcli.config.compose import compose_all
 from pgcli.estimators import estimator
-from pgcli.parallel import begin, cores
+from pgcli.machine.cores import begin, cores
 from pgcli.runs.session import Session
 
 STEPS, HIDDEN, INPUTS, OUTPUTS = 32 * 500, 64, 4, 2

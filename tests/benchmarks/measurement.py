@@ -23,7 +23,7 @@ from pgcli.config.compose import compose_all
 from pgcli.environments.batch import Batch
 from pgcli.gradients.statistics import measure
 from pgcli.gradients.trajectory import gradient_sums
-from pgcli.parallel import begin
+from pgcli.machine.cores import begin
 
 REPETITIONS = 30
 

@@ -8,11 +8,11 @@ from pgcli.agents.heads import Categorical
 from pgcli.agents.network import Mlp
 from pgcli.agents.policy import Policy
 from pgcli.commands import metrics
-from pgcli.config.schema import BehaviourConfig
 from pgcli.environments.batch import Batch
 from pgcli.estimators.estimator import terms
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.trajectory import entropy_gradient
+from pgcli.settings.schema import BehaviourConfig
 
 
 @pytest.fixture

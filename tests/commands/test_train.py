@@ -16,7 +16,6 @@ from pgcli.commands import build
 from pgcli.commands import train as training
 from pgcli.commands.build import build_learner
 from pgcli.commands.train import run, state_actions
-from pgcli.config.schema import Device, Target
 from pgcli.config.sources import conf_dir
 from pgcli.environments import engines
 from pgcli.environments.engines import open_engine, slots_per_seed
@@ -25,9 +24,10 @@ from pgcli.errors import ConfigError
 from pgcli.estimators.estimator import q_target
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.trajectory import gradient_sums
-from pgcli.parallel import started
+from pgcli.machine.cores import started
+from pgcli.machine.randomness import WIDE
 from pgcli.runs import archive, checkpoint
-from pgcli.streams import WIDE
+from pgcli.settings.schema import Device, Target
 
 SHORT = ("iterations=2", "batch_size=6", "policy.hidden=[8]", "critic.hidden=[8]")
 PRESETS = sorted(path.stem for path in (conf_dir() / "estimator").glob("*.yaml"))

@@ -10,9 +10,9 @@ from settings import train_config
 
 from pgcli.config.compose import compose_all, settings
 from pgcli.config.meanings import annotated, comments
-from pgcli.config.schema import ITERATIONS, TrainConfig, flat
 from pgcli.config.sources import conf_dir
 from pgcli.errors import ConfigError
+from pgcli.settings.schema import ITERATIONS, TrainConfig, flat
 
 PRESETS = sorted(
     f"{path.parent.name}={path.stem}"

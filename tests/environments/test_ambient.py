@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from pgcli.config.schema import Engine, EnvConfig
 from pgcli.environments.ambient import States
 from pgcli.environments.engines import open_engine
 from pgcli.environments.rollout import Quota, collect
+from pgcli.settings.schema import Engine, EnvConfig
 
 
 class Zeros:

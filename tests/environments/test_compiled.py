@@ -14,11 +14,11 @@ from settings import train_config
 
 from pgcli.agents.policy import Actor
 from pgcli.commands.build import build_policy
-from pgcli.config.schema import Engine, EnvConfig
 from pgcli.environments import engines
 from pgcli.environments.engines import check_environment, choose_engine, open_engine
 from pgcli.environments.rollout import Quota, collect
 from pgcli.errors import ConfigError
+from pgcli.settings.schema import Engine, EnvConfig
 
 kernels = pytest.importorskip("pgcli.kernels")
 compiled = pytest.importorskip("pgcli.environments.compiled")

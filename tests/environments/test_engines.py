@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from pgcli.config.schema import Engine, EnvConfig
 from pgcli.environments.engines import (
     check_environment,
     choose_engine,
@@ -17,6 +16,7 @@ from pgcli.environments.engines import (
 )
 from pgcli.environments.spaces import ActionKind, action_adapter, obs_adapter
 from pgcli.errors import ConfigError
+from pgcli.settings.schema import Engine, EnvConfig
 
 ACTIONS = {
     "discrete": (spaces.Discrete(3, start=-1), ActionKind.CATEGORICAL, (3,)),

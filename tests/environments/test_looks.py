@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from pgcli.config.schema import Engine, EnvConfig
 from pgcli.environments.engines import open_engine
 from pgcli.environments.looks import FirstLook, memories
 from pgcli.environments.rollout import Quota, collect
 from pgcli.environments.spaces import obs_adapter
 from pgcli.errors import EnvironmentFailed
+from pgcli.settings.schema import Engine, EnvConfig
 
 FIVE, PAIR = spaces.Discrete(5), spaces.Box(-1, 1, (2,), np.float32)
 ODD = {

@@ -5,10 +5,10 @@ import pytest
 import scripted
 import torch
 
-from pgcli.config.schema import Engine, EnvConfig
 from pgcli.environments.engines import open_engine
 from pgcli.environments.rollout import Quota, collect
 from pgcli.errors import EnvironmentFailed
+from pgcli.settings.schema import Engine, EnvConfig
 
 ENGINES = ["sync", "async"]
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 
-from pgcli.config.schema import Engine, EnvConfig
 from pgcli.environments.engines import hidden_model, open_engine, tabular_model
 from pgcli.environments.rollout import Quota, collect
 from pgcli.environments.tabular import Trial
+from pgcli.settings.schema import Engine, EnvConfig
 
 
 class Scaled(gym.Wrapper):

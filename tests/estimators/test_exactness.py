@@ -14,12 +14,12 @@ import torch
 from settings import train_config
 from tiny_mdp import TinyMdp
 
-from pgcli.config.schema import PHIS, SUBTRACTS_VALUE, Baseline, EstimatorConfig, Importance
 from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.estimators.estimator import FITTED, terms
 from pgcli.estimators.phi import Episodes, phi
 from pgcli.gradients.control import controlled
 from pgcli.gradients.trajectory import trajectory_gradients
+from pgcli.settings.schema import PHIS, SUBTRACTS_VALUE, Baseline, EstimatorConfig, Importance
 
 PLAIN = (Baseline["none"], Baseline["own_mean"])  # where a special case is one for all baselines
 

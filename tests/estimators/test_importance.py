@@ -6,9 +6,9 @@ import pytest
 import torch
 from test_returns import config, episodes
 
-from pgcli.config.schema import Importance
 from pgcli.estimators import importance
 from pgcli.estimators.estimator import terms
+from pgcli.settings.schema import Importance
 
 FORMS = [form.name for form in Importance if form.name != "none"]
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from settings import train_config
 
-from pgcli.config.schema import PHIS, Importance
 from pgcli.errors import ConfigError
 from pgcli.estimators import phi as module
 from pgcli.estimators.estimator import terms
 from pgcli.estimators.phi import Episodes, phi, register
+from pgcli.settings.schema import PHIS, Importance
 
 BATCH = Episodes(torch.ones(2, 3), torch.ones(2, 3).bool(), torch.zeros(2).bool())
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from settings import train_config
 
-from pgcli.config.schema import Baseline, Importance, Target
 from pgcli.estimators import baselines, returns
 from pgcli.estimators.estimator import standardized, value_target, weights
 from pgcli.estimators.phi import Episodes
+from pgcli.settings.schema import Baseline, Importance, Target
 
 GAMMAS = [0.0, 0.5, 0.97, 1.0]
 

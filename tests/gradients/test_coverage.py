@@ -9,13 +9,13 @@ from settings import train_config
 
 from pgcli.agents.policy import Actor
 from pgcli.commands.build import build_policy
-from pgcli.config.schema import Baseline
 from pgcli.environments.engines import open_engine, tabular_model
 from pgcli.environments.rollout import Quota, collect
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.exact import Problem, solve
 from pgcli.gradients.paired import samples
 from pgcli.gradients.resampled import Comparison, Resamples
+from pgcli.settings.schema import Baseline
 
 BATCH, BATCHES, UNITS, REPETITIONS = 32, 64, 4, 120
 

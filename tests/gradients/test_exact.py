@@ -8,12 +8,12 @@ import torch
 from settings import train_config
 from tiny_mdp import TinyMdp
 
-from pgcli.config.schema import PHIS, SUBTRACTS_VALUE, Baseline, Importance
 from pgcli.environments.tabular import Tabular
 from pgcli.estimators.estimator import terms
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.exact import Problem, action_probabilities, solve
 from pgcli.gradients.trajectory import trajectory_gradients
+from pgcli.settings.schema import PHIS, SUBTRACTS_VALUE, Baseline, Importance
 
 
 def tabular(mdp: TinyMdp) -> Tabular:

@@ -8,13 +8,13 @@ import torch
 from settings import train_config
 from tiny_mdp import TinyMdp
 
-from pgcli.config.schema import Baseline, Importance
 from pgcli.environments.batch import Batch
 from pgcli.estimators.estimator import weights
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.paired import Sample, in_batches, joined, samples
 from pgcli.gradients.resampled import Comparison, Resamples
 from pgcli.gradients.trajectory import trajectory_gradients
+from pgcli.settings.schema import Baseline, Importance
 
 BASE = train_config().estimator
 CASES = {

@@ -3,10 +3,10 @@
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pgcli.analysis.curves import Band
-from pgcli.analysis.figures import Curve
+from pgcli.pictures.curves import Curve
 from pgcli.runs import aggregate
 from pgcli.runs.logbook import LOWER, UPPER
+from pgcli.statistics.curves import Band
 
 TAG = "rollout/ep_rew_mean"
 STEPS = np.array([10.0, 20.0, 30.0])

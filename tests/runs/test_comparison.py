@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from made_runs import made_run, write_summary
 
-from pgcli.analysis.intervals import iqm
 from pgcli.runs.archive import find, read
 from pgcli.runs.comparison import RETURN, VARIANCE, common_range, compare, curves
 from pgcli.runs.groups import group
+from pgcli.statistics.intervals import iqm
 
 
 def compared(directory, threshold=math.nan):

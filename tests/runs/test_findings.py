@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from pgcli.analysis.intervals import Estimate
 from pgcli.runs.findings import _interval, _number
+from pgcli.statistics.intervals import Estimate
 
 
 @pytest.mark.parametrize(

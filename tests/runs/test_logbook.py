@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pgcli.analysis.intervals import mean_interval
 from pgcli.errors import StorageFailed
 from pgcli.runs.events import Appended
 from pgcli.runs.logbook import LOWER, UPPER, Logbook
+from pgcli.statistics.intervals import mean_interval
 
 METRICS = {"rollout/ep_rew_mean": [1.5, 2.5, 7.0], "gradient/snr": [0.1, -0.2, np.nan]}
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pgcli.analysis.intervals import iqm_interval
+from pgcli.statistics.intervals import iqm_interval
 
 
 class Band(NamedTuple):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pgcli.analysis.curves import area, band, interpolate, running_mean, steps_to
-from pgcli.analysis.intervals import iqm
+from pgcli.statistics.curves import area, band, interpolate, running_mean, steps_to
+from pgcli.statistics.intervals import iqm
 
 
 def rng(seed=0):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pgcli.analysis.effects import effect, holm, improvement, p_value
-from pgcli.analysis.intervals import iqm, iqm_centre, mean, t_quantile
+from pgcli.statistics.effects import effect, holm, improvement, p_value
+from pgcli.statistics.intervals import iqm, iqm_centre, mean, t_quantile
 
 
 def rng(seed=0):

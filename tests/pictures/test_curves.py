@@ -5,8 +5,8 @@ import struct
 import numpy as np
 import pytest
 
-from pgcli.analysis.curves import Band
-from pgcli.analysis.figures import MOST, Curve, Panel, _fitting, draw
+from pgcli.pictures.curves import MOST, Curve, Panel, _fitting, draw
+from pgcli.statistics.curves import Band
 
 
 def curve(label, seeds=3, scale=1.0):

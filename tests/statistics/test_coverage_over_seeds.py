@@ -1,6 +1,6 @@
 """How often the intervals over seeds hold the truth, by simulation.
 
-`python tests/analysis/test_coverage_over_seeds.py` prints the table. The populations were written
+`python tests/statistics/test_coverage_over_seeds.py` prints the table. The populations were written
 down before any interval was tried on them; they follow what 200 seeds of CartPole-v1 did, rtg and
 gae in batches of 10: returns have a skewness of -1 after 10 iterations, of -3 and a tenth of the
 seeds at 500 after 40, some with a return of 150 for good; the trace of the covariance spreads by
@@ -12,8 +12,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from pgcli.analysis.effects import effect, improvement
-from pgcli.analysis.intervals import iqm, iqm_interval
+from pgcli.statistics.effects import effect, improvement
+from pgcli.statistics.intervals import iqm, iqm_interval
 
 SEEDS = (5, 8, 20)
 POPULATIONS = {

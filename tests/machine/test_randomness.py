@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pgcli.streams import DISTINCT, WIDE, seeding
+from pgcli.machine.randomness import DISTINCT, WIDE, seeding
 
 
 def test_no_two_environments_of_a_batch_share_a_seed():

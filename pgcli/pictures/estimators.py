@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pgcli.analysis.figures import COLOURS, DASHES, STYLE
+from pgcli.pictures.curves import COLOURS, DASHES, STYLE
 
 if TYPE_CHECKING:  # takes a second to import: only where a picture is drawn
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from pgcli.analysis.curves import Band
+from pgcli.statistics.curves import Band
 
 if TYPE_CHECKING:  # takes a second to import: only where a picture is drawn
     from matplotlib.axes import Axes

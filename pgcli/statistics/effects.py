@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from pgcli.analysis.intervals import FEWEST, Centre, Estimate, iqm_centre, mean, t_quantiles
+from pgcli.statistics.intervals import FEWEST, Centre, Estimate, iqm_centre, mean, t_quantiles
 
 NORMAL = NormalDist()
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pgcli.analysis.intervals import (
+from pgcli.statistics.intervals import (
     iqm,
     iqm_centre,
     iqm_interval,

@@ -1,1 +1,0 @@
-"""Statistics over runs and seeds: arrays in, numbers out."""

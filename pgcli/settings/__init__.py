@@ -1,0 +1,1 @@
+"""What can be set: names, types, bounds and roles."""

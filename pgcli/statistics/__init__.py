@@ -1,0 +1,1 @@
+"""Statistics over seeds: arrays in, numbers out."""
