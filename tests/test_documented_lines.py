@@ -64,8 +64,8 @@ SLURM = "hydra/launcher=submitit_slurm hydra.launcher.partition=<name>"  # see t
 PRELOADED = [
     *(f"pgcli.commands.{name}" for name in ("launch", "train", "compare", "report")),
     "pgcli.pictures.estimators",
-    "pgcli.kernels",
-    "pgcli.environments.compiled",
+    "pgcli.environments.compiled.kernels",
+    "pgcli.environments.compiled.engine",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "torch.utils.tensorboard",

@@ -8,19 +8,20 @@ import pgcli
 ROOT = Path(pgcli.__file__).parent
 FLOORS = [  # each may import from its own and from lower ones
     {"errors", "settings", "machine"},
-    {"estimators", "statistics", "kernels"},
-    {"agents", "environments", "pictures"},
+    {"estimators", "statistics", "updates"},
+    {"policies", "environments", "pictures"},
+    {"collection"},
     {"gradients"},
     {"runs"},
-    {"config", "commands"},
+    {"config", "training", "commands"},
     {"cli"},
 ]
-APART = [{"agents", "environments"}, {"estimators", "statistics"}]  # neighbours that never meet
+APART = [{"policies", "environments"}, {"estimators", "statistics"}]  # neighbours that never meet
 HYDRA = {"hydra", "omegaconf"}
 
 
 def room(module: str) -> str:
-    """`agents` of `pgcli.agents.policy`."""
+    """`policies` of `pgcli.policies.policy`."""
     return module.removeprefix("pgcli.").split(".")[0]
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgcli.agents.heads import Categorical
-from pgcli.agents.network import Mlp
-from pgcli.agents.policy import Policy
-from pgcli.environments.batch import Batch
+from pgcli.collection.batch import Batch
+from pgcli.policies.heads import Categorical
+from pgcli.policies.network import Mlp
+from pgcli.policies.policy import Policy
 
 
 @dataclass(frozen=True)

@@ -11,19 +11,18 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from pgcli.agents.critic import Critic, LinearCritic
-from pgcli.agents.heads import make_head
-from pgcli.agents.learner import Learner
-from pgcli.agents.network import Mlp
-from pgcli.agents.policy import Policy
-from pgcli.environments.batch import Batch
-from pgcli.environments.engines import Engine
+from pgcli.collection.batch import Batch
+from pgcli.environments.engine import Engine
 from pgcli.environments.spaces import ActionKind, Spaces
 from pgcli.errors import ConfigError, NonFinite
 from pgcli.estimators import estimator
 from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.gradients.trajectory import gradient_sums
 from pgcli.machine.randomness import Purpose
+from pgcli.policies.critic import Critic, LinearCritic
+from pgcli.policies.heads import make_head
+from pgcli.policies.network import Mlp
+from pgcli.policies.policy import Policy
 from pgcli.runs import checkpoint
 from pgcli.settings.schema import (
     Baseline,
@@ -34,6 +33,7 @@ from pgcli.settings.schema import (
     PolicyConfig,
     TrainConfig,
 )
+from pgcli.training.learner import Learner
 
 LONGEST = 1000  # steps of an episode with which devices are compared
 

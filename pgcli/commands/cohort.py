@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pgcli.agents.learner import Learner
 from pgcli.commands.build import build_learner
-from pgcli.environments.engines import Engine, open_engine
+from pgcli.environments.choose import open_engine
+from pgcli.environments.engine import Engine
 from pgcli.gradients.statistics import NoiseScale
 from pgcli.settings.schema import TrainConfig
+from pgcli.training.learner import Learner
 
 
 class Cohort:

@@ -12,7 +12,7 @@ from pgcli.commands import metrics
 from pgcli.commands.belief import Belief
 from pgcli.commands.frozen import Critics, Frozen
 from pgcli.config.presets import estimator_configs, reference_of
-from pgcli.environments.engines import open_engine, slots_per_seed
+from pgcli.environments.choose import open_engine, slots_per_seed
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import Stopped
 from pgcli.estimators import estimator

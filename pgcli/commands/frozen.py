@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pgcli.agents.critic import Critic, LinearCritic
-from pgcli.agents.policy import Actor, Policy
+from pgcli.collection.batch import Batch
+from pgcli.collection.rollout import Quota, collect
 from pgcli.commands.belief import Belief
 from pgcli.commands.build import build_policy, saved_behaviour, saved_theta
-from pgcli.environments.batch import Batch
-from pgcli.environments.engines import Engine
-from pgcli.environments.rollout import Quota, collect
+from pgcli.environments.engine import Engine
 from pgcli.environments.spaces import Spaces
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import ConfigError
@@ -25,6 +23,9 @@ from pgcli.gradients.exact import Solution, action_probabilities
 from pgcli.gradients.trajectory import log_probs
 from pgcli.machine.cores import started
 from pgcli.machine.randomness import Purpose, generator
+from pgcli.policies.actor import PolicyActor
+from pgcli.policies.critic import Critic, LinearCritic
+from pgcli.policies.policy import Policy
 from pgcli.settings.schema import (
     Baseline,
     BehaviourConfig,
@@ -121,7 +122,7 @@ class Frozen:
         self, episodes: int, iteration: int, theta: Tensor, behaviour: BehaviourConfig | None
     ) -> Batch:
         seeds, shift = [self.config.seed], self.config.env.reward_shift
-        actor = Actor(self.policy, theta, seeds, iteration, self._slots, behaviour)
+        actor = PolicyActor(self.policy, theta, seeds, iteration, self._slots, behaviour)
         batch = collect(self.engine, actor, Quota(episodes, None), seeds, iteration, shift)
         if self.belief is not None:
             self.belief.see(batch)

@@ -75,7 +75,7 @@ def launch(command: str, argv: Sequence[str]) -> int:
         if isinstance(config, CompareConfig):
             estimator_configs(config)
     # Only now: Gymnasium takes longer to import than a bad value takes to be told.
-    from pgcli.environments.engines import check_environment
+    from pgcli.environments.choose import check_environment
 
     seen = {repr(c.config.env): c.config.env for c in composed}
     spaces = {key: check_environment(env) for key, env in seen.items()}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pgcli.agents.policy import Policy
-from pgcli.environments.batch import Batch
+from pgcli.collection.batch import Batch
 from pgcli.estimators.estimator import Terms
 from pgcli.estimators.importance import effective_sample_size, log_prefix
 from pgcli.estimators.returns import difference
 from pgcli.gradients.statistics import Measurement, NoiseScale
 from pgcli.machine.cores import ordered
+from pgcli.policies.policy import Policy
 from pgcli.settings.schema import BehaviourConfig
 
 KL_STEPS = 1024  # steps over which the divergence of an update is averaged

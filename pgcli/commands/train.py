@@ -10,15 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgcli.agents.critic import Work
-from pgcli.agents.learner import Learner
-from pgcli.agents.policy import Actor, Policy
+from pgcli.collection.batch import Batch
+from pgcli.collection.rollout import Quota, collect
 from pgcli.commands import metrics
 from pgcli.commands.build import behaviour_parameters, devices, facts, fastest
 from pgcli.commands.cohort import Cohort
-from pgcli.environments.batch import Batch
-from pgcli.environments.engines import slots_per_seed
-from pgcli.environments.rollout import Quota, collect
+from pgcli.environments.choose import slots_per_seed
 from pgcli.errors import NonFinite
 from pgcli.estimators import estimator
 from pgcli.estimators.importance import exponentiated, log_prefix
@@ -34,9 +31,13 @@ from pgcli.gradients.trajectory import (
 )
 from pgcli.machine import cores
 from pgcli.machine.randomness import seeding
+from pgcli.policies.actor import PolicyActor
+from pgcli.policies.critic import Work
+from pgcli.policies.policy import Policy
 from pgcli.runs.session import Session
 from pgcli.runs.tally import Tally
 from pgcli.settings.schema import LEAVES_ONE_OUT, Baseline, TrainConfig
+from pgcli.training.learner import Learner
 
 
 def run(config: TrainConfig, directory: Path) -> None:
@@ -67,7 +68,7 @@ def run(config: TrainConfig, directory: Path) -> None:
             policy, critics, done = learner.policy, learner.critics, tally.done[ran]
             old_theta = learner.theta.detach().clone()
             source = old_theta if other is None else other
-            actor = Actor(policy, source, seeds, done, slots, changed)
+            actor = PolicyActor(policy, source, seeds, done, slots, changed)
             shift = config.env.reward_shift
             batch = collect(cohort.engine, actor, quota, seeds, done, shift, seeded).to(device)
             for text in cohort.engine.notices():

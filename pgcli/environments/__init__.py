@@ -1,1 +1,1 @@
-"""Vector environments and the collection of whole episodes."""
+"""Environments, many copies stepped together, and their models."""

@@ -19,12 +19,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pgcli.agents.policy import Policy
 from pgcli.environments.tabular import Tabular
 from pgcli.estimators.estimator import FITTED
 from pgcli.estimators.phi import Episodes, Stream, phi
 from pgcli.gradients.trajectory import trajectory_gradients
 from pgcli.machine.cores import ordered
+from pgcli.policies.policy import Policy
 from pgcli.settings.schema import Baseline, EstimatorConfig, Importance
 
 BLOCK = 2**21  # numbers in one moment's table at once

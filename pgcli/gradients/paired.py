@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pgcli.agents.policy import Policy
-from pgcli.environments.batch import Batch
+from pgcli.collection.batch import Batch
 from pgcli.estimators.estimator import FITTED, terms
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.control import controlled
 from pgcli.gradients.trajectory import chunk, chunks_of, score_sums, trajectory_gradients
 from pgcli.machine.cores import ordered
+from pgcli.policies.policy import Policy
 from pgcli.settings.schema import LEAVES_ONE_OUT, Baseline, EstimatorConfig, Importance
 
 MOST_UNITS = 256  # per estimator: the inner products of all pairs are resampled

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pgcli.agents.policy import Factor, Policy
-from pgcli.environments.batch import Batch
+from pgcli.collection.batch import Batch
 from pgcli.estimators.baselines import sum_of_others
 from pgcli.gradients.control import controlled, moments
 from pgcli.machine.cores import ordered
+from pgcli.policies.policy import Factor, Policy
 from pgcli.settings.schema import BehaviourConfig, GradientConfig
 
 CHUNK_STEPS = 8192  # steps (rows) at once: their activations fill a few MB of cache

@@ -17,7 +17,7 @@ from pairing import interleaved, report
 from throughput import measured
 
 from pgcli.config.compose import compose_all
-from pgcli.environments.engines import open_engine, slots_per_seed
+from pgcli.environments.choose import open_engine, slots_per_seed
 
 REPETITIONS = 5
 STEPS = 160_000  # five batches of the shipped size

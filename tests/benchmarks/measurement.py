@@ -15,15 +15,15 @@ from functools import partial
 import torch
 from pairing import interleaved, report
 
-from pgcli.agents.heads import Categorical
-from pgcli.agents.learner import Learner
-from pgcli.agents.network import Mlp
-from pgcli.agents.policy import Policy
+from pgcli.collection.batch import Batch
 from pgcli.config.compose import compose_all
-from pgcli.environments.batch import Batch
 from pgcli.gradients.statistics import measure
 from pgcli.gradients.trajectory import gradient_sums
 from pgcli.machine.cores import begin
+from pgcli.policies.heads import Categorical
+from pgcli.policies.network import Mlp
+from pgcli.policies.policy import Policy
+from pgcli.training.learner import Learner
 
 REPETITIONS = 30
 

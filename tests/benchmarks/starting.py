@@ -24,8 +24,8 @@ REPETITIONS, SEEDS, SOLVED = 10, 10, 475
 PG = [str(Path(sys.executable).parent / "pg"), "train", "estimator=rtg", "env=CartPole-v1"]
 FIRST = """
 import os, time
-from pgcli.environments import engines
-real = engines.open_engine
+from pgcli.environments import choose
+real = choose.open_engine
 def opened(*args):
     engine = real(*args)
     def first(*args, play=engine.play):
@@ -34,7 +34,7 @@ def opened(*args):
         os._exit(0)
     engine.play = first
     return engine
-engines.open_engine = opened
+choose.open_engine = opened
 from pgcli.cli import main
 main()
 """  # as `pg`, but it ends with the first rows that are played

@@ -147,7 +147,7 @@ def test_the_column_kl_is_of_what_collects_from_the_policy(mine):
     """Temperature and ε are part of the behaviour; so is a step towards another policy."""
     from pgcli.commands.frozen import PROBE, PROBED, PROBES, Frozen
     from pgcli.config.compose import compose_all
-    from pgcli.environments.engines import open_engine
+    from pgcli.environments.choose import open_engine
 
     for more in ("behaviour.temperature=3", "behaviour.epsilon=0.5", "policy.hidden=[5]"):
         lines = ["env=FrozenLake-v1", "behaviour.kl=[0.02,0.1]", "policy.output_gain=1.0", more]

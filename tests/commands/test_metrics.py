@@ -4,14 +4,14 @@ import pytest
 import torch
 from settings import train_config
 
-from pgcli.agents.heads import Categorical
-from pgcli.agents.network import Mlp
-from pgcli.agents.policy import Policy
+from pgcli.collection.batch import Batch
 from pgcli.commands import metrics
-from pgcli.environments.batch import Batch
 from pgcli.estimators.estimator import terms
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.trajectory import entropy_gradient
+from pgcli.policies.heads import Categorical
+from pgcli.policies.network import Mlp
+from pgcli.policies.policy import Policy
 from pgcli.settings.schema import BehaviourConfig
 
 

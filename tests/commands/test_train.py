@@ -11,21 +11,21 @@ import torch
 from settings import train_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pgcli.agents.policy import Actor
+from pgcli.collection.rollout import Quota, collect
 from pgcli.commands import build
 from pgcli.commands import train as training
 from pgcli.commands.build import build_learner
 from pgcli.commands.train import run, state_actions
 from pgcli.config.sources import conf_dir
-from pgcli.environments import engines
-from pgcli.environments.engines import open_engine, slots_per_seed
-from pgcli.environments.rollout import Quota, collect
+from pgcli.environments import choose
+from pgcli.environments.choose import open_engine, slots_per_seed
 from pgcli.errors import ConfigError
 from pgcli.estimators.estimator import q_target
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.trajectory import gradient_sums
 from pgcli.machine.cores import started
 from pgcli.machine.randomness import WIDE
+from pgcli.policies.actor import PolicyActor
 from pgcli.runs import archive, checkpoint
 from pgcli.settings.schema import Device, Target
 
@@ -148,7 +148,7 @@ def test_an_iteration_replayed_by_hand(behaviour, tmp_path):
         source = theta
         if behaviour:
             source = torch.from_numpy(checkpoint.load(tmp_path / "source").arrays["theta"])
-        actor = Actor(policy, source, [0], iteration, slots)
+        actor = PolicyActor(policy, source, [0], iteration, slots)
         batch = collect(engine, actor, Quota(3, None), [0], iteration)
         value = critic.along(batch.obs, batch.mask)[0].double()
         rows = batch.obs.flatten(1, 2), batch.act.flatten(1, 2)
@@ -178,7 +178,9 @@ def test_q_is_told_the_action_and_follows_its_own_targets():
     config = train_config("estimator=q", "estimator.lam=0", "estimator.gamma=0.5")
     engine = open_engine(config.env, 2)
     learner = build_learner(config, engine, [0], torch.device("cpu"))
-    batch = collect(engine, Actor(learner.policy, learner.theta, [0], 0, 2), Quota(2, None), [0], 0)
+    batch = collect(
+        engine, PolicyActor(learner.policy, learner.theta, [0], 0, 2), Quota(2, None), [0], 0
+    )
     pairs = state_actions(learner.policy, batch)
     assert torch.equal(pairs[..., :4], batch.obs)
     assert torch.equal(pairs[..., 4:].argmax(-1)[batch.mask], batch.act[batch.mask])
@@ -407,9 +409,9 @@ def test_a_resume_on_another_engine_is_said(tmp_path, monkeypatch):
     pytest.importorskip("numba")
     run(train_config(*SHORT), tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["engine"] == "compiled"
-    real = engines.importlib.util.find_spec
+    real = choose.importlib.util.find_spec
     monkeypatch.setattr(
-        engines.importlib.util, "find_spec", lambda name: None if name == "numba" else real(name)
+        choose.importlib.util, "find_spec", lambda name: None if name == "numba" else real(name)
     )
     run(train_config(*SHORT, "iterations=3", resume=str(tmp_path)), tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())

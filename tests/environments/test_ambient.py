@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from pgcli.collection.rollout import Quota, collect
 from pgcli.environments.ambient import States
-from pgcli.environments.engines import open_engine
-from pgcli.environments.rollout import Quota, collect
+from pgcli.environments.choose import open_engine
 from pgcli.settings.schema import Engine, EnvConfig
 
 

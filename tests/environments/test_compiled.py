@@ -12,16 +12,16 @@ import pytest
 import torch
 from settings import train_config
 
-from pgcli.agents.policy import Actor
+from pgcli.collection.rollout import Quota, collect
 from pgcli.commands.build import build_policy
-from pgcli.environments import engines
-from pgcli.environments.engines import check_environment, choose_engine, open_engine
-from pgcli.environments.rollout import Quota, collect
+from pgcli.environments import choose
+from pgcli.environments.choose import check_environment, choose_engine, open_engine
 from pgcli.errors import ConfigError
+from pgcli.policies.actor import PolicyActor
 from pgcli.settings.schema import Engine, EnvConfig
 
-kernels = pytest.importorskip("pgcli.kernels")
-compiled = pytest.importorskip("pgcli.environments.compiled")
+kernels = pytest.importorskip("pgcli.environments.compiled.kernels")
+compiled = pytest.importorskip("pgcli.environments.compiled.engine")
 
 ANGLES = np.random.default_rng(1).uniform(-40, 40, 100_000)
 LIBM = all(np.sin(x) == math.sin(x) and np.cos(x) == math.cos(x) for x in ANGLES)
@@ -40,7 +40,7 @@ def batch_of(env_id, engine="compiled", seeds=SEEDS, quota=(6, None), slots=4, l
     try:
         policy = build_policy(config.policy, config.behaviour, made)
         changed = config.behaviour if config.behaviour.changes else None
-        actor = Actor(policy, policy.init(config.policy, seeds), seeds, 5, slots, changed)
+        actor = PolicyActor(policy, policy.init(config.policy, seeds), seeds, 5, slots, changed)
         if step_by_step:
             actor.network = lambda: None
         return collect(made, actor, Quota(*quota), seeds, 5)
@@ -200,7 +200,7 @@ def test_auto_takes_it_only_where_nothing_is_changed(monkeypatch):
     assert choose_engine(settings("MountainCarContinuous-v0", "auto")) == "sync"
     real = importlib.util.find_spec
     monkeypatch.setattr(
-        engines.importlib.util, "find_spec", lambda name: None if name == "numba" else real(name)
+        choose.importlib.util, "find_spec", lambda name: None if name == "numba" else real(name)
     )
     assert choose_engine(settings("CartPole-v1", "auto")) == "native"
     assert choose_engine(settings("Acrobot-v1", "auto")) == "sync"

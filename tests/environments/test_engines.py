@@ -8,12 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from pgcli.environments.engines import (
-    check_environment,
-    choose_engine,
-    open_engine,
-    slots_per_seed,
-)
+from pgcli.environments.choose import check_environment, choose_engine, open_engine, slots_per_seed
 from pgcli.environments.spaces import ActionKind, action_adapter, obs_adapter
 from pgcli.errors import ConfigError
 from pgcli.settings.schema import Engine, EnvConfig

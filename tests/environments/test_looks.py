@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from pgcli.environments.engines import open_engine
+from pgcli.collection.rollout import Quota, collect
+from pgcli.environments.choose import open_engine
 from pgcli.environments.looks import FirstLook, memories
-from pgcli.environments.rollout import Quota, collect
 from pgcli.environments.spaces import obs_adapter
 from pgcli.errors import EnvironmentFailed
 from pgcli.settings.schema import Engine, EnvConfig

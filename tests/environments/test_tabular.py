@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 
-from pgcli.environments.engines import hidden_model, open_engine, tabular_model
-from pgcli.environments.rollout import Quota, collect
-from pgcli.environments.tabular import Trial
+from pgcli.collection.rollout import Quota, collect
+from pgcli.environments.choose import open_engine
+from pgcli.environments.tabular import Trial, hidden_model, tabular_model
 from pgcli.settings.schema import Engine, EnvConfig
 
 

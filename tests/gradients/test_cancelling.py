@@ -8,11 +8,8 @@ import torch
 from settings import train_config
 from tiny_mdp import TinyMdp
 
-from pgcli.agents.heads import Categorical
-from pgcli.agents.network import Mlp
-from pgcli.agents.policy import Policy
+from pgcli.collection.batch import Batch
 from pgcli.commands import metrics
-from pgcli.environments.batch import Batch
 from pgcli.environments.tabular import Tabular
 from pgcli.estimators import baselines
 from pgcli.estimators.estimator import standardized, terms
@@ -23,6 +20,9 @@ from pgcli.gradients.paired import Sample, samples
 from pgcli.gradients.resampled import Comparison, Resamples
 from pgcli.gradients.statistics import measure
 from pgcli.gradients.trajectory import fitted_gradient_sums, gradient_sums
+from pgcli.policies.heads import Categorical
+from pgcli.policies.network import Mlp
+from pgcli.policies.policy import Policy
 
 STATES, STEPS, EPISODES = 4, 60, 8
 

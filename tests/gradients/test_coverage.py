@@ -7,14 +7,15 @@ import pytest
 import torch
 from settings import train_config
 
-from pgcli.agents.policy import Actor
+from pgcli.collection.rollout import Quota, collect
 from pgcli.commands.build import build_policy
-from pgcli.environments.engines import open_engine, tabular_model
-from pgcli.environments.rollout import Quota, collect
+from pgcli.environments.choose import open_engine
+from pgcli.environments.tabular import tabular_model
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.exact import Problem, solve
 from pgcli.gradients.paired import samples
 from pgcli.gradients.resampled import Comparison, Resamples
+from pgcli.policies.actor import PolicyActor
 from pgcli.settings.schema import Baseline
 
 BATCH, BATCHES, UNITS, REPETITIONS = 32, 64, 4, 120
@@ -42,7 +43,7 @@ def test_intervals_cover_exact_variances_on_frozen_lake():
     hits = {(kind, name): 0 for kind in ("trace", "ratio") for name in estimators}
     time = torch.arange(model.horizon)
     for repetition in range(REPETITIONS):
-        actor = Actor(policy, theta, [0], repetition, 64)
+        actor = PolicyActor(policy, theta, [0], repetition, 64)
         batch = collect(engine, actor, Quota(BATCH * BATCHES, None), [0], repetition)
         value = solution.value[time[: batch.mask.shape[2]], batch.obs.argmax(-1)] * batch.mask
         looks = Episodes(

@@ -8,7 +8,7 @@ import torch
 from settings import train_config
 from tiny_mdp import TinyMdp
 
-from pgcli.environments.batch import Batch
+from pgcli.collection.batch import Batch
 from pgcli.estimators.estimator import weights
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.paired import Sample, in_batches, joined, samples

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from pgcli.agents.heads import Bernoulli, Categorical, Gaussian, MultiCategorical
-from pgcli.agents.network import Mlp
-from pgcli.agents.policy import Policy
-from pgcli.environments.batch import Batch
+from pgcli.collection.batch import Batch
 from pgcli.gradients import trajectory
 from pgcli.gradients.statistics import measure
+from pgcli.policies.heads import Bernoulli, Categorical, Gaussian, MultiCategorical
+from pgcli.policies.network import Mlp
+from pgcli.policies.policy import Policy
 
 HEADS = {
     "categorical": Categorical(3),

@@ -6,10 +6,10 @@ import pytest
 import torch
 from settings import train_config
 
-from pgcli.agents.heads import Categorical
-from pgcli.agents.learner import Learner, learning_rate
-from pgcli.agents.network import Mlp
-from pgcli.agents.policy import Policy
+from pgcli.policies.heads import Categorical
+from pgcli.policies.network import Mlp
+from pgcli.policies.policy import Policy
+from pgcli.training.learner import Learner, learning_rate
 
 CPU = torch.device("cpu")
 

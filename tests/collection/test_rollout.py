@@ -5,8 +5,8 @@ import pytest
 import scripted
 import torch
 
-from pgcli.environments.engines import open_engine
-from pgcli.environments.rollout import Quota, collect
+from pgcli.collection.rollout import Quota, collect
+from pgcli.environments.choose import open_engine
 from pgcli.errors import EnvironmentFailed
 from pgcli.settings.schema import Engine, EnvConfig
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pgcli import kernels
-from pgcli.environments.engines import Base, Step, compiled_model, maker
-from pgcli.environments.rollout import Film, Network
+from pgcli.environments.base import Base
+from pgcli.environments.compiled import kernels
+from pgcli.environments.engine import Film, Network, Step
+from pgcli.environments.make import compiled_model, maker
 from pgcli.environments.spaces import ActionKind
 from pgcli.machine.cores import cores, ordered
 from pgcli.machine.randomness import DISTINCT, Seeding

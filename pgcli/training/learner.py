@@ -10,10 +10,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pgcli.agents.critic import Critic, LinearCritic
-from pgcli.agents.optimizers import Optimizer, copy_into
-from pgcli.agents.policy import Policy
+from pgcli.policies.critic import Critic, LinearCritic
+from pgcli.policies.policy import Policy
 from pgcli.settings.schema import OptimizerConfig, Schedule, TrainConfig
+from pgcli.updates.optimizers import Optimizer, copy_into
 
 
 def learning_rate(config: OptimizerConfig, progress: float) -> float:

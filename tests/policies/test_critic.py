@@ -7,8 +7,8 @@ import pytest
 import torch
 from settings import train_config
 
-from pgcli.agents.critic import Critic, LinearCritic
 from pgcli.machine.cores import started
+from pgcli.policies.critic import Critic, LinearCritic
 
 
 def settings(**changes):

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pgcli.agents.network import Mlp
-from pgcli.agents.optimizers import Optimizer
 from pgcli.machine.cores import ordered
 from pgcli.machine.randomness import Purpose, generator, per_seed
+from pgcli.policies.network import Mlp
 from pgcli.settings.schema import CriticConfig, OptimizerName
+from pgcli.updates.optimizers import Optimizer
 
 ROWS = 8192  # per forward pass, of all seeds
 

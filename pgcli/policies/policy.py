@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pgcli.agents.heads import Categorical, Gaussian, Head
-from pgcli.agents.network import ACTIVATIONS, Mlp
-from pgcli.machine.randomness import Purpose, generator, per_seed
+from pgcli.machine.randomness import Purpose, generator
+from pgcli.policies.heads import Head
+from pgcli.policies.network import Mlp
 from pgcli.settings.schema import BehaviourConfig, Init, PolicyConfig
 
 
@@ -105,87 +103,3 @@ class Policy:
         if self.head.num_extra:
             factors.append(Factor(slice(self.net.num_params, self.num_params), None, extra))
         return factors, score.entropy
-
-
-class Network(NamedTuple):
-    """What a policy comes down to in a rollout, a row per seed."""
-
-    sizes: np.ndarray  # [L + 1] int64: inputs, hidden units, outputs
-    weights: np.ndarray  # [S, n] float32: per layer W [inputs, outputs] row by row, then b
-    activation: str
-    spread: np.ndarray  # [S, A] float32: standard deviations; A = 0 where actions are discrete
-
-
-class Actor:
-    """Samples actions in the rollout with NumPy: for small networks half the time of torch.
-
-    All noise of one iteration comes from each seed's own ACTION stream, drawn in blocks; slot k
-    at step t always gets the same noise, whatever happens in the other slots.
-    """
-
-    BLOCK = 128  # steps of noise drawn at once
-
-    def __init__(
-        self,
-        policy: Policy,
-        theta: Tensor,
-        seeds: Sequence[int],
-        iteration: ArrayLike,  # of all seeds, or of each [S]
-        slots: int,
-        behaviour: BehaviourConfig | None = None,
-    ) -> None:
-        self._head, self._slots, self._behaviour = policy.head, slots, behaviour
-        theta = theta.detach().cpu()
-        self._layers = [(w.numpy(), b.numpy()) for w, b in policy.net.unpack(theta)]
-        self._extra = theta[:, policy.net.num_params :].numpy()
-        self._net = policy.net
-        self._activation = ACTIVATIONS[policy.net.activation].numpy
-        self._own = list(zip(seeds, per_seed(iteration, len(seeds)), strict=True))
-        shape = (len(seeds), slots)
-        self._buffers = [np.empty((*shape, n), np.float32) for n in policy.net.sizes[1:]]
-        self.restart()
-
-    def restart(self) -> None:
-        """Go back to the first step of the iteration, and its noise."""
-        streams = [generator(seed, i, Purpose.ACTION) for seed, i in self._own]
-        self._rngs, self._noise, self._step = streams, np.empty(0), self.BLOCK
-
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """Actions [S, K, ...] for obs [S, K, D] float32; each call advances the noise by a step."""
-        if self._step == self.BLOCK:
-            self._noise, self._step = self.noise(), 0
-        x = obs
-        for i, ((weight, bias), out) in enumerate(zip(self._layers, self._buffers, strict=True)):
-            if i:
-                self._activation(x, out=x)
-            x = np.matmul(x, weight, out=out)
-            x += bias
-        extra = self._extra
-        if self._behaviour is not None:
-            x, extra = self._changed(x, extra, self._behaviour)
-        act = self._head.sample(x, extra, self._noise[self._step])
-        self._step += 1
-        return act
-
-    def noise(self) -> np.ndarray:
-        """The noise of the next BLOCK steps, float32 [BLOCK, S, K, O]."""
-        return np.stack([self._head.noise(r, self.BLOCK, self._slots) for r in self._rngs], axis=1)
-
-    def network(self) -> Network | None:
-        """The same policy as plain arrays; None where its head or behaviour is of another kind."""
-        if self._behaviour is not None or not isinstance(self._head, (Categorical, Gaussian)):
-            return None
-        flat = [x.reshape(len(x), -1) for layer in self._layers for x in layer]
-        return Network(
-            np.array(self._net.sizes),
-            np.ascontiguousarray(np.concatenate(flat, axis=1)),
-            self._net.activation,
-            np.exp(self._extra),
-        )
-
-    def _changed(
-        self, out: np.ndarray, extra: np.ndarray, by: BehaviourConfig
-    ) -> tuple[np.ndarray, np.ndarray]:
-        tensors = torch.from_numpy(out), torch.from_numpy(extra)
-        out_, extra_ = self._head.behaviour(*tensors, by.temperature, by.epsilon)
-        return out_.numpy(), extra_.numpy()

@@ -10,93 +10,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from pgcli.environments.batch import Batch
-from pgcli.environments.engines import Engine
+from pgcli.collection.batch import Batch
+from pgcli.environments.engine import Actor, Engine, Film, NetworkActor, PlayingEngine
 from pgcli.errors import EnvironmentFailed
 from pgcli.machine.randomness import DISTINCT, Seeding
 
 Array = np.ndarray
-
-
-class Actor(Protocol):
-    """Chooses the actions of a rollout, step by step."""
-
-    def __call__(self, obs: Array) -> Array:
-        """Actions [S, K, ...] for obs [S, K, D] float32."""
-        ...
-
-    def restart(self) -> None:
-        """Go back to the first step."""
-        ...
-
-
-class Network(Protocol):
-    """What a multilayer perceptron and its action distribution come down to."""
-
-    @property
-    def sizes(self) -> Array:
-        """[L + 1] int64: inputs, hidden units, outputs."""
-        ...
-
-    @property
-    def weights(self) -> Array:
-        """[S, n] float32: per layer W [inputs, outputs] row by row, then b."""
-        ...
-
-    @property
-    def activation(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def spread(self) -> Array:
-        """[S, A] float32: standard deviations; A = 0 where an action is one of the outputs."""
-        ...
-
-
-@runtime_checkable
-class NetworkActor(Actor, Protocol):
-    """An actor that can be played without being asked step by step."""
-
-    def network(self) -> Network | None:
-        """What it computes; None where that is more than a Network can say."""
-        ...
-
-    def noise(self) -> Array:
-        """The noise of the next rows, [rows, S, K, O], added to the outputs."""
-        ...
-
-
-class Film(NamedTuple):
-    """What happens, slot by slot and row by row."""
-
-    obs: Array  # [E, rows, D] float32
-    act: Array  # [E, rows, A], float32 or int64
-    rew: Array  # [E, rows] float64
-    terminated: Array  # [E, rows] bool
-    truncated: Array  # [E, rows] bool
-
-
-@runtime_checkable
-class PlayingEngine(Protocol):
-    """An engine that can play many rows at once, environment and policy compiled together."""
-
-    def plays(self, network: Network) -> bool:
-        """Whether it can stand for this policy, and is worth it."""
-        ...
-
-    def play(self, network: Network, noise: Array, left: Array, film: Film, row: int) -> int:
-        """Fill `film` from `row` on for as many rows as there is noise [rows, S, K, O].
-
-        Slot e plays left[e] more episodes. Returns how many rows that took.
-        """
-        ...
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from settings import train_config
 
-from pgcli.agents.heads import Bernoulli, Categorical, Gaussian, MultiCategorical, make_head
-from pgcli.agents.network import ACTIVATIONS, Mlp
-from pgcli.agents.policy import Actor, Policy
+from pgcli.policies.actor import PolicyActor
+from pgcli.policies.heads import Bernoulli, Categorical, Gaussian, MultiCategorical, make_head
+from pgcli.policies.network import ACTIVATIONS, Mlp
+from pgcli.policies.policy import Policy
 from pgcli.settings.schema import BehaviourConfig, Init
 
 HEADS = [Categorical(3), MultiCategorical((2, 3)), Bernoulli(2), Gaussian(2)]
@@ -116,7 +117,7 @@ def test_samples_follow_the_log_probabilities(head):
 def test_actor_computes_the_same_outputs_as_torch(head, activation):
     policy = Policy(Mlp((4, 8, 8, head.num_outputs), activation), head)
     theta = policy.init(settings(), seeds=[3, 4])
-    actor = Actor(policy, theta, [3, 4], iteration=0, slots=5)
+    actor = PolicyActor(policy, theta, [3, 4], iteration=0, slots=5)
     obs = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
     out, extra = policy.distribution(theta, torch.from_numpy(obs))
     noise = np.stack([head.noise(rng, actor.BLOCK, 5)[0] for rng in _action_streams([3, 4])])
@@ -135,7 +136,7 @@ def test_a_seed_starts_and_acts_alone_as_beside_others():
     both, one = policy.init(settings(), [0, 1]), policy.init(settings(), [1])
     torch.testing.assert_close(both[1:], one, rtol=0, atol=0)
     obs = np.random.default_rng(0).normal(size=(2, 6, 4)).astype(np.float32)
-    actors = Actor(policy, both, [0, 1], 2, 6), Actor(policy, one, [1], 2, 6)
+    actors = PolicyActor(policy, both, [0, 1], 2, 6), PolicyActor(policy, one, [1], 2, 6)
     for _ in range(200):  # past a block of noise
         np.testing.assert_array_equal(actors[0](obs)[1:], actors[1](obs[1:]))
 
@@ -189,7 +190,7 @@ def test_the_actor_follows_the_behaviour():
     policy = Policy(Mlp((1, 2)), head)
     theta = torch.tensor([[3.0, -3.0, 0.0, 0.0]])
     by = BehaviourConfig(temperature=1.0, epsilon=0.5, checkpoint=None, iteration=None)
-    actor = Actor(policy, theta, [0], 0, slots=1000, behaviour=by)
+    actor = PolicyActor(policy, theta, [0], 0, slots=1000, behaviour=by)
     act = np.concatenate([actor(np.ones((1, 1000, 1), np.float32)) for _ in range(20)])
     obs = torch.ones(1, 1, 1)
     one = policy.behaviour_log_prob(theta, obs, torch.tensor([[1]]), by).exp().item()

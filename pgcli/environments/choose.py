@@ -1,0 +1,133 @@
+"""Choose an engine, open it, and check what it is to play. Imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from pgcli.environments.engine import Engine
+from pgcli.environments.envpool import EnvpoolEngine
+from pgcli.environments.guard import failing, quiet
+from pgcli.environments.make import compiled_model, envpool_spec, maker, spec_of, time_limit
+from pgcli.environments.spaces import (
+    Spaces,
+    action_adapter,
+    obs_adapter,
+)
+from pgcli.environments.vector import AsyncEngine, NativeEngine, SyncEngine
+from pgcli.errors import ConfigError, EnvironmentFailed
+from pgcli.settings.schema import Engine as EngineName
+from pgcli.settings.schema import EnvConfig
+
+SLOTS = 16  # of Sync and Async, per seed: more copies no longer make a step of one cheaper
+NATIVE_SLOTS = 256  # a native engine steps hundreds for the price of one
+MANY_SLOTS = ("compiled", "native", "envpool")
+SLOW_STEP = 1e-3  # seconds: from here on a process per environment pays for its pipes
+
+
+def open_engine(config: EnvConfig, num_envs: int, slots: int | None = None) -> Engine:
+    """The engine that `config.engine` names, or the fastest that keeps the semantics.
+
+    slots: of one seed, where there are several: every seed's copies are made alike.
+    """
+    name = choose_engine(config)
+    if name == "sync" and config.engine is EngineName["auto"] and _is_slow(config, num_envs):
+        name = "async"
+    engines: dict[str, Callable[[EnvConfig, int], Engine]] = {
+        "compiled": _compiled,
+        "native": NativeEngine,
+        "sync": partial(SyncEngine, slots=slots),
+        "async": partial(AsyncEngine, slots=slots),
+        "envpool": EnvpoolEngine,
+    }
+    return engines[name](config, num_envs)
+
+
+def choose_engine(config: EnvConfig) -> str:
+    """The engine's name; `sync` stands for async too where `auto` may still find it slow."""
+    if config.engine is not EngineName["auto"]:
+        return config.engine.name
+    if compiled_model(config) is not None and importlib.util.find_spec("numba") is not None:
+        return "compiled"
+    try:
+        NativeEngine(config, 1).close()
+    except (ConfigError, EnvironmentFailed):
+        return "sync"  # no native engine, or not for these arguments
+    return "native"
+
+
+def slots_per_seed(config: EnvConfig, episodes: int | None) -> int:
+    """K: copies of the environment side by side for one seed that collects so many episodes.
+
+    Sync and async share one number, so that the choice between them never changes a result.
+    """
+    if config.num_envs is not None:
+        return config.num_envs
+    most = NATIVE_SLOTS if choose_engine(config) in MANY_SLOTS else SLOTS
+    return min(episodes, most) if episodes is not None else min(SLOTS, most)
+
+
+def check_environment(config: EnvConfig) -> Spaces:
+    """Its spaces, from making it once; ConfigError where it cannot be made or trained in."""
+    if config.engine is EngineName["envpool"]:
+        spec = envpool_spec(config.id)
+        with quiet():
+            observation, action = spec.gymnasium_observation_space, spec.gymnasium_action_space
+    else:
+        if config.engine is EngineName["native"] and spec_of(config.id).vector_entry_point is None:
+            allowed = f"{config.id} has no vector entry point: auto, sync, async"
+            raise ConfigError("env.engine", config.engine, allowed)
+        if config.engine is EngineName["compiled"]:
+            _check_compiled(config)
+        make = maker(config)
+        try:
+            env = make()
+        except Exception as error:
+            # Names only: a value may be a secret, and Gymnasium repeats them at the end.
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            text = text.partition(" was raised from the environment creator")[0]
+            given = f" with env.kwargs {', '.join(config.kwargs)}" if config.kwargs else ""
+            raise ConfigError("env", config.id, f"cannot be made{given}: {text}") from error
+        observation, action = env.observation_space, env.action_space
+        env.close()
+    time_limit(config)
+    return Spaces(obs_adapter(observation, config.id).dim, action_adapter(action, config.id))
+
+
+def _compiled(config: EnvConfig, num_envs: int) -> Engine:
+    module = importlib.import_module("pgcli.environments.compiled.engine")  # which takes its time
+    engine: Engine = module.CompiledEngine(config, num_envs)
+    return engine
+
+
+def _check_compiled(config: EnvConfig) -> None:
+    if compiled_model(config) is None:
+        allowed = "only CartPole, Acrobot, MountainCar and Pendulum, without env.kwargs"
+        raise ConfigError("env.engine", "compiled", allowed)
+    if importlib.util.find_spec("numba") is None:
+        raise ConfigError("env.engine", "compiled", "numba is not installed: extra `fast`")
+
+
+def _is_slow(config: EnvConfig, num_envs: int) -> bool:
+    """Whether a step takes so long that processes pay: judged on a few random steps."""
+    if num_envs == 1 or (os.cpu_count() or 1) == 1:
+        return False
+    with failing(config.id, "step"):
+        env = maker(config)()
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        times = []
+        for _ in range(20):
+            act, start = env.action_space.sample(), time.perf_counter()
+            *_, terminated, truncated, _ = env.step(act)
+            times.append(time.perf_counter() - start)
+            if terminated or truncated:
+                env.reset()
+        env.close()
+    return float(np.median(times)) > SLOW_STEP

@@ -1,0 +1,1 @@
+"""Classic control, compiled together with the policy."""

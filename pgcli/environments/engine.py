@@ -1,0 +1,139 @@
+"""What an engine is, and what those who play with it and it hand each other: contracts only.
+
+Every engine keeps Gymnasium's NEXT_STEP autoreset: the step after an episode's end ignores the
+action and returns the reset observation with reward 0; that row is no transition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from pgcli.environments.ambient import Ambient
+from pgcli.environments.spaces import (
+    ActionAdapter,
+    ObsAdapter,
+)
+from pgcli.machine.randomness import DISTINCT, Seeding
+
+Array = np.ndarray
+Step = tuple[Array, Array, Array, Array]
+
+
+class Engine(Protocol):
+    """E = `num_envs` copies of an environment, stepped together."""
+
+    id: str
+    name: str
+    num_envs: int
+    obs: ObsAdapter
+    action: ActionAdapter
+    max_episode_steps: int
+    exact_resume: bool  # whether reset(seeds) makes everything that follows repeatable
+    renewed: str  # what is not as it was for runs of checkpoint format 1, if anything
+
+    @property
+    def obs_dim(self) -> int:
+        """D, the length of an encoded observation."""
+        ...
+
+    @property
+    def ambient(self) -> Ambient | None:
+        """What is around every batch, where environments run in this process."""
+        ...
+
+    def reset(self, seeds: Sequence[int], seeding: Seeding = DISTINCT) -> Array:
+        """Start anew in every slot, seeded: obs [E, D]; by `seeding` where one seed is for all."""
+        ...
+
+    def step(self, act: Array, active: Array) -> Step:
+        """obs [E, D], rew [E], terminated [E], truncated [E] for the policy's actions [E, ...].
+
+        The rows of slots that are not active [E] mean nothing. Buffers may be reused: copy.
+        """
+        ...
+
+    def notices(self) -> list[str]:
+        """What the environment has shown so far, and a reader of the results must know."""
+        ...
+
+    def close(self) -> None:
+        """Release processes and windows."""
+        ...
+
+
+class Film(NamedTuple):
+    """What happens, slot by slot and row by row."""
+
+    obs: Array  # [E, rows, D] float32
+    act: Array  # [E, rows, A], float32 or int64
+    rew: Array  # [E, rows] float64
+    terminated: Array  # [E, rows] bool
+    truncated: Array  # [E, rows] bool
+
+
+class Actor(Protocol):
+    """Chooses the actions of a rollout, step by step."""
+
+    def __call__(self, obs: Array) -> Array:
+        """Actions [S, K, ...] for obs [S, K, D] float32."""
+        ...
+
+    def restart(self) -> None:
+        """Go back to the first step."""
+        ...
+
+
+class Network(Protocol):
+    """What a multilayer perceptron and its action distribution come down to."""
+
+    @property
+    def sizes(self) -> Array:
+        """[L + 1] int64: inputs, hidden units, outputs."""
+        ...
+
+    @property
+    def weights(self) -> Array:
+        """[S, n] float32: per layer W [inputs, outputs] row by row, then b."""
+        ...
+
+    @property
+    def activation(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def spread(self) -> Array:
+        """[S, A] float32: standard deviations; A = 0 where an action is one of the outputs."""
+        ...
+
+
+@runtime_checkable
+class NetworkActor(Actor, Protocol):
+    """An actor that can be played without being asked step by step."""
+
+    def network(self) -> Network | None:
+        """What it computes; None where that is more than a Network can say."""
+        ...
+
+    def noise(self) -> Array:
+        """The noise of the next rows, [rows, S, K, O], added to the outputs."""
+        ...
+
+
+@runtime_checkable
+class PlayingEngine(Protocol):
+    """An engine that can play many rows at once, environment and policy compiled together."""
+
+    def plays(self, network: Network) -> bool:
+        """Whether it can stand for this policy, and is worth it."""
+        ...
+
+    def play(self, network: Network, noise: Array, left: Array, film: Film, row: int) -> int:
+        """Fill `film` from `row` on for as many rows as there is noise [rows, S, K, O].
+
+        Slot e plays left[e] more episodes. Returns how many rows that took.
+        """
+        ...

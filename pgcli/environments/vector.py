@@ -1,0 +1,244 @@
+"""Engines over Gymnasium: a loop in this process, a process each, the environment's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+
+from pgcli.environments.ambient import Ambient, Own, seeded, spaces_of
+from pgcli.environments.base import Base
+from pgcli.environments.engine import Array, Step
+from pgcli.environments.guard import InCopy, failing, failure, quiet, told
+from pgcli.environments.looks import memories
+from pgcli.environments.make import maker
+from pgcli.environments.spaces import (
+    checker,
+    described,
+)
+from pgcli.errors import ConfigError
+from pgcli.machine.randomness import DISTINCT, Seeding
+from pgcli.settings.schema import EnvConfig
+
+STEP_TIMEOUT = 300.0  # seconds without an answer after which a worker counts as dead
+
+
+class SyncEngine(Base):
+    """A plain loop over environments in this process; idle slots cost nothing."""
+
+    name = "sync"
+
+    def __init__(self, config: EnvConfig, num_envs: int, slots: int | None = None) -> None:
+        make = maker(config)
+        with failing(config.id, "make"):
+            self._envs = [make(i % (slots or num_envs)) for i in range(num_envs)]
+        env = self._envs[0]
+        super().__init__(config, num_envs, env.observation_space, env.action_space)
+        self._notices += memories(env)
+        self.ambient: Ambient = Ambient([spaces_of(env) for env in self._envs])
+        self._ended = np.zeros(num_envs, bool)
+        self._obs: list[Any] = [None] * num_envs
+        self._rew = np.zeros(num_envs)
+        self._terminated, self._truncated = np.zeros((2, num_envs), bool)
+
+    def reset(self, seeds: Sequence[int], seeding: Seeding = DISTINCT) -> Array:
+        self._begun(seeds)
+        self._ended[:] = False
+        swap = self.ambient if self.ambient.active else None
+        for i, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
+            with failing(self.id, "reset", i):
+                if swap:
+                    swap.enter(i)
+                self._obs[i] = _observation(env.reset(seed=seed))
+                if swap:
+                    swap.leave(i)
+        return self._encoded(self._obs, "reset")
+
+    def step(self, act: Array, active: Array) -> Step:
+        given = self.action.to_env(act)
+        obs, rew, ended = self._obs, self._rew, self._ended
+        terminated, truncated = self._terminated, self._truncated
+        terminated[:], truncated[:] = False, False
+        swap = self.ambient if self.ambient.active else None
+        i = 0
+        try:
+            for i in active.nonzero()[0].tolist():
+                if swap:
+                    swap.enter(i)
+                if ended[i]:  # goes on with the slot's own generator
+                    obs[i] = _observation(self._envs[i].reset())
+                    rew[i], ended[i] = 0.0, False
+                else:
+                    obs[i], rew[i], terminated[i], truncated[i], _ = self._envs[i].step(given[i])
+                    ended[i] = terminated[i] or truncated[i]
+                if swap:
+                    swap.leave(i)
+        except Exception as error:
+            raise failure(self.id, "step", error, i) from error
+        return self._encoded(obs, "step"), rew, terminated, truncated
+
+    def close(self) -> None:
+        for env in self._envs:
+            env.close()
+
+
+class VectorEngine(Base):
+    """Any vector environment of Gymnasium's interface."""
+
+    def __init__(self, config: EnvConfig, envs: Any) -> None:
+        self._envs = envs
+        super().__init__(
+            config, envs.num_envs, envs.single_observation_space, envs.single_action_space
+        )
+
+    def reset(self, seeds: Sequence[int], seeding: Seeding = DISTINCT) -> Array:
+        self._begun(seeds)
+        with failing(self.id, "reset"):
+            obs, _ = self._reset(seeds, seeding)
+        return self._encoded(obs, "reset")
+
+    def step(self, act: Array, active: Array) -> Step:
+        try:
+            obs, rew, terminated, truncated, _ = self._step(self.action.to_env(act))
+        except Exception as error:
+            raise failure(self.id, "step", error) from error
+        return self._encoded(obs, "step"), rew, terminated, truncated
+
+    def close(self) -> None:
+        self._envs.close()
+
+    def _reset(self, seeds: Sequence[int], seeding: Seeding) -> Any:
+        return self._envs.reset(seed=list(seeds))
+
+    def _step(self, act: Array) -> Any:
+        return self._envs.step(act)
+
+
+class NativeEngine(VectorEngine):
+    """The environment's own vector entry point: one generator, seeded by all slots' seeds."""
+
+    name = "native"
+
+    def __init__(self, config: EnvConfig, num_envs: int) -> None:
+        kwargs = dict(config.kwargs)
+        if config.max_episode_steps is not None:
+            kwargs["max_episode_steps"] = config.max_episode_steps
+        with failing(config.id, "make"), seeded(0):
+            envs = gym.make_vec(
+                config.id, num_envs, vectorization_mode="vector_entry_point", **kwargs
+            )
+        if envs.metadata.get("autoreset_mode") is not AutoresetMode.NEXT_STEP:
+            raise ConfigError(
+                "env.engine", "native", f"{config.id} resets in another way than NEXT_STEP: sync"
+            )
+        super().__init__(config, envs)
+        self.ambient: Ambient = Ambient()
+
+    def _reset(self, seeds: Sequence[int], seeding: Seeding) -> Any:
+        with self.ambient.given(0):
+            return self._envs.reset(seed=seeding.single(seeds))
+
+    def _step(self, act: Array) -> Any:
+        with self.ambient.given(0):
+            return self._envs.step(act)
+
+
+class AsyncEngine(VectorEngine):
+    """A process per environment, for those whose step takes milliseconds."""
+
+    name = "async"
+
+    def __init__(self, config: EnvConfig, num_envs: int, slots: int | None = None) -> None:
+        make, kept = maker(config), list[str]()
+        with failing(config.id, "make"), quiet():
+            copies = range(slots or num_envs)
+            makers = [
+                partial(_in_worker, partial(make, copies[i % len(copies)]), i, os.getpid(), kept)
+                for i in range(num_envs)
+            ]
+            envs = AsyncVectorEnv(makers, copy=False)
+        super().__init__(config, envs)
+        self._notices += kept
+
+    def _reset(self, seeds: Sequence[int], seeding: Seeding) -> Any:
+        with quiet():  # a worker's error is raised as well
+            return super()._reset(seeds, seeding)
+
+    def _step(self, act: Array) -> Any:
+        self._envs.step_async(act)
+        with quiet():
+            return self._envs.step_wait(timeout=STEP_TIMEOUT)
+
+    def close(self) -> None:
+        if self._envs.closed:
+            return
+        # After a worker's death an orderly close() would raise, or wait for it for ever.
+        self._envs.closed = True
+        for process in self._envs.processes:
+            process.terminate()
+        for process in self._envs.processes:
+            process.join()
+
+
+def _in_worker(
+    make: Callable[[], gym.Env[Any, Any]], copy: int, parent: int, kept: list[str]
+) -> gym.Env[Any, Any]:
+    """Make the environment in a process of its own, where the run's signals are not handled.
+
+    Gymnasium calls this once in the parent as well, to see the spaces: its handlers stay, and what
+    is to be said of the environment goes into `kept`.
+    """
+    if os.getpid() == parent:
+        env = make()
+        kept += memories(env)
+        return env
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
+    return _Worker(make(), copy)
+
+
+class _Worker(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment alone in its process: errors say which copy it is, and what it gave."""
+
+    def __init__(self, env: gym.Env[Any, Any], copy: int) -> None:
+        super().__init__(env)
+        self._copy, self._check = copy, checker(env.observation_space)
+        self._spaces = spaces_of(env)
+        self._own: Own | None = None
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        """As the environment does; a seed is for the global generators too."""
+        if seed is not None:
+            self._own = Own(seed, self._spaces)
+            self._own.enter()
+        return self._guarded(lambda: (_observation(self._anew(seed)), {}))
+
+    def step(self, action: Any) -> Any:
+        """As the environment does."""
+        return self._guarded(lambda: self.env.step(action))
+
+    def _anew(self, seed: int | None) -> Any:
+        return self.env.reset() if seed is None else self.env.reset(seed=seed)
+
+    def _guarded(self, call: Callable[[], Any]) -> Any:
+        if self._own is not None:
+            self._own.enter_numpy()
+        try:
+            found = call()
+            self._check(found[0])
+        except Exception as error:
+            raise InCopy(f"(environment {self._copy}): {told(error)}") from error
+        return found
+
+
+def _observation(found: Any) -> Any:
+    """The observation that a reset gave."""
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        raise TypeError(f"it gave {described(found)} instead of (observation, info)")
+    return found[0]
