@@ -4,7 +4,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 
-from pgcli.config.compose import compose_all
+from pgcli.cli.compose import compose_all
 from pgcli.settings.schema import TrainConfig
 
 

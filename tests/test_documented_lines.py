@@ -20,11 +20,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_cli import PG, rows
+from command_line import PG, rows
 
-from pgcli.cli import COMMANDS, main, usage
-from pgcli.commands.report import EXAMPLE
-from pgcli.config.sources import conf_dir
+from pgcli.cli.main import COMMANDS, main, usage
+from pgcli.cli.sources import conf_dir
+from pgcli.reports.report import EXAMPLE
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,7 +48,7 @@ LONG = (  # by how they begin
     "pg train -m estimator=total,rtg,gae seed=0,1",
     "pg train -m estimator=total,rtg,rtg_value seed=0,1",
     "pg train -m hydra/sweeper=optuna",
-    "pg train -m experiment=",  # short in commands/test_lessons.py
+    "pg train -m experiment=",  # short in training/test_lessons.py
     "pg train -m estimator=rtg,rtg_mean,gae seed='range(10)' && pg report outputs",
     "pg compare env=FrozenLake-v1 policy=tabular episodes=16384",
     "python -m pytest tests/estimators/test_exactness.py",
@@ -62,7 +62,10 @@ EXTRAS = {  # what a line with this in it needs
 }
 SLURM = "hydra/launcher=submitit_slurm hydra.launcher.partition=<name>"  # see test_slurm.py
 PRELOADED = [
-    *(f"pgcli.commands.{name}" for name in ("launch", "train", "compare", "report")),
+    "pgcli.cli.launch",
+    "pgcli.training.loop",
+    "pgcli.comparison.study",
+    "pgcli.reports.report",
     "pgcli.pictures.estimators",
     "pgcli.environments.compiled.kernels",
     "pgcli.environments.compiled.engine",

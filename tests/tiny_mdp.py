@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pgcli.collection.batch import Batch
+from pgcli.environments.tabular import Tabular
 from pgcli.policies.heads import Categorical
 from pgcli.policies.network import Mlp
 from pgcli.policies.policy import Policy
@@ -128,3 +129,11 @@ class TinyMdp:
         state = torch.where(b.mask[0], b.obs[0].argmax(-1), self.states)
         final = torch.where(b.terminated[0], self.states, b.final_obs[0].argmax(-1))
         return state, final
+
+
+def tabular(mdp: TinyMdp) -> Tabular:
+    """The same as a model."""
+    s, a, n = torch.from_numpy(mdp.P).nonzero().T
+    P, R = torch.from_numpy(mdp.P), torch.from_numpy(mdp.R)
+    start = torch.from_numpy(mdp.start)
+    return Tabular(start, s, a, n, P[s, a, n], R[s, a, n], mdp.actions, mdp.horizon)

@@ -1,1 +1,1 @@
-"""Run directories: logs, checkpoints, progress, summary."""
+"""What a run is on disk: its directory, records, checkpoints, summary."""

@@ -1,1 +1,1 @@
-"""`pg train`."""
+"""`pg train`: the loop, what it builds, and its session."""

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from pairing import interleaved, report
 
-from pgcli.commands import compare, train
-from pgcli.config.compose import compose_all
+from pgcli.cli.compose import compose_all
+from pgcli.comparison import study as compare
+from pgcli.training import loop as train
 
 TWELVE = (
     "total,total_mean,total_value,total_optimal,rtg,rtg_mean,rtg_time,rtg_linear,rtg_value,"

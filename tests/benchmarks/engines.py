@@ -16,7 +16,7 @@ import numpy as np
 from pairing import interleaved, report
 from throughput import measured
 
-from pgcli.config.compose import compose_all
+from pgcli.cli.compose import compose_all
 from pgcli.environments.choose import open_engine, slots_per_seed
 
 REPETITIONS = 5

@@ -19,11 +19,12 @@ from pathlib import Path
 import torch
 from pairing import machine, saved
 
-from pgcli.commands import metrics, train
-from pgcli.config.compose import compose_all
+from pgcli.cli.compose import compose_all
 from pgcli.estimators import estimator
 from pgcli.machine.cores import begin, cores
-from pgcli.runs.session import Session
+from pgcli.training import loop as train
+from pgcli.training import metrics
+from pgcli.training.session import Session
 
 STEPS, HIDDEN, INPUTS, OUTPUTS = 32 * 500, 64, 4, 2
 FORWARD = 2 * (INPUTS * HIDDEN + HIDDEN * HIDDEN + HIDDEN * OUTPUTS)  # operations per step

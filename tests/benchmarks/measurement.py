@@ -15,8 +15,8 @@ from functools import partial
 import torch
 from pairing import interleaved, report
 
+from pgcli.cli.compose import compose_all
 from pgcli.collection.batch import Batch
-from pgcli.config.compose import compose_all
 from pgcli.gradients.statistics import measure
 from pgcli.gradients.trajectory import gradient_sums
 from pgcli.machine.cores import begin

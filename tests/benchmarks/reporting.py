@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parent.parent))
 from made_runs import made_run
 
-CODE = "import sys; from pgcli.commands.report import report; sys.exit(report(sys.argv[1:]))"
+CODE = "import sys; from pgcli.reports.report import report; sys.exit(report(sys.argv[1:]))"
 
 
 def main(rows: int = 100, runs: int = 1000, group: int = 10) -> None:

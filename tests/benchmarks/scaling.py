@@ -28,8 +28,8 @@ STEPS = 200  # of an episode
 
 def child(batch: int, iterations: int) -> None:
     """Train, and print the resident megabytes after each iteration, the peak and the seconds."""
-    from pgcli.commands import train
-    from pgcli.config.compose import compose_all
+    from pgcli.cli.compose import compose_all
+    from pgcli.training import loop as train
 
     line = ["estimator=rtg", "env=Pendulum-v1", f"batch_size={batch}", f"iterations={iterations}"]
     (composed,) = compose_all("train", line, None, multirun=False)

@@ -35,7 +35,7 @@ def opened(*args):
     engine.play = first
     return engine
 choose.open_engine = opened
-from pgcli.cli import main
+from pgcli.cli.main import main
 main()
 """  # as `pg`, but it ends with the first rows that are played
 

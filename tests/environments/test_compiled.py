@@ -13,11 +13,11 @@ import torch
 from settings import train_config
 
 from pgcli.collection.rollout import Quota, collect
-from pgcli.commands.build import build_policy
 from pgcli.environments import choose
 from pgcli.environments.choose import check_environment, choose_engine, open_engine
 from pgcli.errors import ConfigError
 from pgcli.policies.actor import PolicyActor
+from pgcli.policies.build import build_policy
 from pgcli.settings.schema import Engine, EnvConfig
 
 kernels = pytest.importorskip("pgcli.environments.compiled.kernels")
@@ -229,7 +229,7 @@ def test_nowhere_to_keep_what_is_compiled(tmp_path):
         "import numba.core.caching as c\n"
         "for kind in list(c.CacheImpl._locator_classes):\n"
         "    kind.from_function = classmethod(lambda *a: None)\n"
-        "from pgcli.cli import main\n"
+        "from pgcli.cli.main import main\n"
         "main(['train', 'iterations=2', 'batch_size=4', 'hydra.run.dir=run'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)

@@ -8,8 +8,9 @@ import pytest
 from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 
 from pgcli.collection.rollout import Quota, collect
+from pgcli.comparison.belief import Trial
 from pgcli.environments.choose import open_engine
-from pgcli.environments.tabular import Trial, hidden_model, tabular_model
+from pgcli.environments.tabular import hidden_model, tabular_model
 from pgcli.settings.schema import Engine, EnvConfig
 
 

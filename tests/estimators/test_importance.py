@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_returns import config, episodes
+from made_episodes import config, episodes
 
 from pgcli.estimators import importance
 from pgcli.estimators.estimator import terms

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_returns import config
+from made_episodes import config
 from tiny_mdp import TinyMdp
 
 from pgcli.estimators.estimator import terms

@@ -9,20 +9,20 @@ from settings import train_config
 from tiny_mdp import TinyMdp
 
 from pgcli.collection.batch import Batch
-from pgcli.commands import metrics
+from pgcli.comparison.exact import solve
+from pgcli.comparison.paired import Sample, samples
+from pgcli.comparison.resampled import Comparison, Resamples
 from pgcli.environments.tabular import Tabular
 from pgcli.estimators import baselines
 from pgcli.estimators.estimator import standardized, terms
 from pgcli.estimators.phi import Episodes
 from pgcli.estimators.returns import td_residual
-from pgcli.gradients.exact import solve
-from pgcli.gradients.paired import Sample, samples
-from pgcli.gradients.resampled import Comparison, Resamples
 from pgcli.gradients.statistics import measure
 from pgcli.gradients.trajectory import fitted_gradient_sums, gradient_sums
 from pgcli.policies.heads import Categorical
 from pgcli.policies.network import Mlp
 from pgcli.policies.policy import Policy
+from pgcli.training import metrics
 
 STATES, STEPS, EPISODES = 4, 60, 8
 

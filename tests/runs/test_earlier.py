@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from test_cli import pg
+from command_line import pg
 
+from pgcli.reports.archive import limits, read
 from pgcli.runs import checkpoint
-from pgcli.runs.archive import limits, read
 
 KEPT = Path(__file__).parent.parent / "earlier"
 COUNTED = "env_steps leaves out the steps that batch_steps throws away"

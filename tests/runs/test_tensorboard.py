@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import pg
+from command_line import pg
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 QUIET = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",

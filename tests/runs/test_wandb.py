@@ -7,7 +7,7 @@ import types
 
 import numpy as np
 import pytest
-from test_cli import TRAIN, only_run, pg
+from command_line import TRAIN, only_run, pg
 
 from pgcli.runs.wandb import WeightsAndBiases
 

@@ -14,8 +14,8 @@ start = time.perf_counter()
 
 from timing import told  # noqa: E402
 
-from pgcli.commands.train import run  # noqa: E402
-from pgcli.config.compose import compose_all  # noqa: E402
+from pgcli.cli.compose import compose_all  # noqa: E402
+from pgcli.training.loop import run  # noqa: E402
 
 (composed,) = compose_all("train", sys.argv[1:], None, multirun=False)
 with tempfile.TemporaryDirectory() as folder:

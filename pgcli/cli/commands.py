@@ -1,0 +1,88 @@
+"""The commands of `pg`: to add one, write its record here, its conf and its room."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the command line knows of a command; it imports nothing heavy."""
+
+    name: str
+    does: str  # its line in `pg --help`
+    answer: Callable[[Sequence[str]], int]  # the arguments after its name: an exit code
+    schema_name: str = ""  # of its settings in `settings.schema`, where it is a Hydra application
+    run: Callable[[Any, Path], None] | None = None  # a job: settings, and where all of it is to lie
+    free: tuple[str, ...] = ()  # beginnings of keys that may be added without a `+`
+    result: str = ""  # the file that says that a job is done; else it resumes, by its checkpoints
+    reported: bool = False  # whether `pg report` reads what it leaves
+
+    @property
+    def schema(self) -> type:
+        """The dataclass of its settings."""
+        found: type = getattr(importlib.import_module("pgcli.settings.schema"), self.schema_name)
+        return found
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a job goes on from its checkpoints."""
+        return not self.result
+
+
+def _launched(name: str) -> Callable[[Sequence[str]], int]:
+    def answer(argv: Sequence[str]) -> int:
+        from pgcli.cli.launch import launch
+
+        return launch(name, argv)
+
+    return answer
+
+
+def _report(argv: Sequence[str]) -> int:
+    from pgcli.reports.report import report
+
+    return report(argv)
+
+
+def _train(config: Any, directory: Path) -> None:
+    from pgcli.training import loop
+
+    loop.run(config, directory)
+
+
+def _compare(config: Any, directory: Path) -> None:
+    from pgcli.cli.presets import estimator_configs
+    from pgcli.comparison import study
+
+    study.run(config, estimator_configs(config), directory)
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "train",
+            "train agents and measure the gradient estimator",
+            _launched("train"),
+            "TrainConfig",
+            _train,
+            free=("env.kwargs",),
+            reported=True,
+        ),
+        Command(
+            "compare",
+            "bias and noise of gradient estimators, side by side at one frozen policy",
+            _launched("compare"),
+            "CompareConfig",
+            _compare,
+            free=("env.kwargs", "estimator."),  # what all compared estimators share
+            result="compare.json",
+        ),
+        Command("report", "compare runs on disk: a table, curves with bands, report.html", _report),
+    )
+}

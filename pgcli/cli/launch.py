@@ -1,0 +1,267 @@
+"""The way from a command line to a Hydra run, the same for every command.
+
+Hydra makes a run's directory before it calls the run; so all that can be refused is refused first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pgcli.cli import sweep
+from pgcli.cli.commands import COMMANDS
+from pgcli.cli.compose import Composed, compose_all, explained, parse, search_also
+from pgcli.cli.job import Job
+from pgcli.cli.meanings import annotated, comments
+from pgcli.cli.origins import as_trained, brought_along, literal, names_runs, pins
+from pgcli.cli.presets import estimator_configs
+from pgcli.cli.sources import conf_dir, job_name, register, subdirectory
+from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
+from pgcli.runs import checkpoint
+from pgcli.runs.directory import holds_run, lock, made
+from pgcli.settings.schema import CompareConfig
+
+if TYPE_CHECKING:  # it would bring Gymnasium
+    from pgcli.environments.spaces import Spaces
+
+HYDRAS_OWN = {".hydra", ".lock"}  # what a directory may hold without a result
+
+
+def launch(command: str, argv: Sequence[str]) -> int:
+    """Run `pg <command> <argv>` through Hydra: an exit code, or PgError where it cannot be."""
+    register()
+    args = _arguments(argv)
+    free = COMMANDS[command].free
+    lines = [f"++{line}" if line.startswith(free) else line for line in args.overrides]
+    flags = _flags(argv, args.overrides)
+    if args.hydra_help or args.shell_completion:
+        search_also(args.config_dir)
+        _hydra(command, flags, lines, program="pg" if args.shell_completion else f"pg {command}")
+        return 0
+    resumed = _resumed(parse(lines), args.multirun) if COMMANDS[command].resumes else None
+    if resumed is not None:
+        flags += _restored_flags(resumed, args)
+        lines = _restored_overrides(resumed, lines)
+        args = _arguments([*flags, *lines])
+    composed = compose_all(
+        command, lines, args.config_dir, args.multirun, args.config_name, as_trained
+    )
+    if not composed[0].multirun:
+        lines = [*composed[0].before, *lines]
+    if args.help:
+        with redirect_stdout(io.StringIO()) as text, suppress(SystemExit):
+            _hydra(command, flags, lines)
+        print(annotated(text.getvalue(), comments(command)), end="")
+        return 0
+    if args.cfg is not None or args.info is not None:
+        _hydra(command, flags, lines)
+        return 0
+    for config in (c.config for c in composed):
+        if isinstance(config, CompareConfig):
+            estimator_configs(config)
+    # Only now: Gymnasium takes longer to import than a bad value takes to be told.
+    from pgcli.environments.choose import check_environment
+
+    seen = {repr(c.config.env): c.config.env for c in composed}
+    spaces = {key: check_environment(env) for key, env in seen.items()}
+    for config in (c.config for c in composed):
+        _check_references(config, spaces[repr(config.env)])
+    if resumed is not None:
+        checkpoint.load_for(resumed, composed[0].config)
+        _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(resumed))}"])
+        return 0
+    if any(getattr(c.config, "resume", None) is not None for c in composed):
+        raise ConfigError("resume", composed[0].config.resume, "belongs on the command line")
+    if composed[0].multirun:
+        return _sweep(command, flags, lines, composed, args)
+    wanted, named = composed[0].run_dir, composed[0].named
+    if named and holds_run(wanted):
+        raise RunDirectoryError(f"{wanted} holds a run: resume={wanted} continues it")
+    if named and sweep.holds_sweep(wanted):
+        raise RunDirectoryError(f"{wanted} holds a sweep: choose another hydra.run.dir")
+    lines += pins(composed[0].config.behaviour)
+    with made(wanted, named, _is_bare) as directory:
+        _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(directory))}"])
+    return 0
+
+
+def _sweep(
+    command: str,
+    flags: list[str],
+    lines: list[str],
+    composed: Sequence[Composed],
+    args: argparse.Namespace,
+) -> int:
+    """Run the jobs of a sweep, or what is left of an earlier one that was asked for the same."""
+    first = composed[0]
+    asked = first.asked
+    assert asked is not None
+    wanted, named = first.sweep_dir, first.named
+    names = None
+    if not any(override.key_or_group == "hydra.sweep.subdir" for override in parse(lines)):
+        keys = list(asked.swept)
+        lines = [*lines, f"hydra.sweep.subdir='{subdirectory(keys)}'"]
+        if asked.jobs is not None:
+            names = list(dict.fromkeys(job_name(job, keys) for job in asked.jobs))
+    origin = [str(args.config_dir), str(args.config_name)]
+    shared = first.before if all(c.before == first.before for c in composed) else []
+    budget = sweep.common_budget([c.config for c in composed], asked.swept)
+    fixed = [*shared, *asked.fixed]
+    plan = sweep.Plan(command, origin, fixed, asked.swept, names, budget)
+    earlier = sweep.to_continue(plan, wanted, named)
+    place = made(wanted, named, sweep.is_bare) if earlier is None else nullcontext(earlier)
+    completing = brought_along if any(names_runs(c.config) for c in composed) else nullcontext
+    with place as directory, completing(directory):
+        for claim in getattr(first.config, "claims", []):
+            print(f"to be tested: {claim.says}")
+        lines = [*lines, f"hydra.sweep.dir={literal(str(directory))}"]
+        return sweep.run(plan, directory, lambda only: _hydra(command, flags, lines, only=only))
+
+
+def _hydra(
+    command: str,
+    flags: Sequence[str],
+    lines: Sequence[str],
+    program: str | None = None,
+    only: Sequence[str] | None = None,
+) -> None:
+    """Hydra's own main; its failures and the run's come back as they are raised."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [program or f"pg {command}", *flags, *lines]
+    job = Job(command, only)
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explained(error, lines, COMMANDS[command].schema) from error
+    if job.error is not None:
+        raise job.error
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Hydra's flags and the overrides; ConfigError for flags that cannot be, alone or together."""
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    parser.allow_abbrev = False
+    parser.error = _refuse  # type: ignore[method-assign]
+    try:
+        args, unknown = parser.parse_known_intermixed_args(list(argv))
+    except argparse.ArgumentError as error:
+        name = (error.argument_name or "flag").partition("/")[0]
+        raise ConfigError(name, "", error.message) from error
+    if unknown:
+        raise ConfigError(unknown[0], "", "no such flag; pg train --hydra-help lists them")
+    if args.config_path is not None:
+        raise ConfigError("--config-path", args.config_path, "--config-dir adds a directory")
+    if args.experimental_rerun is not None:
+        raise ConfigError("--experimental-rerun", args.experimental_rerun, "unpickles: not allowed")
+    asked = {
+        "--run": args.run,
+        "-m": args.multirun,
+        "--cfg": args.cfg is not None,
+        "--info": args.info is not None,
+        "-sc": args.shell_completion,
+    }
+    together = [flag for flag, is_given in asked.items() if is_given]
+    if len(together) > 1:
+        raise ConfigError(" ".join(together), "", "only one of them at a time")
+    if args.resolve and args.cfg is None and not args.help:
+        raise ConfigError("--resolve", "", "only with --cfg or --help")
+    return args
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError("command line", "", message)
+
+
+def _flags(argv: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The arguments that are not overrides: Hydra 1.3 wants its flags before them."""
+    rest = list(argv)
+    for override in overrides:
+        rest.remove(override)
+    return rest
+
+
+def _is_bare(directory: Path) -> bool:
+    """Whether no file lies here but Hydra's own."""
+    files = (path for path in directory.rglob("*") if not path.is_dir())
+    return all(HYDRAS_OWN & set(path.relative_to(directory).parts) for path in files)
+
+
+def _resumed(overrides: Sequence[Override], multirun: bool) -> Path | None:
+    """The run directory that `resume=` names; NoCheckpoint where there is nothing to go on from."""
+    given = [o for o in overrides if o.key_or_group == "resume"]
+    if not given or given[-1].value() is None:
+        return None
+    if multirun or given[-1].is_sweep_override():
+        text = (given[-1].input_line or "").partition("=")[2]
+        raise ConfigError("resume", text, "continues one run: no -m")
+    directory = Path(str(given[-1].value()))
+    if directory.is_dir():
+        with lock(directory):  # another process may be about to write the first one
+            pass
+    if not checkpoint.iterations(directory):
+        raise NoCheckpoint(f"resume={directory}: no checkpoint there")
+    return directory
+
+
+def _check_references(config: Any, spaces: Spaces) -> None:
+    """What a configuration names must be there, and fit: runs, and estimators of one's own."""
+    if names_runs(config):
+        from pgcli.runs.saved import check_saved
+
+        check_saved(config, spaces)
+    if isinstance(config, CompareConfig):
+        estimators = list(estimator_configs(config).values())
+    else:
+        estimators = [config.estimator]
+        if config.log.wandb is not None and importlib.util.find_spec("wandb") is None:
+            raise ConfigError("log.wandb", config.log.wandb, "needs the extra wandb")
+    if own := [est for est in estimators if ":" in est.phi]:
+        from pgcli.estimators.phi import phi
+
+        for est in own:
+            phi(est)
+
+
+def _restored_overrides(directory: Path, lines: Sequence[str]) -> list[str]:
+    """What the run was started with, then what the command line adds."""
+    new = {line.partition("=")[0] for line in lines}
+    old = [str(line) for line in _hydras_note(directory, "overrides")]
+    # A job of a sweep goes on by itself, even where a file asks for a sweep.
+    kept = [line for line in old if line.partition("=")[0] not in new]
+    return [*kept, *lines, "hydra.mode=RUN"]
+
+
+def _restored_flags(directory: Path, args: argparse.Namespace) -> list[str]:
+    """Where the run's configuration came from, unless the command line says it."""
+    note = _hydras_note(directory, "hydra").hydra
+    flags = []
+    if args.config_name is None:
+        flags += ["--config-name", str(note.job.config_name)]
+    if args.config_dir is None:
+        sources = note.runtime.config_sources
+        found = [str(s.path) for s in sources if s.provider == "command-line"]
+        flags += [flag for path in found[:1] for flag in ("--config-dir", path)]
+    return flags
+
+
+def _hydras_note(directory: Path, name: str) -> Any:
+    path = directory / ".hydra" / f"{name}.yaml"
+    try:
+        return OmegaConf.load(path)
+    except OSError as error:
+        raise NoCheckpoint(f"resume={directory}: {path}: {error.strerror}") from error

@@ -1,0 +1,167 @@
+"""What a command line takes from the runs that it names, each job of a sweep from its own.
+
+`pg compare checkpoint=<run>` has the policy and the environment of that run, and a
+`behaviour.checkpoint` is pinned to where it lies and to the iteration that it had, so that a
+resumed run, or a sweep typed again, finds the same policy although its source trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from pgcli.cli.compose import parse
+from pgcli.errors import NoCheckpoint, PgError
+from pgcli.reports.archive import overrides
+from pgcli.runs import checkpoint
+from pgcli.settings.schema import BehaviourConfig, CompareConfig
+
+PINNED = ("behaviour.checkpoint", "behaviour.iteration")
+
+
+def names_runs(config: Any) -> bool:
+    """Whether a configuration takes anything from a run that it names."""
+    compared = config.checkpoint if isinstance(config, CompareConfig) else None
+    return compared is not None or config.behaviour.checkpoint is not None
+
+
+def as_trained(lines: Sequence[str], node: DictConfig) -> list[str]:
+    """The policy and the environment of the run that `checkpoint=` names, as overrides.
+
+    To stand before `lines`, which `node` is composed of, each of one value; what they choose as a
+    group is not taken from the run. NoCheckpoint where there is no such run.
+    """
+    given = {override.key_or_group for override in parse(lines)}
+    run = OmegaConf.select(node, "checkpoint")
+    if "checkpoint" not in given or not isinstance(run, str):  # pg train has a section of that name
+        return []
+    checkpoint.load(Path(run))
+    path = Path(run) / ".hydra" / "config.yaml"
+    sections = [name for name in ("policy", "env") if name not in given]
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        settings = {f"{name}.{key}": x for name in sections for key, x in tree[name].items()}
+    except (OSError, YAMLError, KeyError, TypeError, AttributeError) as error:
+        text = " ".join(str(error).split())
+        raise NoCheckpoint(f"{path}: no settings of a run there: {text}") from error
+    env_id = settings.pop("env.id", None)
+    found = [f"++{key}={literal(value)}" for key, value in settings.items()]
+    return found if env_id is None else [f"env={literal(env_id)}", *found]
+
+
+def pins(behaviour: BehaviourConfig | DictConfig, known: dict[str, int] | None = None) -> list[str]:
+    """Where a behaviour's policy lies, and of which iteration it is, as overrides.
+
+    `known` has the iterations that are settled already, by directory.
+    """
+    if behaviour.checkpoint is None:
+        return []
+    place = Path(behaviour.checkpoint).absolute()
+    wanted = behaviour.iteration or (known or {}).get(str(place))
+    found = checkpoint.load(Path(behaviour.checkpoint), wanted)
+    return [f"behaviour.checkpoint={literal(str(place))}", f"behaviour.iteration={found.iteration}"]
+
+
+@contextmanager
+def brought_along(directory: Path) -> Iterator[None]:
+    """Let each job of a sweep in `directory` have what it takes from the runs that it names.
+
+    Hydra has no place for that, but every job of every sweeper passes through a launcher.
+    """
+    known = _settled(directory)
+    make = Plugins.instantiate_launcher
+
+    def instantiate_launcher(self: Plugins, **given: Any) -> Launcher:
+        return _Completing(make(self, **given), given, known)
+
+    Plugins.instantiate_launcher = instantiate_launcher  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        Plugins.instantiate_launcher = make  # type: ignore[method-assign]
+
+
+class _Completing(Launcher):
+    """Completes jobs, then hands them to another launcher."""
+
+    def __init__(self, launcher: Launcher, given: dict[str, Any], known: dict[str, int]) -> None:
+        self._launcher, self._known = launcher, known
+        self.setup(**given)
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        """Remember what jobs are composed with."""
+        self._loader, self._config = hydra_context.config_loader, config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run the jobs."""
+        jobs = [
+            self._completed(list(lines), number)
+            for number, lines in enumerate(job_overrides, initial_job_idx)
+        ]
+        return self._launcher.launch(jobs, initial_job_idx)
+
+    def _completed(self, lines: list[str], number: int) -> list[str]:
+        try:
+            node = self._loader.load_sweep_config(self._config, lines)
+            with open_dict(node):
+                node.hydra.job.id = node.hydra.job.num = number
+            place = str(node.hydra.sweep.subdir)  # a name may not change with what is brought
+            job = Path(node.hydra.sweep.dir) / place
+            after = [] if _begun_unpinned(job) else pins(node.behaviour, self._known)
+            return [
+                *as_trained(lines, node),
+                *lines,
+                *after,
+                f"hydra.sweep.subdir={literal(place)}",
+            ]
+        except (PgError, OmegaConfBaseException):
+            return lines  # the job says it, and no other has to suffer
+
+
+def _settled(sweep: Path) -> dict[str, int]:
+    """The iterations that were newest to a sweep's jobs, by the directory of the run."""
+    found: dict[str, int] = {}
+    for job in sorted(path.parent for path in sweep.rglob(".hydra")):
+        where, iterations = _noted(job)
+        *typed, last = iterations or [None]
+        if where and last is not None and not any(typed):
+            found.setdefault(where[-1], last)
+    return found
+
+
+def _begun_unpinned(job: Path) -> bool:
+    """Whether a job goes on that took its behaviour's newest policy, as sweeps once did."""
+    where, iterations = _noted(job)
+    return bool(where) and not any(iterations) and bool(checkpoint.iterations(job))
+
+
+def _noted(job: Path) -> tuple[list[Any], list[Any]]:
+    """What a job was given as its behaviour's checkpoint and iteration, one after the other."""
+    given = [(o.key_or_group, o.value()) for o in parse(overrides(job))]
+    where, iterations = ([value for k, value in given if k == key] for key in PINNED)
+    return where, iterations
+
+
+def literal(value: Any) -> str:
+    """A value as Hydra's grammar writes it; every text comes back as it is."""
+    return Override._get_value_element_as_str(_quoted(value))
+
+
+def _quoted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _quoted(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [_quoted(x) for x in value]
+    return QuotedString(value, Quote.single) if isinstance(value, str) else value

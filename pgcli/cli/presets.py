@@ -1,0 +1,82 @@
+"""Estimators by the names of their presets, as `pg compare` lists them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pgcli.cli.sources import EnvironmentSearchPath, conf_dir
+from pgcli.errors import ConfigError, one_of
+from pgcli.settings.schema import (
+    CompareConfig,
+    EstimatorConfig,
+    Importance,
+    check,
+    check_estimator,
+)
+
+UNWEIGHTED = "rtg_value"  # what the presets with importance weights are without them
+
+
+def estimator_configs(config: CompareConfig) -> dict[str, EstimatorConfig]:
+    """The estimators to compare, each checked; ConfigError for one that cannot be.
+
+    A preset overrides the values of train.yaml, `config.estimator` overrides the preset.
+    """
+    files = _files()
+    names = config.estimators or list(files)
+    found = {}
+    for name in names:
+        if name not in files and ":" not in name:
+            raise ConfigError("estimators", name, one_of(name, [*files, "module:name"]))
+        found[name] = _merged(files.get(name), name, config.estimator)
+    if not config.estimators:
+        found = {name: est for name, est in found.items() if _fits(name, est, config.off_policy)}
+    for est in found.values():
+        check(est, "estimator.")
+        check_estimator(est)
+    reference = config.reference
+    if reference is not None and reference not in found:
+        raise ConfigError("reference", reference, one_of(reference, list(found)))
+    return found
+
+
+def _fits(name: str, config: EstimatorConfig, off_policy: bool) -> bool:
+    weighted = config.importance is not Importance["none"]
+    return weighted or name == UNWEIGHTED if off_policy else not weighted
+
+
+def _files() -> dict[str, Path]:
+    """Preset files by name; those of --config-dir first."""
+    places = [conf_dir(), EnvironmentSearchPath.config_dir]
+    found: dict[str, Path] = {}
+    for place in filter(None, places):
+        found |= {path.stem: path for path in sorted((place / "estimator").glob("*.yaml"))}
+    return found
+
+
+def _merged(preset: Path | None, name: str, shared: dict[str, Any]) -> EstimatorConfig:
+    chosen: Any = {"phi": name}
+    if preset is not None:
+        tree = OmegaConf.load(preset)
+        whole = preset.read_text(encoding="utf-8").startswith("# @package _global_")
+        chosen = tree.get("estimator", {}) if whole and isinstance(tree, DictConfig) else tree
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(_defaults(), chosen, shared))
+    except OmegaConfBaseException as error:
+        key = f"estimator.{error.full_key or ''}".rstrip(".")
+        leaf = str(error.full_key or "").rpartition(".")[2]
+        raise ConfigError(key, shared.get(leaf, ""), str(error).splitlines()[0]) from error
+    assert isinstance(config, EstimatorConfig)
+    return config
+
+
+@cache
+def _defaults() -> Any:
+    """The values of train.yaml, typed; nobody may change them."""
+    tree = OmegaConf.load(conf_dir() / "train.yaml").estimator
+    return OmegaConf.merge(OmegaConf.structured(EstimatorConfig), tree)

@@ -1,0 +1,128 @@
+"""Where configurations come from: `conf/`, the schema, and Gymnasium's registry for `env=<id>`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+
+from pgcli.cli.commands import COMMANDS
+
+GROUP = "env"
+LONGEST = 120  # letters of a job's directory
+
+
+def conf_dir() -> Path:
+    """`conf/` inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def register() -> None:
+    """Make the schema and `env=<any id>` known to Hydra; may be called again."""
+    for command in filter(lambda one: one.run, COMMANDS.values()):  # in no group: no choice
+        ConfigStore.instance().store(name=f"{command.name}_schema", node=command.schema)
+    plugins = Plugins.instance()
+    for plugin in (EnvironmentSource, EnvironmentSearchPath):
+        if plugin not in plugins.discover(plugin.__mro__[1]):
+            plugins.register(plugin)
+    _maximise()
+
+
+def _maximise() -> None:
+    """Let Optuna maximise where nothing else is said: a job's value is a return, not a loss."""
+    store, group = ConfigStore.instance(), "hydra/sweeper"
+    if "optuna.yaml" in store.list(group):
+        found = store.load(f"{group}/optuna.yaml")
+        found.node.direction = "maximize"
+        store.store("optuna", found.node, group, found.package, found.provider)
+
+
+def name_jobs() -> None:
+    """Make `subdirectory` known to OmegaConf, in whatever process a job runs."""
+    OmegaConf.register_new_resolver("job_name", job_name, replace=True)
+
+
+def subdirectory(keys: Sequence[str]) -> str:
+    """The value of hydra.sweep.subdir that names each job by what it was given for these keys."""
+    return f"${{job_name:${{hydra.overrides.task}},[{','.join(keys)}]}}"
+
+
+def job_name(typed: Sequence[str], keys: Sequence[str]) -> str:
+    """The directory of a sweep's job: what it was given for the swept keys, `lr@0.1+seed@0`.
+
+    Not its number, so that the same settings lie in the same place when a sweep is typed again;
+    and no sign that would need quotes in `resume=...`. Where a name cannot hold what was typed, a
+    digest tells it from others.
+    """
+    values = dict(line.lstrip("+~").split("=", 1) for line in typed if "=" in line)
+    text = "+".join(f"{key}@{values[key]}" for key in keys if key in values)
+    name = re.sub(r"[^\w.@+-]+", "-", text)[:LONGEST]
+    if name != text:
+        name += "-" + hashlib.sha256(text.encode()).hexdigest()[:6]
+    return name or "job"
+
+
+class EnvironmentSource(ConfigSource):
+    """Answers `env/<id>` with `id: <id>`; whether there is such an environment is asked later."""
+
+    @staticmethod
+    def scheme() -> str:
+        """The scheme of its search path."""
+        return "gymnasium"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The configuration of one environment."""
+        env_id = config_path.removeprefix(f"{GROUP}/").removesuffix(".yaml")
+        return ConfigResult(
+            provider=self.provider,
+            path=f"{self.scheme()}://",
+            config=OmegaConf.create({"id": env_id}),
+            header={"package": GROUP},
+        )
+
+    def available(self) -> bool:
+        """Always there."""
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        """Only `env` itself."""
+        return config_path.rstrip("/") == GROUP
+
+    def is_config(self, config_path: str) -> bool:
+        """Any name under `env/`."""
+        return config_path.startswith(f"{GROUP}/")
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """The registered ids, where a shell asks for completions; help shows only the files."""
+        completing = any(arg in ("-sc", "--shell-completion") for arg in sys.argv)
+        if not completing or config_path.rstrip("/") != GROUP or results_filter is ObjectType.GROUP:
+            return []
+        import gymnasium
+
+        return sorted(gymnasium.registry)
+
+
+class EnvironmentSearchPath(SearchPathPlugin):
+    """Puts the source behind all files, so a YAML of that name wins."""
+
+    config_dir: Path | None = None  # of --config-dir, which the Compose API has no argument for
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append it."""
+        if self.config_dir is not None:
+            search_path.prepend(
+                provider="command-line", path=f"file://{self.config_dir.absolute()}"
+            )
+        search_path.append(provider="gymnasium", path="gymnasium://")

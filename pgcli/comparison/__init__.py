@@ -1,0 +1,1 @@
+"""`pg compare`: estimators side by side at one frozen policy."""

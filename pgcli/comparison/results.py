@@ -1,0 +1,310 @@
+"""What `pg compare` leaves: a table in the terminal, CSV, JSON, TensorBoard and pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard.summary import text
+
+from pgcli.comparison.exact import Exact, Solution
+from pgcli.comparison.resampled import Figure, Verdict
+from pgcli.pictures import estimators as slides
+from pgcli.runs import summary
+from pgcli.runs.directory import write_atomically
+from pgcli.runs.events import Events
+from pgcli.runs.progress import Progress, table
+from pgcli.settings.schema import CompareConfig, EstimatorConfig
+
+INTERVALS = ("trace_cov", "nsr", "snr", "variance_ratio", "cos_between", "cos_to_true", "bias")
+
+MODEL_IS_WRONG = "the environment does something else than its model P says"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One estimator on the data of one behaviour."""
+
+    name: str
+    config: EstimatorConfig
+    notes: list[str]  # sources of bias; none: unbiased
+    kl: float | None  # KL(behaviour‖policy), where that is configured
+    episodes: int
+    verdict: Verdict
+    variances: list[tuple[int, float]]  # (batch size, tr Var(ĝ)) measured
+    exact: Exact | None
+    ess: float | None  # episodes, of a batch; None: on-policy
+    seconds: float
+
+
+def write(
+    directory: Path,
+    config: CompareConfig,
+    findings: Sequence[Finding],
+    solution: Solution | None,
+    progress: Progress,
+) -> None:
+    """Write everything into `directory` and show the table."""
+    rows = sorted((row_of(f, config, solution) for f in findings), key=_rank)
+    write_atomically(directory / "compare.csv", _csv(rows).encode())
+    shown = shown_table(rows, config.level)
+    against = [label(f) for f in findings if contradicts(f)]
+    facts = {
+        "environment": config.env.id,
+        "batch_size": config.batch_size,
+        "gamma": config.gamma,
+        "objective": None if solution is None else solution.objective,
+        "gradient_norm": None if solution is None else float(solution.gradient.norm()),
+        "estimators": rows,
+        "notes": {f.name: f.notes for f in findings},
+        "contradicted": against,  # exact figures that the sampled ones exclude
+        "variance_by_batch_size": {label(f): f.variances for f in findings if f.variances},
+    }
+    pictures = drawn(findings, rows, config) if config.pictures else {}
+    for name, png in pictures.items():
+        write_atomically(directory / f"{name}.png", png)
+    _write_events(directory, rows, shown, pictures, config.iteration or 0)
+    summary.write(directory, facts, "compare.json")  # last: it says that the rest is there
+    for finding in {f.name: f for f in findings}.values():
+        for note in finding.notes:
+            progress.say(f"biased: {finding.name}: {note}")
+    for one in against:
+        progress.say(
+            f"note: {one}: what was sampled contradicts the exact figures: {MODEL_IS_WRONG}"
+        )
+    if solution is not None:
+        progress.say(f"J = {solution.objective:.6g}, ‖∇J‖ = {float(solution.gradient.norm()):.6g}")
+    progress.say(shown)
+    progress.say(f"{directory}: compare.csv, compare.json, {len(pictures)} pictures")
+    progress.say(f"tensorboard --logdir {directory}")
+
+
+def label(finding: Finding) -> str:
+    """The estimator, and how far the behaviour is where that varies."""
+    return finding.name if finding.kl is None else f"{finding.name} at KL {finding.kl:g}"
+
+
+def row_of(finding: Finding, config: CompareConfig, solution: Solution | None) -> dict[str, Any]:
+    """One row of compare.csv; NaN for what does not apply."""
+    verdict, est, exact = finding.verdict, finding.config, finding.exact
+    bias_exact = math.nan
+    if exact is not None and solution is not None and (length := solution.gradient.norm()) > 0:
+        bias_exact = float((exact.mean - solution.gradient).norm() / length)
+    trace_exact = math.nan if exact is None or exact.trace_cov is None else exact.trace_cov
+    row: dict[str, Any] = {
+        "estimator": finding.name,
+        "phi": est.phi,
+        "baseline": est.baseline.name,
+        "importance": est.importance.name,
+        "kl": math.nan if finding.kl is None else finding.kl,
+        "episodes": finding.episodes,
+        "batch_size": config.batch_size,
+        "grad_norm": verdict.grad_norm,
+        "norm_sq_unbiased": verdict.signal.value,
+        "norm_sq_unbiased_lo": verdict.signal.lower,
+        "norm_sq_unbiased_hi": verdict.signal.upper,
+    }
+    for name in INTERVALS:
+        figure: Figure = getattr(verdict, name)
+        row |= {name: figure.value, f"{name}_lo": figure.lower, f"{name}_hi": figure.upper}
+    squared_bias = 0.0
+    if finding.notes and not math.isnan(verdict.bias.value):
+        squared_bias = max(0.0, verdict.bias.value) ** 2 * verdict.truth_square
+    return row | {
+        "zero_batches": verdict.zero_batches,
+        "mse": squared_bias + verdict.trace_cov.value / config.batch_size,
+        "bias_exact": bias_exact,
+        "trace_cov_exact": trace_exact,
+        "exact_in_the_limit": "" if exact is None else int(exact.limit),
+        "ess": math.nan if finding.ess is None else finding.ess,
+        "seconds": finding.seconds,
+    }
+
+
+def contradicts(finding: Finding) -> bool:
+    """Whether what was sampled cannot be of the model from which the exact figures are.
+
+    Beyond any doubt: a mean more than five standard errors off, or a variance three times as far
+    off as its interval reaches.
+    """
+    exact, verdict = finding.exact, finding.verdict
+    if exact is None or exact.trace_cov is None or exact.limit:
+        return False
+    figure = verdict.trace_cov
+    noise = max(exact.trace_cov, figure.value) / finding.episodes
+    off = float((verdict.mean - exact.mean).square().sum())
+    if off > 25 * noise + (1e-5 * verdict.grad_norm) ** 2:
+        return True
+    if not (figure.lower > 0 and exact.trace_cov > 0):
+        return False
+    distance = math.log(exact.trace_cov / figure.value)
+    reach = math.log((figure.upper if distance > 0 else figure.lower) / figure.value)
+    return abs(distance) > 3 * abs(reach) + 1e-5
+
+
+def _rank(row: Mapping[str, Any]) -> tuple[float, float]:
+    """By distance, then the mean squared error of one batch's estimate."""
+    kl, mse = row["kl"], row["mse"]
+    return (0.0 if math.isnan(kl) else kl), (math.inf if math.isnan(mse) else mse)
+
+
+def shown_table(rows: Sequence[Mapping[str, Any]], level: float) -> str:
+    """The rows for a terminal, the least squared error first."""
+    known = any(not math.isnan(row["bias_exact"]) for row in rows)
+    far = any(not math.isnan(row["kl"]) for row in rows)
+    weighted = any(not math.isnan(row["ess"]) for row in rows)
+    silent = any(row["zero_batches"] for row in rows)
+    headers = [
+        *(["KL"] if far else []), "estimator", "tr Σ", f"{level:.0%}", "ratio", "SNR",
+        "cos to ∇J", *(["no gradient"] if silent else []),
+        "bias", *(["exact bias", "exact tr Σ"] if known else []),
+        *(["ESS"] if weighted else []), "seconds",
+    ]  # fmt: skip
+    lines = [
+        [
+            *([f"{row['kl']:g}"] if far else []), row["estimator"], _short(row["trace_cov"]),
+            f"{_short(row['trace_cov_lo'])}–{_short(row['trace_cov_hi'])}",
+            _short(row["variance_ratio"]), _short(row["snr"]), _short(row["cos_to_true"]),
+            *([_silent(row)] if silent else []),
+            _resolved(row),
+            *([_short(row["bias_exact"]), _exact_trace(row)] if known else []),
+            *([_short(row["ess"])] if weighted else []), f"{row['seconds']:.2f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return table(lines, headers)
+
+
+def _resolved(row: Mapping[str, Any]) -> str:
+    if math.isnan(row["bias"]):
+        return "—"
+    return _short(row["bias"]) if row["bias_lo"] > 0 else "not resolved"
+
+
+def _silent(row: Mapping[str, Any]) -> str:
+    return f"{row['zero_batches']} of {row['episodes'] // row['batch_size']} batches"
+
+
+def _exact_trace(row: Mapping[str, Any]) -> str:
+    return _short(row["trace_cov_exact"]) + (" (N→∞)" if row["exact_in_the_limit"] == 1 else "")
+
+
+def _short(x: float) -> str:
+    return "—" if math.isnan(x) else f"{x:.3g}"
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        empty = {k: "" for k, v in row.items() if isinstance(v, float) and math.isnan(v)}
+        writer.writerow({**row, **empty})
+    return out.getvalue()
+
+
+def _write_events(
+    directory: Path,
+    rows: Sequence[Mapping[str, Any]],
+    shown: str,
+    pictures: Mapping[str, bytes],
+    step: int,
+) -> None:
+    """The table and the pictures; figures in one run per estimator, at the policy's iteration."""
+    events = Events(directory, None)
+    try:
+        events.add(text("compare", f"```\n{shown}\n```"), step)
+        for name, png in pictures.items():
+            width, height = (int.from_bytes(png[i : i + 4], "big") for i in (16, 20))
+            image = Summary.Image(
+                height=height, width=width, colorspace=4, encoded_image_string=png
+            )
+            events.add(Summary(value=[Summary.Value(tag=f"compare/{name}", image=image)]), step)
+    finally:
+        events.close()
+    for row in rows:
+        kl = "" if math.isnan(row["kl"]) else f"-kl-{row['kl']:g}"
+        one = Events(directory / f"{row['estimator'].replace(':', '-')}{kl}", None)
+        numbers = ((k, v) for k, v in row.items() if isinstance(v, float) and math.isfinite(v))
+        one.add_scalars(((f"compare/{k}", v) for k, v in numbers), step)
+        one.close()
+
+
+def drawn(
+    findings: Sequence[Finding], rows: Sequence[Mapping[str, Any]], config: CompareConfig
+) -> dict[str, bytes]:
+    """The pictures by name."""
+    where = f"{config.env.id}, {rows[0]['episodes']} episodes"
+    if any(f.kl is not None for f in findings):
+        return {"importance": _ladder(rows, where)}
+    bars = [
+        slides.Bar(r["estimator"], r["trace_cov"], r["trace_cov_lo"], r["trace_cov_hi"],
+                   r["trace_cov_exact"])
+        for r in rows
+    ]  # fmt: skip
+    ranked = sorted(findings, key=lambda f: [r["estimator"] for r in rows].index(f.name))
+    aligned = [
+        slides.Line(f.name, config.sizes, [f.verdict.alignment_at(n) for n in config.sizes])
+        for f in ranked
+    ]
+    measured = [
+        slides.Line(f.name, [n for n, _ in f.variances], [v for _, v in f.variances])
+        for f in ranked
+        if f.variances
+    ]
+    dots = [
+        slides.Dot(r["estimator"], _bias_to_show(r), r["trace_cov"] / config.batch_size)
+        for r in rows
+    ]
+    of_batch = f"variance tr Var(ĝ) of a batch of {config.batch_size}"
+    return {
+        "variance": slides.bars(bars, "tr Σ per trajectory", f"Gradient noise: {where}"),
+        "alignment": slides.lines(
+            aligned, ("episodes per batch", "⟨E[ĝ], ∇J⟩ / (‖∇J‖ √E‖ĝ‖²)"), f"Direction: {where}"
+        ),
+        "batch_size": slides.lines(
+            measured, ("episodes per batch", "variance tr Var(ĝ)"), f"Batch size: {where}",
+            log_y=True, slope=-1.0,
+        ),
+        "bias_variance": slides.scatter(
+            dots, ("relative bias ‖E[ĝ] − ∇J‖ / ‖∇J‖", of_batch), f"Bias and variance: {where}"
+        ),
+    }  # fmt: skip
+
+
+def _bias_to_show(row: Mapping[str, Any]) -> float:
+    """The exact bias where it is known, else what is resolved from zero."""
+    if not math.isnan(row["bias_exact"]):
+        return row["bias_exact"] if row["bias_exact"] > 1e-9 else 0.0
+    return row["bias"] if row["bias_lo"] > 0 else 0.0
+
+
+def _ladder(rows: Sequence[Mapping[str, Any]], where: str) -> bytes:
+    names = list(dict.fromkeys(row["estimator"] for row in rows))
+
+    def lines(figure: Any) -> list[slides.Line]:
+        found = []
+        for name in names:
+            own = [row for row in rows if row["estimator"] == name]
+            found.append(slides.Line(name, [r["kl"] for r in own], [figure(r) for r in own]))
+        return found
+
+    def bias(row: Mapping[str, Any]) -> float:
+        return _bias_to_show(row) or math.nan
+
+    def noise(row: Mapping[str, Any]) -> float:
+        exact = row["trace_cov_exact"]
+        return row["trace_cov"] if math.isnan(exact) else exact
+
+    panels = {
+        "relative bias": lines(bias),
+        "tr Σ per trajectory, exact where known": lines(noise),
+        "ESS of a batch, episodes": lines(lambda r: r["ess"]),
+    }
+    return slides.ladder(panels, "KL(behaviour‖policy), nats per state", f"Importance: {where}")

@@ -1,0 +1,198 @@
+"""`pg compare`: estimators side by side, at one frozen policy, on the same episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from pgcli.comparison import results
+from pgcli.comparison.belief import Belief
+from pgcli.comparison.exact import Exact, Problem, Solution, solve
+from pgcli.comparison.paired import MOST_UNITS, Sample, coupled, joined, samples
+from pgcli.comparison.resampled import Comparison, Resamples
+from pgcli.comparison.results import Finding
+from pgcli.comparison.subject import Critics, Frozen
+from pgcli.environments.choose import open_engine, slots_per_seed
+from pgcli.environments.tabular import Tabular
+from pgcli.errors import Stopped
+from pgcli.estimators.bias import Circumstances, bias_notes
+from pgcli.estimators.importance import effective_sample_size, log_prefix
+from pgcli.machine import cores
+from pgcli.machine.randomness import Purpose, generator
+from pgcli.machine.signals import noted
+from pgcli.runs.directory import lock
+from pgcli.runs.progress import Progress
+from pgcli.settings.schema import CompareConfig, CriticKind, EstimatorConfig
+
+ROUNDS = 16  # in which episodes are collected: what a signal interrupts is one of them
+FEWEST = 4  # batches from which figures can be told
+FIRST = "total"  # the reference where nothing else is said
+AFFORDABLE = 1.5e9  # transitions × time steps × parameters: half a minute per estimator
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared, and on what."""
+
+    config: CompareConfig
+    estimators: dict[str, EstimatorConfig]
+    notes: dict[str, list[str]]  # sources of bias, by estimator
+    frozen: Frozen
+    critics: Critics
+    model: Tabular | None
+    solution: Solution | None
+
+
+def run(config: CompareConfig, estimators: dict[str, EstimatorConfig], directory: Path) -> None:
+    """Compare the estimators, by name; tables and pictures lie in `directory`."""
+    cores.begin()
+    with lock(directory), noted() as signals:
+        progress = Progress(config.log.interval)
+        slots = slots_per_seed(config.env, max(config.episodes // ROUNDS, config.batch_size))
+        engine = open_engine(config.env, slots)
+        try:
+            frozen = Frozen(config, engine, slots)
+            frozen.believe(belief := Belief(config))
+            solution = _solution(config, frozen, belief.model)
+            known = solution if config.critic.kind is CriticKind["exact"] else None
+            critics = Critics(frozen, estimators, known)
+            circumstances = Circumstances(
+                horizon=engine.max_episode_steps,
+                critic="learned" if known is None else "exact",
+                off_policy=config.off_policy,
+            )
+            notes = {name: bias_notes(est, circumstances) for name, est in estimators.items()}
+            study = Study(config, estimators, notes, frozen, critics, belief.model, solution)
+            findings = _compared(study, belief, progress, signals)
+        finally:
+            engine.close()
+            progress.close()
+        for notice in filter(None, [belief.notice, *engine.notices()]):
+            progress.say(f"note: {notice}")
+        solution = solution if belief.model is not None else None
+        results.write(directory, config, findings, solution, progress)
+        if signals:
+            raise Stopped(signals[0])
+
+
+def _solution(config: CompareConfig, frozen: Frozen, model: Tabular | None) -> Solution | None:
+    return None if model is None else solve(model, frozen.policy, frozen.theta, config.gamma)
+
+
+def _compared(
+    study: Study, belief: Belief, progress: Progress, signals: list[int]
+) -> list[Finding]:
+    """Every estimator on the data of every source; exact figures while the model is believed."""
+    findings: list[Finding] = []
+    sources = study.frozen.sources()
+    for i, (kl, theta) in enumerate(sources):
+        found, ess = _sampled(study, theta, (i, len(sources)), progress, signals)
+        if belief.model is None and study.model is not None:
+            study = replace(study, model=None, solution=None)
+            if findings:  # judged by it: once more, without
+                return _compared(study, belief, progress, signals)
+        exact = _exact(study, theta, progress, signals)
+        findings += _judged(study, found, ess, exact, i, kl)
+        if signals:
+            break
+    return findings
+
+
+def _sampled(
+    study: Study, theta: Tensor, part: tuple[int, int], progress: Progress, signals: list[int]
+) -> tuple[dict[str, Sample], dict[str, float]]:
+    """Every estimator on episodes that theta collects; mean effective sample sizes of a batch.
+
+    A signal ends it as soon as there are the fewest batches.
+    """
+    config, frozen = study.config, study.frozen
+    total = config.episodes // config.batch_size
+    each, units = max(1, total // ROUNDS), max(1, MOST_UNITS // total)
+    parts: list[dict[str, Sample]] = []
+    ess: dict[str, list[float]] = {name: [] for name in study.estimators}
+    done = 0
+    while done < total and not (signals and done >= FEWEST):
+        count = min(each, total - done)
+        batch = frozen.collect(count * config.batch_size, part[0] * total + done, theta)
+        ratio = frozen.log_ratio(batch, theta) if config.off_policy else None
+        cases = {}
+        for name, est in study.estimators.items():
+            episodes = replace(study.critics.episodes(batch, est), log_ratio=ratio)
+            cases[name] = est, episodes
+            if ratio is not None:
+                per_batch, mask = (x[0].unflatten(0, (count, -1)) for x in (ratio, batch.mask))
+                drawn = mask.any(-1, keepdim=True).expand_as(mask)
+                whole = effective_sample_size(log_prefix(per_batch), drawn)[:, -1]
+                ess[name].append(float(whole.mean()))
+        parts.append(samples(frozen.policy, frozen.theta, batch, cases, config.batch_size, units))
+        done += count
+        spent = (part[0] + done / total) / part[1]
+        progress.advance(spent, [f"episodes {round(spent * part[1] * config.episodes)}"])
+    return joined(parts), {name: float(np.mean(x)) for name, x in ess.items() if x}
+
+
+def _exact(study: Study, theta: Tensor, progress: Progress, signals: list[int]) -> dict[str, Exact]:
+    """Exact mean and variance of the estimators for which they are known."""
+    config, frozen, model = study.config, study.frozen, study.model
+    if model is None or config.exact is False:
+        return {}
+    cost = len(model.state) * model.horizon * frozen.policy.num_params
+    if config.exact is None and cost > AFFORDABLE:
+        progress.say("note: exact variances would take long here; exact=true computes them")
+        return {}
+    acting = frozen.probabilities(theta, model.states) if config.off_policy else None
+    problems: dict[tuple[str, ...], Problem] = {}  # estimators with the same critics share one
+    found = {}
+    for i, (name, est) in enumerate(study.estimators.items()):
+        if signals:
+            break
+        key = tuple(sorted(study.critics.kinds(est)))
+        if key not in problems:
+            value, q = study.critics.tables(est, model)
+            problems[key] = Problem(
+                model, frozen.policy, frozen.theta, behaviour=acting, value=value, q=q
+            )
+        known = problems[key].estimate(est, config.batch_size)
+        if known is not None:
+            found[name] = known
+        progress.advance((i + 1) / len(study.estimators), [f"exact {name}"])
+    return found
+
+
+def _judged(
+    study: Study,
+    found: dict[str, Sample],
+    ess: dict[str, float],
+    exact: dict[str, Exact],
+    index: int,
+    kl: float | None,
+) -> list[Finding]:
+    """The figures of every estimator with their intervals."""
+    config = study.config
+    reference = config.reference or (FIRST if FIRST in found else next(iter(found)))
+    batches = len(found[reference].mean)
+    units = max(sample.mean.shape[1] for sample in found.values())
+    rng = generator(config.seed, index, Purpose.BOOTSTRAP)
+    resamples = Resamples(batches, units, config.resamples, rng)
+    comparison = Comparison(found, config.batch_size, resamples, config.level)
+    unbiased = [name for name, notes in study.notes.items() if not notes]
+    best = min(unbiased, key=comparison.noise, default=None)
+    truth = best if study.solution is None else study.solution.gradient
+    return [
+        Finding(
+            name=name,
+            config=est,
+            notes=study.notes[name],
+            kl=kl,
+            episodes=batches * config.batch_size,
+            verdict=comparison.verdict(name, reference, truth, unbiased=name in unbiased),
+            variances=[] if coupled(est) else comparison.variances(name, config.sizes),
+            exact=exact.get(name),
+            ess=ess.get(name),
+            seconds=found[name].seconds,
+        )
+        for name, est in study.estimators.items()
+    ]

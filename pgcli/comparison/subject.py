@@ -1,0 +1,272 @@
+"""What `pg compare` looks at: a frozen policy, who collects for it, and its critics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pgcli.collection.batch import Batch
+from pgcli.collection.rollout import Quota, collect
+from pgcli.comparison.belief import Belief
+from pgcli.comparison.exact import Solution, action_probabilities
+from pgcli.environments.engine import Engine
+from pgcli.environments.spaces import Spaces
+from pgcli.environments.tabular import Tabular
+from pgcli.errors import ConfigError
+from pgcli.estimators import estimator
+from pgcli.estimators.phi import Episodes
+from pgcli.estimators.returns import reward_to_go
+from pgcli.gradients.trajectory import log_probs
+from pgcli.machine.cores import started
+from pgcli.machine.randomness import Purpose, generator
+from pgcli.policies.actor import PolicyActor
+from pgcli.policies.build import build_policy
+from pgcli.policies.critic import Critic, LinearCritic
+from pgcli.policies.policy import Policy
+from pgcli.runs.saved import saved_behaviour, saved_theta
+from pgcli.settings.schema import (
+    Baseline,
+    BehaviourConfig,
+    CompareConfig,
+    CriticConfig,
+    CriticKind,
+    EstimatorConfig,
+)
+
+# Iterations whose streams are used here: no training gets that far.
+FIT, PROBE, DATA = 2**20, 2**20 + 1, 2**20 + 2
+PROBED, PROBES = 64, 4096  # episodes and states at which a divergence is averaged
+
+
+class Frozen:
+    """A policy that is looked at, and where its data come from."""
+
+    def __init__(self, config: CompareConfig, engine: Engine, slots: int) -> None:
+        self.config, self.engine, self._slots = config, engine, slots
+        self.belief: Belief | None = None  # sees whatever is collected
+        self.policy: Policy = build_policy(config.policy, config.behaviour, engine)
+        if config.checkpoint is None:
+            self.theta = self.policy.init(config.policy, [config.seed])
+        else:
+            self.theta = self._saved("checkpoint", config.checkpoint, config.iteration)
+
+    def _saved(self, key: str, run: str, iteration: int | None) -> Tensor:
+        """theta [1, P] of this seed in a run's checkpoint; see `build.saved_theta`."""
+        spaces = Spaces(self.engine.obs_dim, self.engine.action)
+        return saved_theta(key, run, iteration, self.config, spaces)
+
+    def sources(self) -> list[tuple[float | None, Tensor]]:
+        """Who collects, one after the other: theta [1, P] before temperature and ε change it.
+
+        Each with its divergence from the policy, where that is configured.
+        """
+        source, distances = self._source(), self.config.behaviour.kl
+        if not distances:
+            return [(None, source)]
+        batch = self._played(PROBED, PROBE, self.theta, None)
+        obs = batch.obs[batch.mask][:PROBES].unsqueeze(0)
+        return [(kl, self._perturbed(source, kl, obs)) for kl in distances]
+
+    def _source(self) -> Tensor:
+        named = saved_behaviour(self.config)
+        return self.theta if named is None else self._saved("behaviour.checkpoint", *named)
+
+    def _perturbed(self, theta: Tensor, kl: float, obs: Tensor) -> Tensor:
+        """theta moved along a random direction until its behaviour is `kl` nats per state away.
+
+        That is KL(behaviour‖policy) of what collects, temperature and ε included, on average over
+        the states obs [1, M, D]. By bisection; ConfigError where no step reaches it.
+        """
+        rng = generator(self.config.seed, PROBE, Purpose.PERTURBATION)
+        step = torch.from_numpy(rng.standard_normal(tuple(theta.shape))).to(theta)
+
+        def distance(size: float) -> float:
+            moved = theta + size * step
+            return float(self.policy.kl(moved, self.theta, obs, self._changed).mean())
+
+        low, high = 0.0, 1e-3
+        if (least := distance(low)) >= kl:
+            allowed = f"the behaviour is {least:.3g} away before it is perturbed: more than that"
+            raise ConfigError("behaviour.kl", kl, allowed)
+        while distance(high) < kl:
+            low, high = high, 2 * high
+            if high > 1e6:
+                raise ConfigError("behaviour.kl", kl, "no perturbation gets so far")
+        while high - low > 1e-4 * high:
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if distance(middle) < kl else (low, middle)
+        return theta + high * step
+
+    @property
+    def _changed(self) -> BehaviourConfig | None:
+        """What temperature and ε make of whoever collects."""
+        return self.config.behaviour if self.config.behaviour.changes else None
+
+    def collect(self, episodes: int, number: int, theta: Tensor) -> Batch:
+        """So many whole episodes of the behaviour made from theta; each number gives others."""
+        return self._played(episodes, DATA + number, theta, self._changed)
+
+    def believe(self, belief: Belief) -> None:
+        """Let it see what is collected from now on; if it holds a model, a few episodes at once."""
+        self.belief = belief
+        if belief.model is not None:
+            self._played(PROBED, PROBE, self.theta, None)
+
+    def collect_own(self, episodes: int) -> Batch:
+        """So many of the policy itself, that no other call gives."""
+        return self._played(episodes, FIT, self.theta, None)
+
+    def _played(
+        self, episodes: int, iteration: int, theta: Tensor, behaviour: BehaviourConfig | None
+    ) -> Batch:
+        seeds, shift = [self.config.seed], self.config.env.reward_shift
+        actor = PolicyActor(self.policy, theta, seeds, iteration, self._slots, behaviour)
+        batch = collect(self.engine, actor, Quota(episodes, None), seeds, iteration, shift)
+        if self.belief is not None:
+            self.belief.see(batch)
+        return batch
+
+    def log_ratio(self, batch: Batch, theta: Tensor) -> Tensor:
+        """log π/π_behaviour of the batch that theta collected, [1, N, T]."""
+        acting = log_probs(self.policy, theta, batch, self._changed)
+        return log_probs(self.policy, self.theta, batch) - acting
+
+    def probabilities(self, theta: Tensor, states: int) -> Tensor:
+        """How theta's behaviour acts in each state, [states, actions]."""
+        by = self.config.behaviour
+        if not by.changes:
+            return action_probabilities(self.policy, theta.double(), states)
+        eye = torch.eye(states, dtype=torch.float64).unsqueeze(0)
+        out, extra = self.policy.distribution(theta.double(), eye)
+        changed, _ = self.policy.head.behaviour(out, extra, by.temperature, by.epsilon)
+        return changed[0].softmax(-1)
+
+    def pairs(self, obs: Tensor, act: Tensor) -> Tensor:
+        """Inputs of a Q network, [..., D + O]."""
+        return torch.cat([obs, self.policy.head.features(act).to(obs.dtype)], -1)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """V_t(s) [T + 1, states + 1] and Q_t(s, a) [T, states + 1, actions], 0 where it is over."""
+
+    value: Tensor
+    q: Tensor
+
+
+class Critics:
+    """V (a network, or linear in features) and Q of the frozen policy, for its discount γ.
+
+    Fitted on episodes of their own, so that they are independent of those they serve; or exact.
+    """
+
+    def __init__(
+        self,
+        frozen: Frozen,
+        estimators: Mapping[str, EstimatorConfig],
+        solution: Solution | None,
+    ) -> None:
+        """`solution`: take V and Q from it."""
+        self._frozen, config = frozen, frozen.config
+        horizon, device = frozen.engine.max_episode_steps, torch.device("cpu")
+        needed = {kind for est in estimators.values() for kind in self.kinds(est)}
+        self._exact = Tables(solution.value, solution.action_value) if solution else None
+        self._fitted: dict[str, Critic | LinearCritic] = {}
+        obs_dim, seeds = frozen.engine.obs_dim, [config.seed]
+        settings: CriticConfig = config.critic
+        if "value" in needed and settings.kind is CriticKind["linear"]:
+            self._fitted["value"] = LinearCritic(obs_dim, horizon, 1, device, settings.time_input)
+        elif "value" in needed and self._exact is None:
+            self._fitted["value"] = Critic(settings, obs_dim, horizon, seeds, device)
+        if "q" in needed and self._exact is None:
+            inputs = obs_dim + frozen.policy.head.num_outputs
+            self._fitted["q"] = Critic(
+                settings, inputs, horizon, seeds, device, Purpose.Q_INIT, Purpose.Q_FIT
+            )
+        if "linear" in needed:
+            timed = settings.time_input
+            self._fitted["linear"] = LinearCritic(obs_dim, horizon, 1, device, timed)
+        if self._fitted:
+            batch = frozen.collect_own(config.fit_episodes)
+            target = reward_to_go(batch.rew, config.gamma)
+            for name, critic in self._fitted.items():
+                obs = frozen.pairs(batch.obs, batch.act) if name == "q" else batch.obs
+                started(critic.fits(obs, batch.mask, target, FIT))()
+
+    @staticmethod
+    def kinds(config: EstimatorConfig) -> set[str]:
+        """What an estimator reads: of "value", "linear" and "q"."""
+        found = {"q"} if estimator.needs_q(config) else set()
+        if config.baseline is Baseline["linear"]:
+            return found | {"linear"}
+        return found | ({"value"} if estimator.needs_value(config) else set())
+
+    def episodes(self, batch: Batch, config: EstimatorConfig) -> Episodes:
+        """What that estimator may look at."""
+        found = Episodes(batch.rew, batch.mask, batch.truncated)
+        wanted = self.kinds(config)
+        for kind in ("value", "linear"):
+            if kind in wanted:
+                value, final = self._values(kind, batch)
+                found = replace(found, value=value, final_value=final)
+        if "q" in wanted:
+            found = replace(found, q=self._q(batch))
+        return found
+
+    def tables(
+        self, config: EstimatorConfig, model: Tabular
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What it takes for V_t(s) and Q_t(s, a) in a model: see `Problem`."""
+        wanted, grid = self.kinds(config), _Grid(model)
+        value = q = None
+        for kind in ("value", "linear"):
+            if kind in wanted:
+                exact = kind == "value" and self._exact is not None
+                value = (
+                    self._exact.value if exact and self._exact else self._value_table(kind, grid)
+                )
+        if "q" in wanted:
+            q = self._exact.q if self._exact else self._q_table(grid)
+        return value, q
+
+    def _values(self, kind: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        if kind == "value" and self._exact is not None:
+            time = torch.arange(batch.mask.shape[2])
+            value = self._exact.value[time, batch.obs.argmax(-1)] * batch.mask
+            return value, self._exact.value[batch.length, batch.final_obs.argmax(-1)]
+        critic = self._fitted[kind]
+        return critic.along(batch.obs, batch.mask), critic.after(batch.final_obs, batch.length)
+
+    def _q(self, batch: Batch) -> Tensor:
+        if self._exact is not None:
+            time = torch.arange(batch.mask.shape[2])
+            return self._exact.q[time, batch.obs.argmax(-1), batch.act] * batch.mask
+        return self._fitted["q"].along(self._frozen.pairs(batch.obs, batch.act), batch.mask)
+
+    def _value_table(self, kind: str, grid: _Grid) -> Tensor:
+        critic, eye = self._fitted[kind], grid.obs
+        along = critic.along(eye.expand(1, grid.horizon, -1, -1).transpose(1, 2), grid.mask)
+        last = critic.after(eye.unsqueeze(0), torch.full((1, len(eye)), grid.horizon))
+        table = torch.cat([along[0].T, last], 0).double()  # [T + 1, states]
+        return torch.nn.functional.pad(table, (0, 1))
+
+    def _q_table(self, grid: _Grid) -> Tensor:
+        states, actions = len(grid.obs), grid.actions
+        obs = grid.obs.repeat_interleave(actions, 0)
+        act = torch.arange(actions).repeat(states)
+        rows = self._frozen.pairs(obs, act)[None, :, None].expand(-1, -1, grid.horizon, -1)
+        found = self._fitted["q"].along(rows, torch.ones(rows.shape[:-1], dtype=torch.bool))
+        table = found[0].T.reshape(grid.horizon, states, actions).double()
+        return torch.nn.functional.pad(table, (0, 0, 0, 1))
+
+
+class _Grid:
+    """Every state at every time, as if an episode stayed there."""
+
+    def __init__(self, model: Tabular) -> None:
+        self.obs = torch.eye(model.states)
+        self.horizon, self.actions = model.horizon, model.actions
+        self.mask = torch.ones(1, model.states, model.horizon, dtype=torch.bool)

@@ -1,0 +1,1 @@
+"""`pg report`: what groups of runs achieved."""

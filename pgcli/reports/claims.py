@@ -1,0 +1,189 @@
+"""Whether the data bear out what their runs set out to show."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pgcli.reports import archive
+from pgcli.reports.archive import column, notes
+from pgcli.reports.groups import Group
+from pgcli.reports.results import EPISODES, LAST, RETURN
+from pgcli.runs.tags import RECENT
+from pgcli.settings.schema import ClaimConfig, Effect, When
+from pgcli.statistics.curves import area, running_mean
+from pgcli.statistics.effects import effect
+from pgcli.statistics.intervals import FEWEST, Estimate
+
+BORNE_OUT, CONTRADICTED, OPEN = "borne out", "contradicted", "undecided"
+FEW = f"{OPEN}: fewer than {FEWEST} seeds"
+NO_RUNS, NO_NUMBERS = "no finished runs", "no such figure"
+ROBUST = ("return", "area")
+BUDGET = ("iterations", "total_steps")
+BESIDE = re.compile(
+    r"env|seeds?|resume|device|claims|experiment|(checkpoint|log|hydra)\W.*|" + "|".join(BUDGET)
+)
+Key = tuple[int, int]  # which group, which seed
+Claim = Mapping[str, Any]  # as ClaimConfig has it, read back from a run's configuration
+
+
+class Finding(NamedTuple):
+    """A claim and what was found."""
+
+    claim: Claim
+    environment: str  # and what else the runs of this finding have in common
+    effect: Estimate  # NaN where the runs do not tell
+    seeds: int  # of the first setting
+    verdict: str
+
+
+def check(groups: Sequence[Group]) -> list[Finding]:
+    """Every claim of the groups' runs on those that make it.
+
+    Like with like: each environment, each budget, and each combination of typed settings that no
+    claim of theirs names, apart.
+    """
+    making: dict[tuple[str, ...], tuple[Claim, list[Group]]] = {}
+    for group in groups:
+        settings = group.runs[0].config or {}
+        place = (group.environment, *(settings.get(key, "") for key in BUDGET))
+        for claim in filter(_is_whole, archive.claims(group.runs[0].directory)):
+            making.setdefault((repr(claim), *place), (claim, []))[1].append(group)
+    return [
+        _checked(claim, alike, where)
+        for claim, mine in making.values()
+        for where, alike in _alike(claim, mine)
+    ]
+
+
+def _alike(claim: Claim, groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
+    """The groups by what else was typed, with the environment and what tells them apart.
+
+    Only those in which the claim can be checked, if there are any.
+    """
+    typed = set().union(*(notes(group.runs[0].directory)[1] for group in groups))
+    others = sorted(key for key in typed - _named(groups) if not BESIDE.fullmatch(key))
+    values = [tuple(_setting(group, key) for key in others) for group in groups]
+    telling = [i for i in range(len(others)) if len({row[i] for row in values}) > 1]
+    found: dict[str, list[Group]] = {}
+    for group, row in zip(groups, values, strict=True):
+        where = [group.environment, *(f"{others[i]}={row[i]}" for i in telling)]
+        found.setdefault(", ".join(where), []).append(group)
+    whole = [
+        (where, alike)
+        for where, alike in found.items()
+        if all(any(_fits(group, claim[side]) for group in alike) for side in ("of", "against"))
+    ]
+    return whole or [(groups[0].environment, list(groups))]
+
+
+def _named(groups: Sequence[Group]) -> set[str]:
+    """What the claims of these runs are about."""
+    claims = [c for group in groups for c in archive.claims(group.runs[0].directory)]
+    return {key for c in filter(_is_whole, claims) for side in ("of", "against") for key in c[side]}
+
+
+def _is_whole(claim: Claim) -> bool:
+    """Whether it is as `pg train` wrote it, no hand having been at it."""
+    limits = (claim.get("at_least"), claim.get("at_most"))
+    return (
+        {f.name for f in fields(ClaimConfig)} <= claim.keys()
+        and all(isinstance(claim[side], dict) for side in ("of", "against"))
+        and all(isinstance(claim[name], str) for name in ("says", "figure", "when", "effect"))
+        and all(isinstance(limit, (int, float, type(None))) for limit in limits)
+        and limits != (None, None)
+    )
+
+
+def _checked(claim: Claim, groups: Sequence[Group], environment: str) -> Finding:
+    first, second = ([g for g in groups if _fits(g, claim[side])] for side in ("of", "against"))
+    when = claim["when"]
+    start, stop = _range([*first, *second])
+    x = _values(claim["figure"], when, first, start, stop)
+    y = _values(claim["figure"], claim["against_when"] or when, second, start, stop)
+    if not x or not y:
+        return Finding(claim, environment, Estimate(*np.full(3, np.nan)), len(x), NO_RUNS)
+    found = effect(
+        np.array(list(x.values())),
+        np.array(list(y.values())),
+        ratio=claim["effect"] == Effect["ratio"].name,
+        paired=x.keys() == y.keys(),
+        robust=claim["figure"] in ROBUST,  # the others are unbiased in the mean only
+    )
+    if not np.isfinite(found.value):
+        return Finding(claim, environment, found, len(x), NO_NUMBERS)
+    if min(len(x), len(y)) < FEWEST:
+        return Finding(claim, environment, found, len(x), FEW)
+    return Finding(
+        claim, environment, found, len(x), _verdict(found, claim["at_least"], claim["at_most"])
+    )
+
+
+def _verdict(found: Estimate, at_least: float | None, at_most: float | None) -> str:
+    """By the whole interval: within the bounds, outside of one, or neither, as a tie is."""
+    low = -math.inf if at_least is None else at_least
+    high = math.inf if at_most is None else at_most
+    if found.lower > low and found.upper < high:
+        return BORNE_OUT
+    return CONTRADICTED if found.upper < low or found.lower > high else OPEN
+
+
+def _fits(group: Group, wanted: Mapping[str, Any]) -> bool:
+    return all(_same(str(value), _setting(group, key)) for key, value in wanted.items())
+
+
+def _setting(group: Group, key: str) -> str:
+    """The option chosen in a group of settings, or the value."""
+    run = group.runs[0]
+    chosen, settings = notes(run.directory)[0], run.config or {}
+    return str(chosen.get(key, settings.get(key, "")))
+
+
+def _same(a: str, b: str) -> bool:
+    try:
+        return float(a) == float(b)
+    except ValueError:
+        return a.lower() == b.lower()
+
+
+def _range(groups: Sequence[Group]) -> tuple[float, float]:
+    """The environment steps that every seed has."""
+    steps = [rows["env_steps"] for group in groups for rows in group.seeds.values()]
+    return max((x[0] for x in steps), default=0), min((x[-1] for x in steps), default=0)
+
+
+def _values(
+    figure: str, when: str, groups: Sequence[Group], start: float, stop: float
+) -> dict[Key, float]:
+    """The figure of each seed."""
+    found: dict[Key, float] = {}
+    for i, group in enumerate(groups):
+        for seed, rows in sorted(group.seeds.items()):
+            if figure == "return":
+                mean = running_mean(rows[RETURN], rows[EPISODES], RECENT)
+                found[i, seed] = float(mean[0 if when == When["first"].name else -1])
+            elif figure == "area":
+                found[i, seed] = area(rows["env_steps"], rows[RETURN], start, stop)
+            else:
+                found[i, seed] = _at(_column(group, seed, figure), when)
+    return found
+
+
+def _column(group: Group, seed: int, name: str) -> np.ndarray:
+    if name in (group.seeds[seed].dtype.names or ()):
+        return group.seeds[seed][name]
+    for run in group.runs:
+        if run.records.get(seed) is group.seeds[seed]:
+            return column(run.directory, seed, name)
+    return np.full(1, np.nan)
+
+
+def _at(x: np.ndarray, when: str) -> float:
+    if when == When["first"].name:
+        return float(x[0])
+    return float(x.mean() if when == When["whole"].name else x[-max(1, len(x) // LAST) :].mean())

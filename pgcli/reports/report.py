@@ -1,0 +1,202 @@
+"""`pg report`: group the runs on disk by what differs, compare the groups over their seeds."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import NoReturn
+
+from pgcli.errors import ConfigError
+from pgcli.pictures.curves import MOST, Curve, Panel, draw
+from pgcli.reports import claims, document
+from pgcli.reports import tables as findings
+from pgcli.reports.archive import Run, find, read
+from pgcli.reports.document import Block, Paragraph, Picture
+from pgcli.reports.groups import Group, group, shared
+from pgcli.reports.results import RETURN, VARIANCE, common_range, compare, curves
+from pgcli.runs.directory import made, write_atomically
+from pgcli.runs.progress import Progress
+
+TITLE = "pg report"
+WHERE = "outputs/report/%Y-%m-%d/%H-%M-%S"
+DESCRIPTION = """\
+Group runs by the settings in which they differ and compare the groups over their seeds: a table,
+learning curves, report.md, report.html, report.csv and a TensorBoard run per group.
+"""
+EXAMPLE = """\
+examples:
+  pg report outputs                           all runs at any depth below outputs
+  pg report outputs/multirun/2026-01-31 --threshold 450
+"""
+
+
+def report(argv: Sequence[str]) -> int:
+    """Run `pg report <argv>`: exit code 0, or ConfigError before anything is written."""
+    args = _arguments(argv)
+    runs = [read(directory) for directory in find(args.paths)]
+    groups = group(runs, args.unfinished)
+    _check_seeds(args.paths, runs, groups)
+    left_out = [(run, run.reason) for run in runs if run.config is None]
+    left_out += [one for g in groups for one in g.left_out]
+
+    environments = list(dict.fromkeys(g.environment for g in groups))
+    thresholds = {name: _threshold(name, args.threshold) for name in environments}
+    ranges = {name: common_range(groups, name) for name in environments}
+    results = compare(groups, thresholds, ranges)
+    table = findings.results_table(results, thresholds)
+    progress = Progress(math.inf)
+    notes = findings.adjustment(results)
+    progress.say(findings.terminal(table, notes, left_out))
+    claimed = claims.check(groups)
+    if claimed:
+        progress.say(findings.verdicts(claimed))
+
+    returns, variances = curves(groups, RETURN), curves(groups, VARIANCE)
+    pictures = {
+        "return": _picture(groups, returns, "mean return of a batch (reward)", thresholds),
+        "variance": _picture(groups, variances, "variance of ĝ, tr Σ̂/N (norm²)"),
+    }
+    seen = {name: files for name, files in pictures.items() if files}
+    blocks: list[Block] = [
+        Paragraph(f"{shlex.join(['pg', 'report', *argv])} ({datetime.now():%Y-%m-%d %H:%M})"),
+        Paragraph(_counts(runs, groups, len(left_out))),
+        *findings.claims_table(claimed),
+        table,
+        *map(Paragraph, notes),
+        *(Picture(name, f"{name} against steps", files["svg"]) for name, files in seen.items()),
+        *findings.explanation(ranges),
+        *findings.differences(groups),
+        *findings.left_out_table(left_out),
+        *findings.common(shared(runs)),
+    ]
+    files = {
+        "report.csv": findings.as_csv(results, thresholds, ranges).encode(),
+        "report.md": document.markdown(TITLE, blocks).encode(),
+        "report.html": document.page(TITLE, blocks).encode(),
+        **{f"{name}.{kind}": x for name, both in seen.items() for kind, x in both.items()},
+    }
+    from pgcli.reports import tensorboard as aggregate  # brings torch: when all else is done
+
+    wanted = args.out or Path(f"{datetime.now():{WHERE}}")
+    with made(wanted, args.out is not None, is_bare=lambda _: True) as directory:
+        for name, content in files.items():
+            write_atomically(directory / name, content)
+        tags = {RETURN: returns, VARIANCE: variances}
+        aggregate.write(
+            directory / "tensorboard",
+            {
+                label: {tag: found[label] for tag, found in tags.items() if label in found}
+                for label in returns
+            },
+        )
+    progress.say(f"{directory / 'report.html'}\ntensorboard --logdir {directory / 'tensorboard'}")
+    return 0
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=TITLE,
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.error = _refuse  # type: ignore[method-assign]
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="a run, or a folder with runs")
+    parser.add_argument(
+        "--out", metavar="DIR", help="where to write (default: outputs/report/<date>/<time>)"
+    )
+    parser.add_argument(
+        "--threshold",
+        metavar="RETURN",
+        help="mean return to reach (default: the one that Gymnasium's registry has)",
+    )
+    parser.add_argument(
+        "--unfinished", action="store_true", help="let runs count that have not finished"
+    )
+    try:
+        args, unknown = parser.parse_known_intermixed_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise ConfigError(error.argument_name or "flag", "", error.message) from error
+    if unknown:
+        raise ConfigError(unknown[0], "", "no such flag; pg report --help lists them")
+    if not args.paths:
+        raise ConfigError("PATH", "", "name a run or a folder with runs, e.g. outputs")
+    args.paths = [Path(path) for path in args.paths]
+    for path in args.paths:
+        if not path.is_dir():
+            raise ConfigError("PATH", path, "no such directory")
+    args.threshold = None if args.threshold is None else _finite("--threshold", args.threshold)
+    args.out = None if args.out is None else Path(args.out)
+    if args.out is not None and args.out.exists():
+        raise ConfigError("--out", args.out, "is there already: choose another")
+    return args
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError("command line", "", message)
+
+
+def _finite(key: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(key, text, "must be a finite number")
+    return number
+
+
+def _check_seeds(paths: Sequence[Path], runs: Sequence[Run], groups: Sequence[Group]) -> None:
+    """ConfigError where there is nothing to compare."""
+    given = f"{paths[0]}{f' and {len(paths) - 1} more' * (len(paths) > 1)}"
+    if not runs:
+        raise ConfigError("PATH", given, "no run there: no metrics.csv at any depth")
+    if not any(g.seeds for g in groups):
+        states = Counter(run.state.name for run in runs)
+        counts = ", ".join(f"{number} {state}" for state, number in states.items())
+        hint = "; --unfinished lets them count" if states["unfinished"] else f": {runs[0].reason}"
+        raise ConfigError("PATH", given, f"no finished run there ({counts}){hint}")
+
+
+def _threshold(environment: str, given: float | None) -> float:
+    """The return to reach; NaN where neither the user nor Gymnasium names one."""
+    if given is not None:
+        return given
+    import gymnasium
+
+    spec = gymnasium.registry.get(environment)
+    return math.nan if spec is None or spec.reward_threshold is None else spec.reward_threshold
+
+
+def _picture(
+    groups: Sequence[Group],
+    found: Mapping[str, Curve],
+    y_label: str,
+    thresholds: Mapping[str, float] | None = None,
+) -> dict[str, bytes]:
+    """A panel per environment, with its threshold where thresholds are returns; {} for none."""
+    panels: dict[str, list[Curve]] = {}
+    for g in groups:
+        if g.label in found:
+            panels.setdefault(g.environment, []).append(found[g.label])
+    levels = thresholds or {}
+    return draw(
+        [Panel(name, mine, levels.get(name, math.nan)) for name, mine in panels.items()],
+        y_label,
+        log=thresholds is None,
+    )
+
+
+def _counts(runs: Sequence[Run], groups: Sequence[Group], left_out: int) -> str:
+    seeds = sum(len(g.seeds) for g in groups)
+    text = f"Runs: {len(runs)}; groups: {len(groups)}; seeds that count: {seeds}"
+    text += f"; runs left out, see below: {left_out}." if left_out else "."
+    most = len({g.series for g in groups if g.seeds})
+    return text + (f" The pictures show the first {MOST} of {most} settings." * (most > MOST))

@@ -1,0 +1,143 @@
+"""From a configuration to what trains: policy, critics, device, and the facts worth telling."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgcli.collection.batch import Batch
+from pgcli.environments.engine import Engine
+from pgcli.environments.spaces import Spaces
+from pgcli.errors import ConfigError
+from pgcli.estimators import estimator
+from pgcli.estimators.bias import Circumstances, bias_notes
+from pgcli.gradients.trajectory import gradient_sums
+from pgcli.machine.randomness import Purpose
+from pgcli.policies.build import build_policy
+from pgcli.policies.critic import Critic, LinearCritic
+from pgcli.policies.policy import Policy
+from pgcli.runs.saved import saved_behaviour, saved_theta
+from pgcli.settings.schema import (
+    Baseline,
+    CriticKind,
+    Device,
+    TrainConfig,
+)
+from pgcli.training.learner import Learner
+
+LONGEST = 1000  # steps of an episode with which devices are compared
+
+
+def build_learner(
+    config: TrainConfig, engine: Engine, seeds: list[int], device: torch.device
+) -> Learner:
+    """Policy, and the critics that the estimator needs, to fit the environment's spaces."""
+    policy = build_policy(config.policy, config.behaviour, engine)
+    critics: dict[str, Critic | LinearCritic] = {}
+    horizon = engine.max_episode_steps
+    linear = config.critic.kind is CriticKind["linear"]
+    if config.estimator.baseline is Baseline["linear"] or (
+        linear and estimator.needs_value(config.estimator)
+    ):
+        timed = config.critic.time_input
+        critics["value"] = LinearCritic(engine.obs_dim, horizon, len(seeds), device, timed)
+    elif estimator.needs_value(config.estimator):
+        critics["value"] = Critic(config.critic, engine.obs_dim, horizon, seeds, device)
+    if estimator.needs_q(config.estimator):
+        inputs = engine.obs_dim + policy.head.num_outputs
+        critics["q"] = Critic(
+            config.critic, inputs, horizon, seeds, device, Purpose.Q_INIT, Purpose.Q_FIT
+        )
+    return Learner(config, policy, critics, seeds, device)
+
+
+def behaviour_parameters(
+    config: TrainConfig, engine: Engine, device: torch.device
+) -> Tensor | None:
+    """theta [S, P] of the run that `behaviour.checkpoint` names; None where nothing is named.
+
+    A run of one seed collects for all seeds. See `saved_theta` for what is refused.
+    """
+    named = saved_behaviour(config)
+    if named is None:
+        return None
+    spaces = Spaces(engine.obs_dim, engine.action)
+    theta = saved_theta("behaviour.checkpoint", *named, config, spaces).to(device)
+    return theta.expand(config.seeds, -1).contiguous()
+
+
+def facts(
+    config: TrainConfig, engine: Engine, policy: Policy, device: torch.device
+) -> dict[str, Any]:
+    """What a reader of the results must know; "bias" and "notices" are said at the start."""
+    notices = engine.notices()
+    if not engine.exact_resume:
+        notices.append(f"{engine.name} cannot be seeded at reset: a resumed run is not bit-exact")
+    circumstances = Circumstances(
+        horizon=engine.max_episode_steps,
+        critic_of_behaviour=config.behaviour.differs,
+        off_policy=config.off_policy,
+        reused=config.updates_per_batch > 1,
+        counted_by_steps=config.batch_steps is not None,
+    )
+    return {
+        "environment": config.env.id,
+        "engine": engine.name,
+        "device": str(device),
+        "spaces": Spaces(engine.obs_dim, engine.action).told,
+        "parameters": policy.num_params,
+        "bias": bias_notes(config.estimator, circumstances),
+        "notices": notices,
+    }
+
+
+def devices(wanted: Device) -> list[torch.device]:
+    """Where torch may compute: one device, or for `auto` all there are; ConfigError without it."""
+    there = torch.cuda.is_available()
+    if wanted is Device["cuda"] and not there:
+        raise ConfigError("device", wanted, "no CUDA device here: cpu or auto")
+    names = {"cpu": ["cpu"], "cuda": ["cuda"], "auto": ["cpu", "cuda"] if there else ["cpu"]}
+    return [torch.device(name) for name in names[wanted.name]]
+
+
+def fastest(candidates: list[torch.device], config: TrainConfig, engine: Engine) -> torch.device:
+    """The one that passes sooner over a batch of this run's size, the way there included."""
+    if len(candidates) == 1:
+        return candidates[0]
+    policy, batch = build_policy(config.policy, config.behaviour, engine), _blank(config, engine)
+    theta = torch.zeros(config.seeds, policy.num_params)
+
+    def seconds(device: torch.device) -> float:
+        times = []
+        for _ in range(3):  # the first one warms up
+            start = time.perf_counter()
+            there = batch.to(device)
+            gradient_sums(policy, theta.to(device), there, there.rew).gradient.cpu()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    return min(candidates, key=seconds)
+
+
+def _blank(config: TrainConfig, engine: Engine) -> Batch:
+    """As many and as long episodes as one iteration may have, with nothing in them."""
+    length = min(engine.max_episode_steps, LONGEST)
+    s, n = config.seeds, config.batch_size
+    if config.batch_steps is not None:
+        n = -(-config.batch_steps // length)
+    mask = torch.ones(s, n, length, dtype=torch.bool)
+    act: np.ndarray = np.zeros((s, n, length, *engine.action.shape), engine.action.dtype)
+    return Batch(
+        torch.zeros(s, n, length, engine.obs_dim),
+        torch.from_numpy(act),
+        torch.ones(s, n, length, dtype=torch.float64),
+        mask,
+        ~mask[..., 0],
+        mask[..., 0],
+        torch.zeros(s, n, engine.obs_dim),
+        torch.full((s, n), length),
+    )

@@ -1,0 +1,85 @@
+"""What a run has done so far, and how much of its budget is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pgcli.runs.tags import RECENT
+from pgcli.settings.schema import TrainConfig
+
+ALL = slice(None)
+
+
+@dataclass
+class Tally:
+    """Counts of S seeds; all of it fits in `arrays()`."""
+
+    iteration: int  # turns of the loop: in each, every seed with budget left has an iteration
+    done: np.ndarray  # [S] int64: iterations of each seed
+    env_steps: np.ndarray  # [S] int64: simulated
+    returns: np.ndarray  # [S, RECENT] float64: the newest episodes' returns, NaN where none yet
+    # As a run of format 1 counts: only the steps of its batches, and all seeds by the one that has
+    # fewest.
+    older: bool = False
+
+    @classmethod
+    def start(cls, seeds: int) -> Tally:
+        """Nothing done yet."""
+        done, steps = np.zeros((2, seeds), np.int64)
+        return cls(0, done, steps, np.full((seeds, RECENT), np.nan))
+
+    def add(
+        self,
+        returns: np.ndarray,
+        length: np.ndarray,
+        discarded: np.ndarray | int = 0,
+        ran: np.ndarray | slice = ALL,
+    ) -> None:
+        """Count an iteration of the n seeds that `ran`.
+
+        Returns and lengths [n, N] of its episodes, length 0 for none; steps discarded beside [n].
+        """
+        self.iteration += 1
+        self.done[ran] += 1
+        self.env_steps[ran] += length.sum(1) + (0 if self.older else discarded)
+        places = np.arange(len(self.done))[ran]
+        for i, new, steps in zip(places, returns, length, strict=True):
+            self.returns[i] = np.concatenate([self.returns[i], new[steps > 0]])[-RECENT:]
+
+    @property
+    def mean_return(self) -> np.ndarray:
+        """Mean return of the last 100 training episodes (of those there are), [S]."""
+        seen = ~np.isnan(self.returns)
+        return np.where(seen, self.returns, 0.0).sum(1) / np.maximum(seen.sum(1), 1)
+
+    def spent(self, config: TrainConfig) -> np.ndarray:
+        """The fraction of its budget that each seed has used, at most 1, [S].
+
+        By whichever limit is nearer.
+        """
+        spent = np.zeros(len(self.done))
+        if config.iterations is not None:
+            spent = self.done / config.iterations
+        if config.total_steps is not None:
+            steps = self.env_steps.min() if self.older else self.env_steps
+            spent = np.maximum(spent, steps / config.total_steps)
+        return np.minimum(spent, 1.0)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything, by name."""
+        return {
+            "tally/iteration": np.array(self.iteration),
+            "tally/done": self.done.copy(),
+            "tally/env_steps": self.env_steps.copy(),
+            "tally/returns": self.returns.copy(),
+        }
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take over what `arrays()` gave."""
+        self.iteration = int(arrays["tally/iteration"])
+        self.env_steps = arrays["tally/env_steps"].copy()
+        every = np.full(len(self.env_steps), self.iteration)  # where none has been told apart
+        self.done = arrays.get("tally/done", every).copy()
+        self.returns = arrays["tally/returns"].copy()

@@ -1,0 +1,203 @@
+"""`pg train`: collect whole episodes, weigh their scores, step up the gradient, measure it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgcli.collection.batch import Batch
+from pgcli.collection.rollout import Quota, collect
+from pgcli.environments.choose import slots_per_seed
+from pgcli.errors import NonFinite
+from pgcli.estimators import estimator
+from pgcli.estimators.importance import exponentiated, log_prefix
+from pgcli.estimators.phi import Episodes
+from pgcli.gradients.statistics import measure
+from pgcli.gradients.trajectory import (
+    Sums,
+    entropy_gradient,
+    fitted_gradient_sums,
+    gradient_sums,
+    group_size,
+    log_probs,
+)
+from pgcli.machine import cores
+from pgcli.machine.randomness import seeding
+from pgcli.policies.actor import PolicyActor
+from pgcli.policies.critic import Work
+from pgcli.policies.policy import Policy
+from pgcli.settings.schema import LEAVES_ONE_OUT, Baseline, TrainConfig
+from pgcli.training import metrics
+from pgcli.training.build import behaviour_parameters, devices, facts, fastest
+from pgcli.training.cohort import Cohort
+from pgcli.training.counts import Tally
+from pgcli.training.learner import Learner
+from pgcli.training.session import Session
+
+
+def run(config: TrainConfig, directory: Path) -> None:
+    """Train `config.seeds` agents side by side; everything they leave lies in `directory`."""
+    seeds = [config.seed + i for i in range(config.seeds)]
+    quota = Quota(None if config.batch_steps else config.batch_size, config.batch_steps)
+    changed = config.behaviour if config.behaviour.changes else None
+    candidates = devices(config.device)
+    cores.begin()
+    with Session(config, directory, seeds) as session:
+        slots = slots_per_seed(config.env, quota.episodes)
+        cohort = session.enter(Cohort(config, seeds, slots))
+        device = fastest(candidates, config, cohort.engine)
+        cohort.begin(device)
+        policy = cohort.learner.policy
+        others = other = behaviour_parameters(config, cohort.engine, device)
+        tally = Tally.start(len(seeds))
+        session.begin(tally, [cohort], facts(config, cohort.engine, policy, device))
+        seeded = seeding(session.format)
+        if session.format == 1 and cohort.engine.renewed:
+            session.notice(f"{cohort.engine.renewed} than in the version of pg that began this run")
+
+        while (left := (spent := tally.spent(config)) < 1).any():
+            clock = time.perf_counter()
+            if cohort.narrow(left) and others is not None:
+                other = others[cohort.index]
+            ran, seeds, learner, noise = cohort.index, cohort.seeds, cohort.learner, cohort.noise
+            policy, critics, done = learner.policy, learner.critics, tally.done[ran]
+            old_theta = learner.theta.detach().clone()
+            source = old_theta if other is None else other
+            actor = PolicyActor(policy, source, seeds, done, slots, changed)
+            shift = config.env.reward_shift
+            batch = collect(cohort.engine, actor, quota, seeds, done, shift, seeded).to(device)
+            for text in cohort.engine.notices():
+                session.notice(text)
+            returns = (batch.rew - config.env.reward_shift * batch.mask).sum(-1)  # [S, N]
+
+            record = metrics.rollout(batch, returns)
+            if config.batch_steps is not None:
+                record["rollout/discarded"] = batch.discarded
+            # Critics learn beside the policy: what serves this batch has not seen it.
+            episodes, work, judged = with_critics(config, learner, batch, done)
+            record |= judged
+            fitted = cores.started(work)
+
+            if config.off_policy:
+                source_logp = log_probs(policy, source, batch, changed)
+                log_ratio = log_probs(policy, old_theta, batch) - source_logp
+            for update in range(config.updates_per_batch):
+                target_theta = learner.theta.detach().clone()  # whose gradient is estimated
+                if update > 0:
+                    log_ratio = log_probs(policy, target_theta, batch) - source_logp
+                if update > 0 or config.behaviour.differs:
+                    episodes = replace(episodes, log_ratio=log_ratio)
+                terms = estimator.terms(config.estimator, episodes)
+                sums = sums_of(config, learner, batch, terms, session)
+                measured = measure(sums)
+                check_finite(measured.gradient, "the gradient", done, seeds)
+                if update == 0:  # what is reported: no update of this batch has moved it yet
+                    first, entropy = measured, sums.entropy / batch.steps
+                step = measured.gradient
+                if config.policy.entropy_coef:  # outside of what is measured
+                    bonus = entropy_gradient(policy, learner.theta, batch)
+                    step = step + config.policy.entropy_coef * bonus
+                learner.ascend(step, spent[ran])
+                check_finite(learner.theta, "a parameter of the policy", done, seeds)
+            noise.update(first)
+            length, discarded = batch.length.cpu().numpy(), batch.discarded.cpu().numpy()
+            tally.add(returns.cpu().numpy(), length, discarded, ran)
+
+            record |= {
+                **metrics.gradient(first, noise, batch.episodes),
+                "policy/entropy": entropy,
+                "policy/kl": metrics.mean_kl(policy, old_theta, learner.theta, batch),
+            }
+            if config.off_policy:
+                record |= metrics.importance(terms, log_ratio, batch.mask)
+                distance = metrics.mean_kl(policy, source, target_theta, batch, changed)
+                record["importance/kl"] = distance
+            if config.gradient.score:
+                weight = batch.mask.double()
+                if config.off_policy:  # without its weight the mean score would not be zero
+                    weight = exponentiated(log_prefix(log_ratio), batch.mask).weight * weight
+                scores = gradient_sums(policy, target_theta, batch, weight)
+                record |= metrics.score(measure(scores))
+            fitted()
+            for name, one in critics.items():
+                for tensor in one.state().values():
+                    check_finite(tensor, f"the {name} critic", done, seeds, "critic.lr")
+            record["time/fps"] = batch.simulated / (time.perf_counter() - clock)
+            session.record({tag: x.cpu().numpy() for tag, x in record.items()}, ran)
+
+
+def with_critics(
+    config: TrainConfig, learner: Learner, batch: Batch, done: np.ndarray
+) -> tuple[Episodes, list[Work], dict[str, Tensor]]:
+    """What the estimator may look at, what the critics have yet to learn from it, their figures.
+
+    done [S]: iterations of each seed.
+    """
+    est, kind, critics = config.estimator, config.critic.target, learner.critics
+    episodes = Episodes(batch.rew, batch.mask, batch.truncated)
+    if "value" in critics:
+        value = critics["value"].along(batch.obs, batch.mask)
+        final = critics["value"].after(batch.final_obs, batch.length)
+        episodes = replace(episodes, value=value, final_value=final)
+    if "q" in critics:
+        pairs = state_actions(learner.policy, batch)
+        episodes = replace(episodes, q=critics["q"].along(pairs, batch.mask))
+    work: list[Work] = []
+    judged: dict[str, Tensor] = {}
+    if "value" in critics:
+        target = estimator.value_target(est, kind, episodes)
+        judged |= metrics.critic("critic", episodes.value, target, batch.mask)
+        work += critics["value"].fits(batch.obs, batch.mask, target, done)
+    if "q" in critics:
+        target = estimator.q_target(est, kind, episodes)
+        judged |= metrics.critic("q_critic", episodes.q, target, batch.mask)
+        work += critics["q"].fits(pairs, batch.mask, target, done)
+    return episodes, work, judged
+
+
+def sums_of(
+    config: TrainConfig, learner: Learner, batch: Batch, terms: estimator.Terms, session: Session
+) -> Sums:
+    """One pass over the batch with the estimator's weights, fitted baseline included."""
+    policy, theta = learner.policy, learner.theta
+    baseline = config.estimator.baseline
+    if baseline in LEAVES_ONE_OUT and bool((batch.episodes < 2).any()):
+        session.notice(f"a batch of one episode has no others: {baseline.name} is 0 there")
+    if baseline in estimator.FITTED:
+        needed = 2 * batch.length.numel() * policy.num_params * 4 / 2**20
+        if needed > config.gradient.memory_mb:
+            session.notice(f"{baseline.name} holds the gradients of all episodes: {needed:.0f} MB")
+        per_parameter = baseline is Baseline["optimal_per_parameter"]
+        return fitted_gradient_sums(
+            policy, theta, batch, terms.weights, terms.control, per_parameter=per_parameter
+        )
+    group = group_size(batch.length.shape[1], policy.num_params, config.gradient)
+    if group > 1 and config.gradient.measure:
+        session.notice(
+            f"variance from groups of {group} episodes: the gradients of all of them, "
+            f"{policy.num_params} numbers each, exceed gradient.memory_mb"
+        )
+    return gradient_sums(policy, theta, batch, terms.weights, group)
+
+
+def state_actions(policy: Policy, batch: Batch) -> Tensor:
+    """Inputs of a Q network: observation and action's features, [S, N, T, D + O]."""
+    return torch.cat([batch.obs, policy.head.features(batch.act).to(batch.obs.dtype)], -1)
+
+
+def check_finite(
+    x: Tensor, what: str, done: np.ndarray, seeds: list[int], blame: str = "optimizer.lr"
+) -> None:
+    """Stop before a NaN or an infinity in x [S, ...] spreads, after `done` [S] iterations."""
+    rows = x.flatten(1) if x.ndim > 1 else x.reshape(-1, 1)
+    bad = (~torch.isfinite(rows).all(dim=1)).nonzero()
+    if len(bad):
+        raise NonFinite(
+            f"{what} of seed {seeds[int(bad[0])]} is NaN or infinite after {done[int(bad[0])]} "
+            f"iterations; a smaller {blame} may help"
+        )

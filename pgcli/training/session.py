@@ -1,0 +1,281 @@
+"""A run from the outside: its lock, its records, its checkpoints, its signals and its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pgcli.errors import PgError, RunDirectoryError
+from pgcli.machine.signals import Shield
+from pgcli.runs import checkpoint, summary
+from pgcli.runs.directory import lock
+from pgcli.runs.logbook import Logbook, Metrics, Places
+from pgcli.runs.progress import Progress, table
+from pgcli.settings.schema import Schedule, TrainConfig, flat
+from pgcli.training.counts import Tally
+
+Closing = TypeVar("Closing", bound="Closeable")
+
+
+class Closeable(Protocol):
+    """Anything to be closed when the run ends."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+
+class Recorder(Protocol):
+    """Where the records of a run go."""
+
+    def write(
+        self, iteration: ArrayLike, env_steps: np.ndarray, metrics: Metrics, ran: Places = None
+    ) -> None:
+        """Record an iteration of the seeds at the places `ran` [n]; None: of all.
+
+        Their numbers and env_steps, of all seeds [S]; metrics [n] each.
+        """
+        ...
+
+    def close(self, final: Metrics) -> None:
+        """Record the final metrics [S] and end."""
+        ...
+
+
+class Stateful(Protocol):
+    """A part of the training state."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Copies of everything, by a name that no other part uses."""
+        ...
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take over what `arrays()` gave."""
+        ...
+
+
+class Session:
+    """Holds the run directory while training; leaves a checkpoint and a summary however it ends.
+
+    Where an older run goes on, `config` gets the limit on its iterations back.
+    """
+
+    def __init__(self, config: TrainConfig, directory: Path, seeds: Sequence[int]) -> None:
+        self._config, self._directory, self._seeds = config, directory, list(seeds)
+        self._stack = ExitStack()
+        self._parts: list[Stateful] = []
+        self.format = checkpoint.FORMAT  # from `begin` on that of the run which goes on
+        self._shield = Shield()  # while records are written, a signal waits
+        self._begun = False
+
+    def __enter__(self) -> Session:
+        self._stack.enter_context(lock(self._directory))
+        self._stack.enter_context(self._shield.in_force())
+        return self
+
+    def enter(self, resource: Closing) -> Closing:
+        """Close `resource` when the run ends."""
+        self._stack.callback(resource.close)
+        return resource
+
+    def begin(self, tally: Tally, parts: Sequence[Stateful], facts: dict[str, Any]) -> None:
+        """Restore the state where the run resumes, open the records, say what is to be known.
+
+        `facts` go into the summary; its lists "bias" and "notices" are told to the user now.
+        """
+        self._tally, self._parts, self._facts = tally, [tally, *parts], facts
+        self._progress = Progress(self._config.log.interval)
+        known = list(facts["notices"])
+        if self._config.resume is not None:
+            self._restore()
+        self._saved = tally.iteration
+        self._snapshot = self._arrays()
+        self._last: dict[str, np.ndarray] = {}
+        settings = _hparams(self._config)
+        elsewhere: list[Recorder] = []
+        if (project := self._config.log.wandb) is not None:  # first: what it refuses leaves no run
+            from pgcli.runs.wandb import WeightsAndBiases
+
+            elsewhere.append(
+                WeightsAndBiases(project, self._directory, self._seeds, settings, self.notice)
+            )
+        self._logbook = Logbook(
+            self._directory,
+            self._seeds,
+            config_text=_config_text(self._directory),
+            settings=settings,
+            resume_from=tally.done if self._config.resume is not None else None,
+        )
+        self._recorders: list[Recorder] = [self._logbook, *elsewhere]
+        self._start = time.perf_counter()
+        self._begun = True
+        for note in facts["bias"]:
+            self._progress.say(f"biased: {note}")
+        for notice in known:
+            self._progress.say(f"note: {notice}")
+
+    def notice(self, text: str) -> None:
+        """Tell the user once, and the summary."""
+        if text not in self._facts["notices"]:
+            self._facts["notices"].append(text)
+            self._progress.say(f"note: {text}")
+
+    def record(self, metrics: dict[str, np.ndarray], ran: np.ndarray) -> None:
+        """Write a finished iteration of the seeds at places `ran` [n]: metrics by tag, [n] each."""
+        self._shield.up()
+        if not self._last:  # what ended here before has not ended any more
+            summary.remove(self._directory)
+        tally, iteration = self._tally, self._tally.iteration
+        self._snapshot = self._arrays()
+        for recorder in self._recorders:
+            recorder.write(tally.done, tally.env_steps, metrics, ran)
+        self._last = self._logbook.last
+        spent = float(tally.spent(self._config).mean())
+        self._progress.update(spent, iteration, tally.env_steps, metrics)
+        if iteration % self._config.checkpoint.every == 0:
+            self._save()
+        self._shield.down()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._shield.up()
+        with self._stack:
+            if self._begun:
+                self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Keep what there is: the last whole iteration, the records and a summary."""
+        self._tally.load(self._snapshot)
+        try:
+            self._save()
+            for recorder in self._recorders:
+                recorder.close({"rollout/return_100": self._tally.mean_return})
+            if error is not None or self._last:  # else the summary there is still true
+                summary.write(self._directory, self._summary(error))
+        except PgError as failure:  # a full disk must not hide why the run failed
+            if error is None:
+                raise
+            self._progress.say(str(failure))
+        finally:
+            self._progress.close()
+        if error is not None:
+            self._progress.say(
+                f"{self._directory} keeps {self._saved} iterations; "
+                f"continue with: pg train resume={self._directory}"
+            )
+        else:
+            self._progress.say(self._table() if self._last else "the budget is spent already")
+            self._progress.say(f"tensorboard --logdir {self._directory}")
+
+    @property
+    def _budget(self) -> list[int | None]:
+        return [self._config.iterations, self._config.total_steps]
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {key: value for part in self._parts for key, value in part.arrays().items()}
+
+    def _save(self) -> None:
+        """Save the last whole iteration, unless it is saved already."""
+        iteration = int(self._snapshot["tally/iteration"])
+        if iteration > self._saved:
+            checkpoint.save(
+                self._directory,
+                iteration,
+                self._snapshot,
+                {
+                    "format": self.format,
+                    "settings": checkpoint.fingerprints(self._config),
+                    "budget": self._budget,
+                    "engine": self._facts["engine"],
+                    "device": self._facts["device"],
+                    "spaces": self._facts["spaces"],
+                },
+                self._config.checkpoint.keep,
+            )
+            self._saved = iteration
+
+    def _restore(self) -> None:
+        """Load the newest checkpoint of the run directory, if it fits this configuration."""
+        found = checkpoint.load_for(self._directory, self._config)
+        self.format = found.format
+        if found.format < 2:
+            self._as_older(found.meta["budget"])
+        if found.damage:
+            self.notice(f"passed over {found.damage}")
+        changes = {"engine": "other episodes", "device": "other rounding"}
+        for key, effect in changes.items():  # as auto may choose elsewhere
+            now, before = self._facts[key], found.meta.get(key)
+            if before is not None and now != before:
+                self.notice(f"the {key} was {before} and is {now}: {effect} from here on")
+        moved = found.meta["budget"] != self._budget
+        if moved and self._config.optimizer.schedule is not Schedule["constant"]:
+            self.notice("the budget has changed, and the learning rate's schedule with it")
+        try:
+            for part in self._parts:
+                part.load(found.arrays)
+        except (KeyError, ValueError) as error:
+            raise RunDirectoryError(f"resume={self._directory}: {error}") from error
+
+    def _as_older(self, budget: list[int | None]) -> None:
+        """Go on by the rules of format 1, and say so where they differ from those of a new run."""
+        config, begun = self._config, "begun by an earlier version of pg"
+        self._tally.older = True
+        if config.iterations is None and budget[0] is not None and budget[1] == config.total_steps:
+            config.iterations = budget[0]  # which used to hold beside total_steps, unasked
+            self.notice(f"{begun}: iterations={budget[0]} holds until total_steps is another")
+        if config.batch_steps is not None:
+            self.notice(f"{begun}: env_steps leaves out the steps that batch_steps throws away")
+        if config.seeds > 1 and config.total_steps is not None:
+            ruled = "total_steps and optimizer.schedule go"
+            self.notice(f"{begun}: {ruled} by the seed with the fewest steps")
+
+    def _summary(self, error: BaseException | None) -> dict[str, Any]:
+        tally, seconds = self._tally, time.perf_counter() - self._start
+        return {
+            "status": "finished" if error is None else type(error).__name__,
+            "reason": None if error is None else str(error),
+            "iterations": int(tally.done.max()),
+            "seeds": self._seeds,
+            "seed_iterations": tally.done.tolist(),
+            "env_steps": tally.env_steps.tolist(),
+            "return_100": tally.mean_return.tolist(),
+            "seconds": seconds,
+            "last": {tag: value.tolist() for tag, value in self._last.items()},
+            **self._facts,
+        }
+
+    def _table(self) -> str:
+        tags = ("gradient/norm", "gradient/variance", "gradient/snr", "policy/entropy")
+        rows = [
+            [str(seed), str(steps), f"{ret:.1f}", *(f"{self._last[t][i]:.4g}" for t in tags)]
+            for i, (seed, steps, ret) in enumerate(
+                zip(self._seeds, self._tally.env_steps, self._tally.mean_return, strict=True)
+            )
+        ]
+        return table(rows, ["seed", "env_steps", "return (last 100)", *tags])
+
+
+def _config_text(directory: Path) -> str:
+    """The configuration as Hydra saved it: interpolations, and so secrets, unresolved."""
+    path = directory / ".hydra" / "config.yaml"
+    return path.read_text() if path.exists() else ""
+
+
+def _hparams(config: TrainConfig) -> dict[str, bool | int | float | str]:
+    """The settings that a table of runs is sorted by."""
+    return {
+        key: value
+        for key, value in flat(config).items()
+        if isinstance(value, (bool, int, float, str)) and not key.startswith(checkpoint.BUDGET)
+    }

@@ -1,0 +1,209 @@
+"""The exact means and variances against enumeration: all trajectories, or all pairs, listed."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from settings import train_config
+from tiny_mdp import TinyMdp, tabular
+
+from pgcli.comparison.exact import Problem, action_probabilities, solve
+from pgcli.environments.tabular import Tabular
+from pgcli.estimators.estimator import terms
+from pgcli.estimators.phi import Episodes
+from pgcli.gradients.trajectory import trajectory_gradients
+from pgcli.settings.schema import PHIS, SUBTRACTS_VALUE, Baseline, Importance
+
+
+@pytest.fixture(scope="module", params=[0, 1])
+def case(request):
+    mdp = TinyMdp.random(request.param)
+    policy = mdp.policy()
+    rng = torch.Generator().manual_seed(7)
+    theta, step = torch.randn(2, 1, policy.num_params, dtype=torch.float64, generator=rng)
+    value = torch.randn(mdp.horizon + 1, mdp.states + 1, dtype=torch.float64, generator=rng)
+    value[:, -1] = 0
+    q = torch.randn(mdp.horizon, mdp.states + 1, mdp.actions, dtype=torch.float64, generator=rng)
+    q[:, -1] = 0
+    return mdp, policy, theta, theta + 0.3 * step, value, q
+
+
+def listed(case, config, off, n):
+    """E[ĝ] and n · tr Var(ĝ) of the production code, over all n-tuples of trajectories."""
+    mdp, policy, theta, other, value, q = case
+    b, behaviour = mdp.batch, other if off else theta
+    p = mdp.probabilities(policy, behaviour).detach()
+    rows = b.obs.flatten(1, 2), b.act.flatten(1, 2)
+    ratio = policy.log_prob(theta, *rows) - policy.log_prob(behaviour, *rows)
+    log_ratio = (ratio.reshape(b.mask.shape) * b.mask)[0].detach()
+    state, final = mdp.states_and_times()
+    time = torch.arange(mdp.horizon)
+    v, last = value[time, state], value[mdp.horizon, final]
+    qs = q[time, state, b.act[0]]
+    index = torch.cartesian_prod(*[torch.arange(len(p))] * n).reshape(-1, n)
+    batch = Episodes(b.rew[0][index], b.mask[0][index], b.truncated[0][index], v[index],
+                     last[index], qs[index], log_ratio[index] if off else None)  # fmt: skip
+    weights = terms(config, batch).weights  # [tuples, n, T]
+    factors, _ = policy.score_factors(theta, *rows)
+    scores = torch.stack(
+        [trajectory_gradients(factors, (torch.arange(mdp.horizon) == t).double().expand(
+            1, len(p), -1), policy.num_params)[0] for t in range(mdp.horizon)], 1
+    )  # [N, T, P]  # fmt: skip
+    chance = p[index].prod(-1)
+    g = torch.einsum("knt,kntp->kp", weights, scores[index]) / n
+    mean = (chance[:, None] * g).sum(0)
+    return mean, float(n * (chance * (g - mean).square().sum(-1)).sum())
+
+
+def exact(case, config, off, n):
+    mdp, policy, theta, other, value, q = case
+    behaviour = action_probabilities(policy, other, mdp.states) if off else None
+    problem = Problem(tabular(mdp), policy, theta, behaviour=behaviour, value=value, q=q)
+    return problem.estimate(config, n)
+
+
+def combinations():
+    for phi, base, form, by_state, gamma in itertools.product(
+        PHIS, Baseline, Importance, (False, True), (1.0, 0.9)
+    ):
+        if phi in SUBTRACTS_VALUE and base is not Baseline["none"]:
+            continue
+        if base.name in ("time", "optimal", "optimal_per_parameter"):
+            continue  # known in the limit only
+        options = [{}]
+        if phi in ("td", "n_step", "gae"):
+            options += [{"bootstrap": True}]
+        if form is Importance["first_order"]:
+            options += [{"clip_ratio": 1.1}]
+        for off in {form is not Importance["none"], True}:
+            for option in options:
+                config = replace(
+                    train_config().estimator, phi=phi, baseline=base, importance=form,
+                    discount_state=by_state, gamma=gamma, lam=0.7, n=2, constant=1.3, **option,
+                )  # fmt: skip
+                yield config, off
+
+
+@pytest.mark.parametrize("phi", PHIS)
+@pytest.mark.parametrize("form", Importance)
+def test_mean_and_variance_agree_with_enumeration(case, phi, form):
+    """To 1e-10 relative, for every combination that the recursion claims to know."""
+    checked = 0
+    for config, off in combinations():
+        if config.phi != phi or config.importance is not form:
+            continue
+        coupled = config.baseline.name in ("mean", "own_mean")
+        found = exact(case, config, off, 2)
+        assert found is not None
+        assert not found.limit
+        mean, trace = listed(case, config, off, 2 if coupled else 1)
+        scale = 1e-10 * (1 + mean.abs().max().item())
+        torch.testing.assert_close(found.mean, mean, rtol=1e-10, atol=scale)
+        if found.trace_cov is not None:
+            assert found.trace_cov == pytest.approx(trace, rel=1e-9)
+            checked += 1
+    assert checked
+
+
+def test_dynamic_programming_with_autograd(case):
+    mdp, policy, theta, *_ = case
+    for gamma in (1.0, 0.9):
+        found = solve(tabular(mdp), policy, theta, gamma)
+        pi = mdp.action_probabilities(policy, theta).detach()
+        assert found.objective == pytest.approx(mdp.objective(pi, gamma).item(), rel=1e-12)
+        truth = mdp.gradient(policy, theta, gamma)[0]
+        torch.testing.assert_close(found.gradient, truth, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(found.value, mdp.values(pi, gamma))
+        torch.testing.assert_close(found.action_value, mdp.action_values(pi, gamma))
+
+
+@pytest.mark.parametrize("phi", ["total_return", "reward_to_go"])
+@pytest.mark.parametrize("form", ["none", "trajectory", "per_decision"])
+def test_optimal_baselines_are_least_among_constants(case, phi, form):
+    off = form != "none"
+    config = replace(train_config().estimator, phi=phi, importance=Importance[form])
+
+    def trace(name, constant=0.0):
+        chosen = replace(config, baseline=Baseline[name], constant=constant)
+        return exact(case, chosen, off, 2).trace_cov
+
+    best = trace("optimal")
+    curve = [trace("constant", b) for b in (-1.0, 0.0, 1.0)]
+    # The variance is a parabola in the constant: three values give its least one.
+    a, slope = (curve[0] + curve[2]) / 2 - curve[1], (curve[2] - curve[0]) / 2
+    assert best == pytest.approx(curve[1] - slope**2 / (4 * a), rel=1e-9)
+    assert trace("optimal_per_parameter") <= best
+
+
+def test_the_limit_of_the_time_baseline(case):
+    """b_t = E[G_t | the episode still runs at t], by listing all trajectories."""
+    mdp, policy, theta, *_ = case
+    config = replace(train_config().estimator, baseline=Baseline["time"])
+    p, b = mdp.probabilities(policy, theta).detach()[:, None], mdp.batch
+    to_go = b.rew[0].flip(-1).cumsum(-1).flip(-1) * b.mask[0]
+    mean = (p * to_go).sum(0) / (p * b.mask[0]).sum(0)
+    factors, _ = policy.score_factors(theta, b.obs.flatten(1, 2), b.act.flatten(1, 2))
+    weights = ((to_go - mean) * b.mask[0]).unsqueeze(0)
+    g = trajectory_gradients(factors, weights, policy.num_params)[0]
+    expected = (p * (g - (p * g).sum(0)).square()).sum().item()
+    found = exact(case, config, False, 2)
+    assert found.limit
+    assert found.trace_cov == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("switch", ["normalize", "self_normalize", "clip_ratio", "phi"])
+def test_what_is_no_recursion_is_not_claimed(case, switch):
+    value = {"normalize": True, "self_normalize": True, "clip_ratio": 2.0, "phi": "my:own"}[switch]
+    config = replace(
+        train_config().estimator, importance=Importance["per_decision"], **{switch: value}
+    )
+    assert exact(case, config, True, 2) is None
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("mu", [0.0, 1.5])
+def test_closed_forms_on_a_chain(steps, mu):
+    """One state, T steps, two actions s_t = ±1 of equal chance, reward μ + s_t, softmax logits.
+
+    The score is ψ_t = s_t v with v = (1, −1)/2, ‖v‖² = 1/2. With M = Σ_t s_t, E M² = T,
+    E M³ = 0, E M⁴ = 3T² − 2T, and ∇J = T v. N · tr Var(ĝ) for batches of N:
+
+    total return     g = v M (Tμ + M)                      ½ (T³μ² + 2T² − 2T)
+      − constant b   g = v M (Tμ − b + M)                  ½ (T (Tμ − b)² + 2T² − 2T), b* = Tμ
+      − mean of the others: b has mean Tμ and variance T/(N−1), and shares a trajectory with the
+        b of each other one: E‖g‖² gains ½ T²/(N−1), N−1 covariances ‖E[R S]‖²/(N−1)² as much again
+                                                           T² − T + T²/(N−1)
+    reward-to-go     g = v (Σ_t s_t (T−t) μ + T + Σ_{t<k} s_t s_k)
+                                                           ½ (μ² T(T+1)(2T+1)/6 + T(T−1)/2)
+      − constant b   kμ − b for k = T − t in place of kμ   b* = μ(T+1)/2: ½ (μ² T(T²−1)/12 + …)
+      − V_t = (T−t)μ                                       ½ T(T−1)/2
+    """
+    n, t = 4, steps
+    one = torch.ones(2, dtype=torch.float64)
+    model = Tabular(
+        one[:1], torch.tensor([0, 0]), torch.tensor([0, 1]), torch.tensor([0, 0]), one,
+        mu + torch.tensor([1.0, -1.0]).double(), 2, t,
+    )  # fmt: skip
+    policy = TinyMdp.random(0, states=1).policy(())
+    theta = torch.zeros(1, policy.num_params, dtype=torch.float64)
+    policy = replace(policy, net=replace(policy.net, bias=False))
+    theta = theta[:, : policy.num_params]
+    solution = solve(model, policy, theta, 1.0)
+    problem = Problem(model, policy, theta, value=solution.value)
+    pairs = t * (t - 1) / 2
+    expected = {
+        ("total_return", "none"): (t**3 * mu**2 + 2 * t**2 - 2 * t) / 2,
+        ("total_return", "optimal"): t**2 - t,
+        ("total_return", "optimal_per_parameter"): t**2 - t,
+        ("total_return", "mean"): t**2 - t + t**2 / (n - 1),
+        ("reward_to_go", "none"): (mu**2 * t * (t + 1) * (2 * t + 1) / 6 + pairs) / 2,
+        ("reward_to_go", "optimal"): (mu**2 * t * (t**2 - 1) / 12 + pairs) / 2,
+        ("reward_to_go", "value"): pairs / 2,
+        ("reward_to_go", "time"): pairs / 2,
+    }
+    for (phi, base), trace in expected.items():
+        config = replace(train_config().estimator, phi=phi, baseline=Baseline[base])
+        found = problem.estimate(config, n)
+        assert found.trace_cov == pytest.approx(trace, rel=1e-10, abs=1e-12), (phi, base)
+        torch.testing.assert_close(found.mean, t * torch.tensor([0.5, -0.5]).double())
