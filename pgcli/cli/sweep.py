@@ -21,15 +21,15 @@ from pgcli.machine import signals
 from pgcli.reports.archive import Run, limits, natural, overrides, read
 from pgcli.reports.results import EPISODES, RETURN, VARIANCE, at_end
 from pgcli.runs import summary
-from pgcli.runs.checkpoint import BUDGET
+from pgcli.runs.checkpoint import MAY_CHANGE
 from pgcli.runs.directory import holds_run, is_held, lock, write_atomically
 from pgcli.runs.progress import Progress, table
 from pgcli.runs.tags import RECENT
-from pgcli.settings.schema import TrainConfig
+from pgcli.settings.schema import Role, TrainConfig, having, role_of
 from pgcli.statistics.curves import running_mean
 
 NOTE = "sweep.json"
-LIMITS = ("iterations", "total_steps")
+LIMITS = having(Role.BUDGET)
 FINISHED, NOT_BEGUN = "finished", "not begun"
 FAREWELL = 20  # seconds that stopped jobs have to save what they are
 TURNS = 5.0  # seconds for the jobs of an earlier process to see that it is gone
@@ -53,8 +53,13 @@ class Plan:
 
 
 def _settings(plan: Plan) -> tuple[str, list[str], list[str], set[str]]:
-    lines = [line for line in plan.fixed if not line.lstrip("+~").startswith(BUDGET)]
+    lines = [line for line in plan.fixed if not _may_change(line)]
     return plan.command, plan.flags, sorted(lines), set(plan.swept)
+
+
+def _may_change(line: str) -> bool:
+    """Whether an override is of a setting that jobs may have otherwise when they go on."""
+    return role_of(line.lstrip("+~").partition("=")[0]) in MAY_CHANGE
 
 
 def common_budget(

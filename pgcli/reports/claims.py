@@ -15,7 +15,7 @@ from pgcli.reports.archive import column, notes
 from pgcli.reports.groups import Group
 from pgcli.reports.results import EPISODES, LAST, RETURN
 from pgcli.runs.tags import RECENT
-from pgcli.settings.schema import ClaimConfig, Effect, When
+from pgcli.settings.schema import ClaimConfig, Effect, Role, When, having, role_of
 from pgcli.statistics.curves import area, running_mean
 from pgcli.statistics.effects import effect
 from pgcli.statistics.intervals import FEWEST, Estimate
@@ -24,10 +24,8 @@ BORNE_OUT, CONTRADICTED, OPEN = "borne out", "contradicted", "undecided"
 FEW = f"{OPEN}: fewer than {FEWEST} seeds"
 NO_RUNS, NO_NUMBERS = "no finished runs", "no such figure"
 ROBUST = ("return", "area")
-BUDGET = ("iterations", "total_steps")
-BESIDE = re.compile(
-    r"env|seeds?|resume|device|claims|experiment|(checkpoint|log|hydra)\W.*|" + "|".join(BUDGET)
-)
+BUDGET = having(Role.BUDGET)
+BESIDE = ("env", "experiment", "hydra")  # typed, and no settings or told apart anyhow
 Key = tuple[int, int]  # which group, which seed
 Claim = Mapping[str, Any]  # as ClaimConfig has it, read back from a run's configuration
 
@@ -61,13 +59,18 @@ def check(groups: Sequence[Group]) -> list[Finding]:
     ]
 
 
+def _is_beside(key: str) -> bool:
+    """Whether runs that differ in it are alike all the same, or told apart already."""
+    return role_of(key) is not None or re.split(r"\W", key)[0] in BESIDE[1:] or key == BESIDE[0]
+
+
 def _alike(claim: Claim, groups: Sequence[Group]) -> list[tuple[str, list[Group]]]:
     """The groups by what else was typed, with the environment and what tells them apart.
 
     Only those in which the claim can be checked, if there are any.
     """
     typed = set().union(*(notes(group.runs[0].directory)[1] for group in groups))
-    others = sorted(key for key in typed - _named(groups) if not BESIDE.fullmatch(key))
+    others = sorted(key for key in typed - _named(groups) if not _is_beside(key))
     values = [tuple(_setting(group, key) for key in others) for group in groups]
     telling = [i for i in range(len(others)) if len({row[i] for row in values}) > 1]
     found: dict[str, list[Group]] = {}

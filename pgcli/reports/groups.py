@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pgcli.reports.archive import Run, State, notes
+from pgcli.settings.schema import Role, role_of
 
 UNSET = "unset"  # of a setting that a run's configuration does not have
-NEVER = ("seed", "seeds", "resume", "claims")  # these make no difference
-NEVER_BELOW = ("checkpoint.", "log.")
+NO_DIFFERENCE = (Role.REPETITION, Role.BOOKKEEPING)
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,7 @@ def _counted(label: str, differing: dict[str, str], runs: list[Run], unfinished:
 
 def _settings(run: Run) -> dict[str, str]:
     return {
-        key: value
-        for key, value in (run.config or {}).items()
-        if key not in NEVER and not key.startswith(NEVER_BELOW)
+        key: value for key, value in (run.config or {}).items() if role_of(key) not in NO_DIFFERENCE
     }
 
 

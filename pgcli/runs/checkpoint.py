@@ -16,7 +16,7 @@ import numpy as np
 
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.runs.directory import write_atomically
-from pgcli.settings.schema import TrainConfig, flat
+from pgcli.settings.schema import Role, TrainConfig, flat, having, role_of
 
 META = "meta.json"
 # What later iterations of a run depend on beside its arrays; a resumed run keeps the one it has.
@@ -27,14 +27,7 @@ UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.Bad
 # What a policy is, beside its parameters.
 SAME_POLICY = ("env.id", "env.kwargs", "policy.hidden", "policy.activation", "policy.bias")
 MOST_ORDERS = 6  # arguments of an environment in as many orders: 720
-BUDGET = (
-    "iterations",
-    "total_steps",
-    "resume",
-    "claims",
-    "checkpoint.",
-    "log.",
-)  # may change on resume
+MAY_CHANGE = (Role.BUDGET, Role.BOOKKEEPING)  # on resume
 
 
 @dataclass(frozen=True)
@@ -97,7 +90,7 @@ def load_for(run: Path, config: TrainConfig) -> Checkpoint:
     if differ:
         raise RunDirectoryError(
             f"resume={run}: the run there was started with another {', '.join(differ)}; "
-            "only iterations, total_steps, checkpoint.* and log.* may change"
+            f"only {', '.join(having(*MAY_CHANGE))} may change"
         )
     return found
 
@@ -138,7 +131,7 @@ def _alike(old: str | None, config: Any, name: str) -> bool:
 def fingerprints(config: Any) -> dict[str, str]:
     """A digest of each setting that a resumed run must share: comparable, yet no secret leaks."""
     return {
-        key: _digest(value) for key, value in flat(config).items() if not key.startswith(BUDGET)
+        key: _digest(value) for key, value in flat(config).items() if role_of(key) not in MAY_CHANGE
     }
 
 

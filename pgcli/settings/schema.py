@@ -7,6 +7,7 @@ No field has a default: a default has one home, and that is the YAML.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import Any, Optional
@@ -50,6 +51,20 @@ def within(
 ) -> dict[str, float | None]:
     """Metadata of a field: its number, or each number of its list, must lie within these bounds."""
     return {"gt": gt, "ge": ge, "lt": lt, "le": le}
+
+
+class Role(Enum):
+    """What a setting is to a run; one without a role is part of what the run IS."""
+
+    BUDGET = "how long it goes on"
+    BOOKKEEPING = "what is kept and shown of it"
+    REPETITION = "which of many alike it is"
+    MACHINE = "where it is computed"
+
+
+def role(which: Role, bounds: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Metadata of a field that has this role."""
+    return {**(bounds or {}), "role": which}
 
 
 @dataclass
@@ -204,18 +219,21 @@ class TrainConfig:
     """Everything that `pg train` is told."""
 
     # Of each seed by itself; whichever ends first. Both null: ITERATIONS.
-    iterations: Optional[int] = field(metadata=within(ge=1))
-    total_steps: Optional[int] = field(metadata=within(ge=1))  # simulated environment steps
+    iterations: Optional[int] = field(metadata=role(Role.BUDGET, within(ge=1)))
+    total_steps: Optional[int] = field(
+        metadata=role(Role.BUDGET, within(ge=1))
+    )  # simulated environment steps
     batch_size: int = field(metadata=within(ge=1))  # whole episodes per seed
     batch_steps: Optional[int] = field(
         metadata=within(ge=1)
     )  # instead: whole episodes until so many steps
-    seed: int = field(metadata=within(ge=0, lt=2**63))
-    seeds: int = field(metadata=within(ge=1))  # agents that train side by side: seed, seed + 1, ...
+    seed: int = field(metadata=role(Role.REPETITION, within(ge=0, lt=2**63)))
+    # agents that train side by side: seed, seed + 1, ...
+    seeds: int = field(metadata=role(Role.REPETITION, within(ge=1)))
     updates_per_batch: int = field(metadata=within(ge=1))  # more than one: off-policy reuse
-    device: Device
-    resume: Optional[str]  # run directory to continue
-    claims: list[ClaimConfig]  # to be checked by pg report
+    device: Device = field(metadata=role(Role.MACHINE))
+    resume: Optional[str] = field(metadata=role(Role.BOOKKEEPING))  # run directory to continue
+    claims: list[ClaimConfig] = field(metadata=role(Role.BOOKKEEPING))  # for pg report
     env: EnvConfig
     estimator: EstimatorConfig
     behaviour: BehaviourConfig
@@ -223,8 +241,8 @@ class TrainConfig:
     critic: CriticConfig
     optimizer: OptimizerConfig
     gradient: GradientConfig
-    checkpoint: CheckpointConfig
-    log: LogConfig
+    checkpoint: CheckpointConfig = field(metadata=role(Role.BOOKKEEPING))
+    log: LogConfig = field(metadata=role(Role.BOOKKEEPING))
 
     @property
     def off_policy(self) -> bool:
@@ -290,6 +308,21 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def role_of(key: str) -> Role | None:
+    """The role of a setting of `pg train`, by its dotted key."""
+    return ROLES.get(key.split(".")[0])
+
+
+ROLES: dict[str, Role] = {
+    f.name: f.metadata["role"] for f in fields(TrainConfig) if "role" in f.metadata
+}
+
+
+def having(*roles: Role) -> tuple[str, ...]:
+    """The keys, or groups of keys, that have any of these roles."""
+    return tuple(name for name, one in ROLES.items() if one in roles)
+
+
 def check(config: Any, prefix: str = "") -> None:
     """Raise ConfigError for the first number that is not finite or out of its field's bounds.
 
@@ -314,20 +347,20 @@ def check(config: Any, prefix: str = "") -> None:
 
 
 def _within(number: float, bound: Any) -> bool:
-    compare = {
+    compare: dict[str, Callable[[float], bool]] = {
         "gt": lambda b: number > b,
         "ge": lambda b: number >= b,
         "lt": lambda b: number < b,
         "le": lambda b: number <= b,
     }
     return math.isfinite(number) and all(
-        compare[name](b) for name, b in bound.items() if b is not None
+        compare[name](b) for name, b in bound.items() if name in compare and b is not None
     )
 
 
 def _described(bound: Any) -> str:
     sign = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    limits = [f"{sign[name]} {b}" for name, b in bound.items() if b is not None]
+    limits = [f"{sign[name]} {b}" for name, b in bound.items() if name in sign and b is not None]
     return " and ".join(["finite", *limits])
 
 

@@ -18,7 +18,7 @@ from pgcli.runs import checkpoint, summary
 from pgcli.runs.directory import lock
 from pgcli.runs.logbook import Logbook, Metrics, Places
 from pgcli.runs.progress import Progress, table
-from pgcli.settings.schema import Schedule, TrainConfig, flat
+from pgcli.settings.schema import Schedule, TrainConfig, flat, role_of
 from pgcli.training.counts import Tally
 
 Closing = TypeVar("Closing", bound="Closeable")
@@ -277,5 +277,5 @@ def _hparams(config: TrainConfig) -> dict[str, bool | int | float | str]:
     return {
         key: value
         for key, value in flat(config).items()
-        if isinstance(value, (bool, int, float, str)) and not key.startswith(checkpoint.BUDGET)
+        if isinstance(value, (bool, int, float, str)) and role_of(key) not in checkpoint.MAY_CHANGE
     }
