@@ -6,7 +6,7 @@ import torch
 from settings import train_config
 
 from pgcli.estimators.phi import Episodes
-from pgcli.settings.schema import Baseline, Importance
+from pgcli.settings.schema import Baseline, Importance, Target
 
 
 def episodes(seed=0, shape=(2, 3), steps=9):
@@ -29,3 +29,8 @@ def config(phi="reward_to_go", baseline="none", importance="none", **values):
         importance=Importance[importance],
         **given,
     )
+
+
+def aims(target, lam=None):
+    """A critic with that target."""
+    return replace(train_config().critic, target=Target[target], lam=lam)

@@ -18,7 +18,7 @@ from torch import Tensor
 from pgcli.errors import ConfigError
 from pgcli.estimators import baselines, importance, returns
 from pgcli.estimators.phi import Episodes, Stream, given, phi, td
-from pgcli.settings.schema import Baseline, EstimatorConfig, Importance, Target
+from pgcli.settings.schema import Baseline, CriticConfig, EstimatorConfig, Importance, Target
 
 FITTED = (Baseline["optimal"], Baseline["optimal_per_parameter"])  # on trajectory gradients
 
@@ -73,26 +73,26 @@ def weights(config: EstimatorConfig, episodes: Episodes) -> Tensor:
     return terms(config, episodes).weights
 
 
-def advantages(config: EstimatorConfig, episodes: Episodes) -> Tensor:
-    """GAE(γ, λ) of the episodes, `[..., N, T]`; `value` and `final_value` must be there."""
-    return returns.gae(td(config, episodes), config.gamma, config.lam)
+def value_target(config: EstimatorConfig, critic: CriticConfig, episodes: Episodes) -> Tensor:
+    """What V(s_t) is regressed on, `[..., N, T]`: G_t, or the λ-return A_t + V(s_t) of TD(λ).
 
-
-def value_target(config: EstimatorConfig, target: Target, episodes: Episodes) -> Tensor:
-    """What V(s_t) is regressed on, `[..., N, T]`: G_t, or the λ-return A_t + V(s_t) of TD(λ)."""
-    if target is Target["td_lambda"]:
-        return (advantages(config, episodes) + given(episodes, "value")) * episodes.mask
+    A_t is GAE(γ, λ); λ is the critic's own, or where it has none the estimator's.
+    """
+    if critic.target is Target["td_lambda"]:
+        lam = config.lam if critic.lam is None else critic.lam
+        advantage = returns.gae(td(config, episodes), config.gamma, lam)
+        return (advantage + given(episodes, "value")) * episodes.mask
     return returns.reward_to_go(episodes.rew, config.gamma)
 
 
-def q_target(config: EstimatorConfig, target: Target, episodes: Episodes) -> Tensor:
+def q_target(config: EstimatorConfig, critic: CriticConfig, episodes: Episodes) -> Tensor:
     """What Q(s_t, a_t) is regressed on: G_t, or with Q in the place of V the return of SARSA(λ).
 
     What follows a time limit has no action, so its value is 0.
     """
     q = given(episodes, "q")
     nothing = torch.zeros_like(q[..., 0])
-    return value_target(config, target, replace(episodes, value=q, final_value=nothing))
+    return value_target(config, critic, replace(episodes, value=q, final_value=nothing))
 
 
 def standardized(x: Tensor, mask: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import numpy as np
 
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.runs.directory import write_atomically
-from pgcli.settings.schema import Role, TrainConfig, flat, having, role_of
+from pgcli.settings.schema import Role, TrainConfig, before, flat, having, role_of
 
 META = "meta.json"
 # What later iterations of a run depend on beside its arrays; a resumed run keeps the one it has.
@@ -85,7 +85,8 @@ def load_for(run: Path, config: TrainConfig) -> Checkpoint:
     found = load(run)
     if found.format > FORMAT:
         raise RunDirectoryError(f"resume={run}: a newer version of pg has written that run")
-    old, new = found.meta["settings"], fingerprints(config)
+    unknown = {key: _digest(value) for key, value in before(config).items()}
+    old, new = {**unknown, **found.meta["settings"]}, fingerprints(config)
     differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if differ:
         raise RunDirectoryError(

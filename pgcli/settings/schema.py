@@ -62,6 +62,11 @@ class Role(Enum):
     MACHINE = "where it is computed"
 
 
+def since(before: Any, bounds: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Metadata of a field that older runs do not know: the value by which they did as they did."""
+    return {**(bounds or {}), "before": before}
+
+
 def role(which: Role, bounds: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Metadata of a field that has this role."""
     return {**(bounds or {}), "role": which}
@@ -91,7 +96,7 @@ class EstimatorConfig:
     baseline: Baseline
     importance: Importance
     gamma: float = field(metadata=within(ge=0, le=1))
-    lam: float = field(metadata=within(ge=0, le=1))  # λ of GAE and of the critic's TD(λ) targets
+    lam: float = field(metadata=within(ge=0, le=1))  # λ of GAE
     discount_state: bool  # weight step t by γ^t: the exact gradient of the discounted objective
     normalize: bool  # standardise Φ over the batch (biased)
     bootstrap: bool  # at a time limit, continue with V(final_obs) where Φ uses V
@@ -149,6 +154,8 @@ class CriticConfig:
     epochs: int = field(metadata=within(ge=1))  # passes over the batch per fit
     minibatches: int = field(metadata=within(ge=1))  # gradient steps per pass
     target: Target
+    # λ of td_lambda targets; null: that of the estimator
+    lam: Optional[float] = field(metadata=since(None, within(ge=0, le=1)))
     time_input: bool  # the value of a finite horizon depends on t: append t/T to the observation
 
 
@@ -308,6 +315,18 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def before(config: Any, prefix: str = "") -> dict[str, Any]:
+    """What runs that do not know a setting had in its place, by its dotted key: see `since`."""
+    found: dict[str, Any] = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            found |= before(value, f"{prefix}{f.name}.")
+        elif "before" in f.metadata:
+            found[prefix + f.name] = f.metadata["before"]
+    return found
+
+
 def role_of(key: str) -> Role | None:
     """The role of a setting of `pg train`, by its dotted key."""
     return ROLES.get(key.split(".")[0])
@@ -413,6 +432,11 @@ def _check_training(config: TrainConfig) -> None:
             config.batch_size,
             f"estimator.baseline={est.baseline.name} needs at least 2 episodes",
         )
+    critic = config.critic
+    if critic.lam is not None and critic.target is not Target["td_lambda"]:
+        raise ConfigError(
+            "critic.lam", config.critic.lam, "only with critic.target=td_lambda: null"
+        )
     if config.critic.kind is CriticKind["exact"]:
         raise ConfigError("critic.kind", "exact", "only pg compare has exact critics: mlp, linear")
     if config.behaviour.iteration is not None and config.behaviour.checkpoint is None:
@@ -429,6 +453,9 @@ def _check_training(config: TrainConfig) -> None:
 
 
 def _check_comparison(config: CompareConfig) -> None:
+    if config.critic.lam is not None:
+        allowed = "critics are fitted on whole returns here: null"
+        raise ConfigError("critic.lam", config.critic.lam, allowed)
     if config.episodes % config.batch_size or config.episodes < 4 * config.batch_size:
         allowed = f"must be a multiple of batch_size={config.batch_size}, 4 times it or more"
         raise ConfigError("episodes", config.episodes, allowed)

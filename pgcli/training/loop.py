@@ -138,7 +138,7 @@ def with_critics(
 
     done [S]: iterations of each seed.
     """
-    est, kind, critics = config.estimator, config.critic.target, learner.critics
+    est, critics = config.estimator, learner.critics
     episodes = Episodes(batch.rew, batch.mask, batch.truncated)
     if "value" in critics:
         value = critics["value"].along(batch.obs, batch.mask)
@@ -150,11 +150,11 @@ def with_critics(
     work: list[Work] = []
     judged: dict[str, Tensor] = {}
     if "value" in critics:
-        target = estimator.value_target(est, kind, episodes)
+        target = estimator.value_target(est, config.critic, episodes)
         judged |= metrics.critic("critic", episodes.value, target, batch.mask)
         work += critics["value"].fits(batch.obs, batch.mask, target, done)
     if "q" in critics:
-        target = estimator.q_target(est, kind, episodes)
+        target = estimator.q_target(est, config.critic, episodes)
         judged |= metrics.critic("q_critic", episodes.q, target, batch.mask)
         work += critics["q"].fits(pairs, batch.mask, target, done)
     return episodes, work, judged

@@ -37,6 +37,7 @@ BAD = {  # command line: (exit code, what the one line must say)
     "env.kwargs.nonsense=1": (2, "cannot be made with env.kwargs"),
     "env.kwargs._target_=os.getcwd": (2, "_target_ is not allowed"),
     "hydra.launcher._target_=os.getcwd": (2, "_target_ is not allowed"),
+    "critic.lam=0.5": (2, "critic.lam=0.5", "only with critic.target=td_lambda"),
     "resume=nowhere": (4, "resume=nowhere", "no checkpoint"),
     "device=cuda": (2, "no CUDA device"),
     "estimator=null": (2, "estimator=null: must be one of"),

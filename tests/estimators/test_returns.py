@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from made_episodes import config, episodes
+from made_episodes import aims, config, episodes
 
 from pgcli.estimators import baselines, returns
 from pgcli.estimators.estimator import standardized, value_target, weights
-from pgcli.settings.schema import Target
 
 GAMMAS = [0.0, 0.5, 0.97, 1.0]
 
@@ -131,15 +130,17 @@ def test_one_step_alone_is_standardised_to_zero_not_nan():
 
 def test_value_targets():
     batch = episodes()
-    monte_carlo = value_target(config(), Target["monte_carlo"], batch)
+    monte_carlo = value_target(config(), aims("monte_carlo"), batch)
     torch.testing.assert_close(monte_carlo, returns.reward_to_go(batch.rew, 0.97))
     for lam, bootstrap in ((0.0, True), (0.9, True), (1.0, False)):
-        found = value_target(config(lam=lam, bootstrap=bootstrap), Target["td_lambda"], batch)
+        found = value_target(config(lam=lam, bootstrap=bootstrap), aims("td_lambda"), batch)
         for index, length in each(batch):
             adv = slow_gae(batch, index, length, 0.97, lam, bootstrap)
             v = batch.value[index][:length]
             expected = torch.tensor(adv, dtype=torch.float64) + v
             torch.testing.assert_close(found[index][:length], expected, rtol=1e-12, atol=1e-12)
+        own = value_target(config(lam=0.3, bootstrap=bootstrap), aims("td_lambda", lam), batch)
+        assert torch.equal(own, found)
 
 
 def test_weights_never_carry_a_gradient():

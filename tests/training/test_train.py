@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_episodes import aims
 from settings import train_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -24,7 +25,7 @@ from pgcli.machine.randomness import WIDE
 from pgcli.policies.actor import PolicyActor
 from pgcli.reports import archive
 from pgcli.runs import checkpoint
-from pgcli.settings.schema import Device, Target
+from pgcli.settings.schema import Device
 from pgcli.training import build
 from pgcli.training import loop as training
 from pgcli.training.build import build_learner
@@ -187,13 +188,13 @@ def test_q_is_told_the_action_and_follows_its_own_targets():
     assert torch.equal(pairs[..., 4:].argmax(-1)[batch.mask], batch.act[batch.mask])
     q = torch.randn(batch.rew.shape).double() * batch.mask
     looks = Episodes(batch.rew, batch.mask, batch.truncated, q=q)
-    sarsa = q_target(config.estimator, Target["td_lambda"], looks)
+    sarsa = q_target(config.estimator, aims("td_lambda"), looks)
     for n in range(2):
         for t in range(int(batch.length[0, n])):
             following = q[0, n, t + 1] if t + 1 < batch.length[0, n] else 0.0
             expected = batch.rew[0, n, t] + 0.5 * following
             assert float(sarsa[0, n, t]) == pytest.approx(float(expected))
-    monte_carlo = q_target(config.estimator, Target["monte_carlo"], looks)
+    monte_carlo = q_target(config.estimator, aims("monte_carlo"), looks)
     assert float(monte_carlo[0, 0, 0]) == pytest.approx(
         sum(0.5**t for t in range(int(batch.length[0, 0])))
     )
