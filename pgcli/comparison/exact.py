@@ -28,6 +28,7 @@ from pgcli.policies.policy import Policy
 from pgcli.settings.schema import Baseline, EstimatorConfig, Importance
 
 BLOCK = 2**21  # numbers in one moment's table at once
+LARGE = 1e4  # a reward beside the spread of all rewards
 
 
 class Solution(NamedTuple):
@@ -44,7 +45,9 @@ class Exact:
     """The mean and the noise of one estimator, known exactly."""
 
     mean: Tensor  # [P]: E[ĝ]
-    trace_cov: float | None  # N · tr Var(ĝ) at the batch size asked for; None: not known
+    trace_cov: (
+        float | None
+    )  # N · tr Var(ĝ) at the batch size asked for; None: not known, or lost to rounding
     limit: bool = False  # of N → ∞, where the fitted baseline is its expectation
 
 
@@ -151,10 +154,10 @@ class Problem:
             return self._time_baseline(config)
         found = self._moments(config)
         if config.baseline in FITTED:
-            return _optimal(config, found)
+            return self._optimal(config, found)
         if config.baseline.name in ("mean", "own_mean"):
             return self._mean_baseline(config, found, batch_size)
-        return Exact(found.mean[0], _trace(found))
+        return Exact(found.mean[0], self._trace(found))
 
     def _moments(self, config: EstimatorConfig) -> Moments:
         """Of the estimate before a baseline that is fitted on the batch is subtracted."""
@@ -180,9 +183,10 @@ class Problem:
             return Exact(mean, None)  # under these weights the mean score is not zero
         b_square = a**2 + (a_square - a**2) / (n - 1)
         xx, xs, ss = (float(found.product[i].sum()) for i in ((0, 0), (0, 1), (1, 1)))
-        own = xx - 2 * a * xs + b_square * ss - float(mean.square().sum())
         # b_{−n} holds a_m and b_{−m} holds a_n: two trajectories of one batch are correlated.
-        return Exact(mean, own + float(a_score.square().sum()) / (n - 1))
+        both = float(a_score.square().sum()) / (n - 1)
+        squares = (xx, -2 * a * xs, b_square * ss, -float(mean.square().sum()), both)
+        return Exact(mean, self._told(*squares))
 
     def _time_average(self, config: EstimatorConfig) -> tuple[float, float, Tensor]:
         """E[a], E[a²] and E[a S] [P] of a = (1/L) Σ_t Φ_t, where Φ itself is not weighted."""
@@ -218,7 +222,32 @@ class Problem:
         table = b[:, None].expand(-1, self.model.states + 1)
         known = replace(config, baseline=Baseline["value"])
         found = _Kernel(known, self, baseline=table).moments()
-        return Exact(found.mean[0], _trace(found), limit=True)
+        return Exact(found.mean[0], self._trace(found), limit=True)
+
+    def _optimal(self, config: EstimatorConfig, found: Moments) -> Exact:
+        """b* = E⟨X, S⟩ / E‖S‖², the constant of least variance, or one for each parameter."""
+        (xx, xs), (_, ss) = found.product
+        above, below = xs, ss
+        if config.baseline is not Baseline["optimal_per_parameter"]:
+            above, below = (x.sum().expand_as(x) for x in (xs, ss))
+        b = torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)
+        mean = found.mean[0] - b * found.mean[1]
+        squares = (xx.sum(), -2 * (b * xs).sum(), (b.square() * ss).sum(), -mean.square().sum())
+        return Exact(mean, self._told(*map(float, squares)), limit=True)
+
+    def _trace(self, found: Moments) -> float | None:
+        return self._told(float(found.product[0, 0].sum()), -float(found.mean[0].square().sum()))
+
+    def _told(self, *squares: float) -> float | None:
+        """A variance as the sum of these second moments; None where rounding leaves little of it.
+
+        It may be 0; but where rewards are large beside their spread, it is lost.
+        """
+        reward, total = self.model.reward, sum(squares)
+        spread = float(reward.max() - reward.min()) or float(reward.abs().max())
+        rounding = torch.finfo(torch.float64).eps * max(map(abs, squares))
+        lost = float(reward.abs().max()) > LARGE * spread and rounding > 1e-6 * total
+        return None if lost else total
 
     def visits(self) -> Tensor:
         """The chance that the collecting policy is in each state at each time, [T, states]."""
@@ -231,22 +260,6 @@ class Moments(NamedTuple):
     mean: Tensor  # [2, P]: E[X]
     product: Tensor  # [2, 2, P]: E[X_i X_k]
     with_y: Tensor  # [2, a, P]: E[X yᵀ]
-
-
-def _trace(found: Moments) -> float:
-    return float(found.product[0, 0].sum() - found.mean[0].square().sum())
-
-
-def _optimal(config: EstimatorConfig, found: Moments) -> Exact:
-    """b* = E⟨X, S⟩ / E‖S‖², the constant of least variance, or one for each parameter."""
-    (xx, xs), (_, ss) = found.product
-    above, below = xs, ss
-    if config.baseline is not Baseline["optimal_per_parameter"]:
-        above, below = (x.sum().expand_as(x) for x in (xs, ss))
-    b = torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)
-    mean = found.mean[0] - b * found.mean[1]
-    second = (xx - 2 * b * xs + b.square() * ss).sum()
-    return Exact(mean, float(second - mean.square().sum()), limit=True)
 
 
 EndWeight = Callable[[int], float]  # of a trajectory of that length

@@ -70,22 +70,28 @@ def samples(
         weights[name] = found.weights.reshape(flat), found.control.reshape(flat)
         spent[name] += time.thread_time() - clock
 
+    fitted = any(config.baseline in FITTED for config, _ in cases.values())
+
     def one_batch(r: int) -> tuple[dict[str, tuple[Tensor, Tensor, float]], float]:
         clock = time.thread_time()
         member = torch.arange(r * batch_size, (r + 1) * batch_size, device=theta.device)[None]
         by_length = batch.length.gather(1, member).argsort(dim=1, descending=True)
         indices = list(chunks_of(batch.length, member.gather(1, by_length)))
         pieces = [(i, chunk(policy, theta, batch, i)) for i in indices]
+        # A fitted baseline may divide by the small rest of scores that nearly cancel.
+        precise = [(i, chunk(policy, theta.double(), batch, i)) for i in indices] if fitted else []
         shared = time.thread_time() - clock
         found = {}
         for name, (config, _) in cases.items():
             clock = time.thread_time()
             # Sums over trajectories in their own precision, what becomes of them in double.
-            g = batch.obs.new_empty(batch_size, policy.num_params)
-            s = torch.empty_like(g) if config.baseline in FITTED else None
-            for index, piece in pieces:
+            is_fitted = config.baseline in FITTED
+            g = torch.empty(batch_size, policy.num_params, dtype=torch.float64)
+            g = g if is_fitted else g.to(batch.obs.dtype)
+            s = torch.empty_like(g) if is_fitted else None
+            for index, piece in precise if is_fitted else pieces:
                 rows = index[0] - r * batch_size
-                w, c = (x[:, index[0], : piece.steps].to(batch.obs.dtype) for x in weights[name])
+                w, c = (x[:, index[0], : piece.steps].to(g.dtype) for x in weights[name])
                 g[rows] = trajectory_gradients(piece.factors, w, policy.num_params)[0]
                 if s is not None:
                     s[rows] = score_sums(piece.factors, c, policy.num_params)[0]

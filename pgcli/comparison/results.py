@@ -192,7 +192,9 @@ def _silent(row: Mapping[str, Any]) -> str:
 
 
 def _exact_trace(row: Mapping[str, Any]) -> str:
-    return _short(row["trace_cov_exact"]) + (" (N→∞)" if row["exact_in_the_limit"] == 1 else "")
+    exact = row["trace_cov_exact"]
+    limit = row["exact_in_the_limit"] == 1 and not math.isnan(exact)
+    return _short(exact) + " (N→∞)" * limit
 
 
 def _short(x: float) -> str:

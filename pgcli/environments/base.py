@@ -48,7 +48,8 @@ class Base:
         if self.ambient is not None and self.ambient.confirmed:
             found.append(
                 "the environment draws from random, numpy.random, torch or a space's sample() "
-                "beside its np_random: each copy is given seeded ones of its own, which takes time"
+                "beside its np_random: each copy has seeded ones of its own, which takes time; "
+                "the first batch was played twice for that, and counts once"
             )
         return found
 

@@ -145,8 +145,10 @@ def fitted_gradient_sums(
     """The same with the constant baseline of least variance, fitted leave-one-out.
 
     `control` [S, N, T]: what one unit of the baseline subtracts from the weights. Needs memory
-    for the gradients of all trajectories, twice.
+    for the gradients of all trajectories, twice, in double precision: what a baseline divides by
+    may be the small rest of scores that nearly cancel.
     """
+    theta = theta.detach().double()
     parts = _fitted(policy, theta, batch, weights, control, per_parameter)
     return _summed(parts, batch, theta)
 
@@ -212,7 +214,7 @@ def _fitted(
 ) -> Iterator[_Part]:
     def pair(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         piece = chunk(policy, theta, batch, index)
-        w, c = (x.to(batch.obs) for x in taken(batch, index, weights, control))
+        w, c = (x.to(theta) for x in taken(batch, index, weights, control))
         x = trajectory_gradients(piece.factors, w, policy.num_params)
         return x, score_sums(piece.factors, c, policy.num_params), piece.entropy
 
@@ -262,11 +264,12 @@ class Piece(NamedTuple):
 
 
 def chunk(policy: Policy, theta: Tensor, batch: Batch, index: Tensor, *weights: Tensor) -> Piece:
-    """Score factors of the episodes index [S, C], padded to the longest of them.
+    """Score factors of the episodes index [S, C], padded to the longest of them, in theta's type.
 
     With weights [S, N, T], those of the weighted scores.
     """
     obs, act, mask, *given = taken(batch, index, batch.obs, batch.act, batch.mask, *weights)
+    obs = obs.to(theta.dtype)
     weight = given[0].to(obs).flatten(1) if given else None
     factors, entropy = policy.score_factors(theta, obs.flatten(1, 2), act.flatten(1, 2), weight)
     total = (entropy * mask.flatten(1)).sum(1, dtype=torch.float64)

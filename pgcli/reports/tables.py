@@ -27,7 +27,8 @@ ON_CLAIMS = (
     "how many claims there are. In simulations with 5, 8 and 20 seeds they hold the truth in 94 to "
     "97 % for differences of returns, unless a third of the seeds is stuck (89 to 94 %), and for "
     "ratios of means whose logarithms spread by 0.3 to 0.6 from seed to seed; in 92 to 98 % where "
-    "they spread by 1, and less where the few largest of many make the mean."
+    "they spread by 1, in up to 99 % where seeds lie in two clusters or near 0, and less where the "
+    "few largest of many make the mean."
 )
 
 LeftOut = Sequence[tuple[Run, str]]  # and why
@@ -168,8 +169,8 @@ def explanation(ranges: Ranges) -> list[Block]:
             "95 % intervals of what all seeds would have: Student's t for the IQM, of the variance "
             "on the scale of logarithms; bands at each point by itself. In simulations with 5, 8 "
             "and 20 seeds they cover 94 to 96 % for normal returns and for skewed ones, up to 98 % "
-            "where most seeds stand at a ceiling, 85 to 93 % where a third of them is stuck; with "
-            "3 or 4 seeds 92 to 96 % of all but the last",
+            "where most seeds stand at a ceiling, 85 to 93 % where a third of them is stuck or a "
+            "limit cuts off the upper half; with 3 or 4 seeds 92 to 96 % of all but the last",
             "",
         ),
         (

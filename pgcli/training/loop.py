@@ -169,7 +169,7 @@ def sums_of(
     if baseline in LEAVES_ONE_OUT and bool((batch.episodes < 2).any()):
         session.notice(f"a batch of one episode has no others: {baseline.name} is 0 there")
     if baseline in estimator.FITTED:
-        needed = 2 * batch.length.numel() * policy.num_params * 4 / 2**20
+        needed = 2 * batch.length.numel() * policy.num_params * 8 / 2**20
         if needed > config.gradient.memory_mb:
             session.notice(f"{baseline.name} holds the gradients of all episodes: {needed:.0f} MB")
         per_parameter = baseline is Baseline["optimal_per_parameter"]

@@ -207,3 +207,25 @@ def test_closed_forms_on_a_chain(steps, mu):
         found = problem.estimate(config, n)
         assert found.trace_cov == pytest.approx(trace, rel=1e-10, abs=1e-12), (phi, base)
         torch.testing.assert_close(found.mean, t * torch.tensor([0.5, -0.5]).double())
+
+
+@pytest.mark.parametrize("base", ["none", "mean", "time", "optimal", "optimal_per_parameter"])
+def test_a_variance_that_is_lost_to_rounding_is_not_told(base):
+    """A shift of all rewards leaves it as it is, and of the squares that make it only rounding."""
+    mdp = TinyMdp.random(0, horizon=1)
+    policy = mdp.policy()
+    theta = 0.3 * torch.ones(1, policy.num_params, dtype=torch.float64)
+    config = replace(
+        train_config().estimator, phi="reward_to_go", baseline=Baseline[base], gamma=1.0
+    )
+    model = tabular(mdp)
+    plain = Problem(model, policy, theta).estimate(config, 8).trace_cov
+    for shift in (1e2, 1e4, 1e6, 1e8, 1e10):
+        shifted = replace(model, reward=model.reward + shift)
+        found = Problem(shifted, policy, theta).estimate(config, 8).trace_cov
+        if base == "none":
+            assert found > plain
+        elif found is None:
+            assert shift >= 1e6
+        else:
+            assert found == pytest.approx(plain, rel=1e-5)

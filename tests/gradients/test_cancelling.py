@@ -146,3 +146,38 @@ def test_an_objective_that_no_action_moves_has_the_gradient_zero():
     solution = solve(model, mdp.policy(), theta, 1.0)
     assert solution.objective == pytest.approx(5 / 3)
     assert (solution.gradient == 0).all()
+
+
+@pytest.mark.parametrize("size", [1e-7, 1e-5, 1e-3])
+@pytest.mark.parametrize("per_parameter", [False, True])
+def test_scores_that_nearly_cancel_are_those_of_double_precision(per_parameter, size):
+    """What is left of them is what a baseline divides by, however small it is."""
+    policy, _, batch = uniform_table(6)
+    theta = size * torch.randn(1, policy.num_params, generator=torch.Generator().manual_seed(1))
+    table = theta[0].double().numpy().reshape(STATES, 6)
+    pi = np.exp(table) / np.exp(table).sum(1, keepdims=True)
+    x, s = np.zeros((2, EPISODES, STATES, 6))
+    to_go = batch.rew[0].numpy()[:, ::-1].cumsum(1)[:, ::-1]
+    for n, t in np.ndindex(EPISODES, STEPS):
+        at = int(batch.obs[0, n, t].argmax())
+        score = np.eye(6)[int(batch.act[0, n, t])] - pi[at]
+        s[n, at] += score
+        x[n, at] += score * to_go[n, t]
+    x, s = x.reshape(EPISODES, -1), s.reshape(EPISODES, -1)
+    above, below = (x * s, s * s) if per_parameter else (
+        (x * s).sum(1, keepdims=True), (s * s).sum(1, keepdims=True)
+    )  # fmt: skip
+    g = x - s * (above.sum(0) - above) / (below.sum(0) - below)
+    weights = torch.from_numpy(to_go.copy())[None]
+    found = measure(
+        fitted_gradient_sums(
+            policy, theta, batch, weights, torch.ones_like(weights), per_parameter=per_parameter
+        )
+    )
+    assert found.norm.item() == pytest.approx(np.linalg.norm(g.mean(0)), rel=1e-6)
+    assert found.trace_cov.item() == pytest.approx(g.var(0, ddof=1).sum(), rel=1e-6)
+    config = train_config("estimator=rtg_optimal" + "_per_parameter" * per_parameter).estimator
+    episodes = Episodes(batch.rew, batch.mask, batch.truncated)
+    case = {"it": (config, episodes)}
+    (sample,) = samples(policy, theta, batch, case, EPISODES, 1).values()
+    assert sample.mean.norm().item() == pytest.approx(np.linalg.norm(g.mean(0)), rel=1e-6)
