@@ -17,7 +17,7 @@ class Batch:
 
     obs: Tensor  # [S, N, T, D] float32, encoded; zero where padded
     act: Tensor  # [S, N, T] or [S, N, T, A] int64; [S, N, T, A] float32 for a Gaussian policy
-    rew: Tensor  # [S, N, T] float64, shifted; zero where padded
+    rew: Tensor  # [S, N, T] float64, as the environment gave it; zero where padded
     mask: Tensor  # [S, N, T] bool: True where the step is real
     terminated: Tensor  # [S, N] bool: ended in a terminal state
     truncated: Tensor  # [S, N] bool: cut by a time limit, and not terminated

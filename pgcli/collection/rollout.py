@@ -38,7 +38,6 @@ def collect(
     quota: Quota,
     seeds: Sequence[int],
     iteration: ArrayLike,
-    reward_shift: float = 0.0,
     seeding: Seeding = DISTINCT,
 ) -> Batch:
     """Play from freshly seeded resets until every seed has its quota; a function of its arguments.
@@ -51,7 +50,7 @@ def collect(
 
     def played() -> Batch:
         obs = engine.reset(slot_seeds, seeding)
-        return _played(engine, actor, quota, obs, len(seeds), reward_shift)
+        return _played(engine, actor, quota, obs, len(seeds))
 
     if engine.ambient is None:
         return played()
@@ -64,9 +63,7 @@ def collect(
     return batch
 
 
-def _played(
-    engine: Engine, actor: Actor, quota: Quota, obs: Array, seeds: int, reward_shift: float
-) -> Batch:
+def _played(engine: Engine, actor: Actor, quota: Quota, obs: Array, seeds: int) -> Batch:
     """One batch, from the first observations [E, D] on."""
     slots = engine.num_envs // seeds
     if quota.episodes is not None:
@@ -77,7 +74,7 @@ def _played(
     tape.film.obs[:, 0] = obs
     if not _play(engine, actor, plan, tape):
         _step(engine, actor, plan, tape, (seeds, slots, engine.obs_dim))
-    batch = tape.cut(plan.episodes(), seeds, reward_shift)
+    batch = tape.cut(plan.episodes(), seeds)
     if plan.played is None:
         return batch
     simulated = tape.transitions(plan.played).reshape(seeds, slots).sum(1)
@@ -269,7 +266,7 @@ class _Tape:
         """The film's actions in their own shape."""
         return self.film.act.reshape(*self.film.rew.shape, *self._engine.action.shape)
 
-    def cut(self, spans: list[list[_Span]], seeds: int, reward_shift: float) -> Batch:
+    def cut(self, spans: list[list[_Span]], seeds: int) -> Batch:
         """The spans of each seed as a batch, padded with zeros to the longest."""
         n = max(map(len, spans))
         table = np.zeros((3, seeds, n), np.int64)  # slot, start, stop; an absent episode is empty
@@ -284,7 +281,7 @@ class _Tape:
         row = np.where(mask, start[..., None] + steps, start[..., None])
         place = slot[..., None], row
         obs = np.where(mask[..., None], film.obs[place], 0)
-        rew = np.where(mask, film.rew[place] + reward_shift, 0.0)
+        rew = np.where(mask, film.rew[place], 0.0)
         final_obs = film.obs[slot, stop]
         self._check_finite(obs, "observation")
         self._check_finite(rew, "reward")

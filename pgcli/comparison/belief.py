@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,11 +22,12 @@ class Belief:
 
     def __init__(self, config: CompareConfig) -> None:
         """ConfigError where a model is asked for and there is none."""
-        self._id, self.notice, self.model = config.env.id, "", tabular_model(config.env)
+        self._id, self.notice, self.model = config.env.id, "", None
         exact_critic = config.critic.kind is CriticKind["exact"]
         self._needed = exact_critic or config.exact is True
-        if self.model is not None:
-            self._trial = Trial(self.model, config.env.reward_shift)
+        if (model := tabular_model(config.env)) is not None:
+            self._trial = Trial(model)
+            self.model = replace(model, reward=model.reward + config.env.reward_shift)
             return
         missing = f"{self._id} does not expose its model"
         if (wrapper := hidden_model(config.env)) is not None:
@@ -61,8 +63,8 @@ class Trial:
     1/p with chance p at most, however long one looks and whatever the policy does.
     """
 
-    def __init__(self, model: Tabular, reward_shift: float = 0.0, level: float = 1e-6) -> None:
-        self._model, self._shift, self._level = model, reward_shift, level
+    def __init__(self, model: Tabular, level: float = 1e-6) -> None:
+        self._model, self._level = model, level
         code = self._code(model.state, model.action, model.following).numpy()
         self._order = np.argsort(code, kind="stable")
         self._codes = code[self._order]
@@ -113,18 +115,18 @@ class Trial:
     def _entries(self, state: Tensor, action: Tensor, following: Tensor, reward: Tensor) -> Tensor:
         """Which of the model's K transitions each one is, by the nearest reward; -1: none.
 
-        Environments may pay in float32, so rewards agree to six digits; in those of the
-        environment's own reward, however far it is shifted.
+        Environments may pay in float32, so rewards agree to six digits.
         """
         code, rew = self._code(state, action, following).numpy(), reward.numpy()
-        known, rounding = self._model.reward.numpy(), 2 * np.spacing(abs(self._shift))
+        known = self._model.reward.numpy()
         left = np.searchsorted(self._codes, code)
         found, nearest = np.full(len(code), -1), np.full(len(code), np.inf)
         for i in range(self._most):
             place = np.minimum(left + i, len(self._codes) - 1)
             entry = self._order[place]
-            away, own = np.abs(rew - known[entry]), np.abs(known[entry] - self._shift)
-            fits = (self._codes[place] == code) & (away <= 1e-6 * own + 1e-9 + rounding)
+            away = np.abs(rew - known[entry])
+            near = away <= 1e-6 * np.abs(known[entry]) + 1e-9
+            fits = (self._codes[place] == code) & near
             nearer = fits & (away < nearest)
             found, nearest = np.where(nearer, entry, found), np.where(nearer, away, nearest)
         return torch.from_numpy(found)
@@ -134,12 +136,9 @@ class Trial:
         same = (model.state == state) & (model.action == action) & (model.following == following)
         known = "which P excludes"
         if bool(same.any()):
-            known = f"where P gives reward {float(model.reward[same][0]) - self._shift:g}"
+            known = f"where P gives reward {float(model.reward[same][0]):g}"
         where = self._place(following)
-        return (
-            f"in state {state} action {action} led to {where} with reward "
-            f"{reward - self._shift:g}, {known}"
-        )
+        return f"in state {state} action {action} led to {where} with reward {reward:g}, {known}"
 
     def _improbable(self) -> str | None:
         n, chance, cells = self._count, self._chance, int(self._cell[-1]) + 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pgcli.collection.batch import Batch
+from pgcli.collection.episodes import episodes, rewards
 from pgcli.collection.rollout import Quota, collect
 from pgcli.comparison.belief import Belief
 from pgcli.comparison.exact import Solution, action_probabilities
@@ -122,9 +123,9 @@ class Frozen:
     def _played(
         self, episodes: int, iteration: int, theta: Tensor, behaviour: BehaviourConfig | None
     ) -> Batch:
-        seeds, shift = [self.config.seed], self.config.env.reward_shift
+        seeds = [self.config.seed]
         actor = PolicyActor(self.policy, theta, seeds, iteration, self._slots, behaviour)
-        batch = collect(self.engine, actor, Quota(episodes, None), seeds, iteration, shift)
+        batch = collect(self.engine, actor, Quota(episodes, None), seeds, iteration)
         if self.belief is not None:
             self.belief.see(batch)
         return batch
@@ -191,7 +192,7 @@ class Critics:
             self._fitted["linear"] = LinearCritic(obs_dim, horizon, 1, device, timed)
         if self._fitted:
             batch = frozen.collect_own(config.fit_episodes)
-            target = reward_to_go(batch.rew, config.gamma)
+            target = reward_to_go(rewards(batch, config.env.reward_shift), config.gamma)
             for name, critic in self._fitted.items():
                 obs = frozen.pairs(batch.obs, batch.act) if name == "q" else batch.obs
                 started(critic.fits(obs, batch.mask, target, FIT))()
@@ -206,15 +207,10 @@ class Critics:
 
     def episodes(self, batch: Batch, config: EstimatorConfig) -> Episodes:
         """What that estimator may look at."""
-        found = Episodes(batch.rew, batch.mask, batch.truncated)
-        wanted = self.kinds(config)
-        for kind in ("value", "linear"):
-            if kind in wanted:
-                value, final = self._values(kind, batch)
-                found = replace(found, value=value, final_value=final)
-        if "q" in wanted:
-            found = replace(found, q=self._q(batch))
-        return found
+        wanted, shift = self.kinds(config), self._frozen.config.env.reward_shift
+        value = [self._values(kind, batch) for kind in ("value", "linear") if kind in wanted]
+        q = self._q(batch) if "q" in wanted else None
+        return episodes(batch, shift, value=value[-1] if value else None, q=q)
 
     def tables(
         self, config: EstimatorConfig, model: Tabular

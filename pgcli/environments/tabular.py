@@ -44,7 +44,7 @@ class Tabular:
         return len(self.start)
 
 
-def read_model(env: gym.Env[Any, Any], horizon: int, reward_shift: float = 0.0) -> Tabular | None:
+def read_model(env: gym.Env[Any, Any], horizon: int) -> Tabular | None:
     """The model of an environment; None where it does not expose one.
 
     `P[s][a]` lists (probability, next state, reward, terminated), and `initial_state_distrib` the
@@ -73,7 +73,7 @@ def read_model(env: gym.Env[Any, Any], horizon: int, reward_shift: float = 0.0) 
             for p, following, reward, terminated in outcomes:
                 if p > 0:
                     end = states if terminated else int(following)
-                    found[s, a, end, float(reward) + reward_shift] += float(p) / total
+                    found[s, a, end, float(reward)] += float(p) / total
     first = np.asarray(start, np.float64)
     if first.shape != (states,) or abs(first.sum() - 1) > 1e-6:
         raise ValueError(f"initial_state_distrib is no distribution over {states} states")
@@ -86,7 +86,7 @@ def read_model(env: gym.Env[Any, Any], horizon: int, reward_shift: float = 0.0) 
 
 
 def tabular_model(config: EnvConfig) -> Tabular | None:
-    """The environment's model, rewards shifted, where it exposes one; else None.
+    """The environment's model, where it exposes one; else None.
 
     Raises EnvironmentFailed where the model contradicts itself.
     """
@@ -94,7 +94,7 @@ def tabular_model(config: EnvConfig) -> Tabular | None:
         return None
     env = maker(config)()
     try:
-        return read_model(env, time_limit(config), config.reward_shift)
+        return read_model(env, time_limit(config))
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise EnvironmentFailed(f"{config.id}: its model is unusable: {error}") from error
     finally:

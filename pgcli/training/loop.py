@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pgcli.collection.batch import Batch
+from pgcli.collection.episodes import episodes
 from pgcli.collection.rollout import Quota, collect
 from pgcli.environments.choose import slots_per_seed
 from pgcli.errors import NonFinite
@@ -69,17 +70,16 @@ def run(config: TrainConfig, directory: Path) -> None:
             old_theta = learner.theta.detach().clone()
             source = old_theta if other is None else other
             actor = PolicyActor(policy, source, seeds, done, slots, changed)
-            shift = config.env.reward_shift
-            batch = collect(cohort.engine, actor, quota, seeds, done, shift, seeded).to(device)
+            batch = collect(cohort.engine, actor, quota, seeds, done, seeded).to(device)
             for text in cohort.engine.notices():
                 session.notice(text)
-            returns = (batch.rew - config.env.reward_shift * batch.mask).sum(-1)  # [S, N]
+            returns = batch.rew.sum(-1)  # [S, N]
 
             record = metrics.rollout(batch, returns)
             if config.batch_steps is not None:
                 record["rollout/discarded"] = batch.discarded
             # Critics learn beside the policy: what serves this batch has not seen it.
-            episodes, work, judged = with_critics(config, learner, batch, done)
+            looked, work, judged = with_critics(config, learner, batch, done)
             record |= judged
             fitted = cores.started(work)
 
@@ -91,8 +91,8 @@ def run(config: TrainConfig, directory: Path) -> None:
                 if update > 0:
                     log_ratio = log_probs(policy, target_theta, batch) - source_logp
                 if update > 0 or config.behaviour.differs:
-                    episodes = replace(episodes, log_ratio=log_ratio)
-                terms = estimator.terms(config.estimator, episodes)
+                    looked = replace(looked, log_ratio=log_ratio)
+                terms = estimator.terms(config.estimator, looked)
                 sums = sums_of(config, learner, batch, terms, session)
                 measured = measure(sums)
                 check_finite(measured.gradient, "the gradient", done, seeds)
@@ -139,25 +139,25 @@ def with_critics(
     done [S]: iterations of each seed.
     """
     est, critics = config.estimator, learner.critics
-    episodes = Episodes(batch.rew, batch.mask, batch.truncated)
+    value = q = None
     if "value" in critics:
-        value = critics["value"].along(batch.obs, batch.mask)
-        final = critics["value"].after(batch.final_obs, batch.length)
-        episodes = replace(episodes, value=value, final_value=final)
+        one = critics["value"]
+        value = one.along(batch.obs, batch.mask), one.after(batch.final_obs, batch.length)
     if "q" in critics:
         pairs = state_actions(learner.policy, batch)
-        episodes = replace(episodes, q=critics["q"].along(pairs, batch.mask))
+        q = critics["q"].along(pairs, batch.mask)
+    looked = episodes(batch, config.env.reward_shift, value=value, q=q)
     work: list[Work] = []
     judged: dict[str, Tensor] = {}
     if "value" in critics:
-        target = estimator.value_target(est, config.critic, episodes)
-        judged |= metrics.critic("critic", episodes.value, target, batch.mask)
+        target = estimator.value_target(est, config.critic, looked)
+        judged |= metrics.critic("critic", looked.value, target, batch.mask)
         work += critics["value"].fits(batch.obs, batch.mask, target, done)
     if "q" in critics:
-        target = estimator.q_target(est, config.critic, episodes)
-        judged |= metrics.critic("q_critic", episodes.q, target, batch.mask)
+        target = estimator.q_target(est, config.critic, looked)
+        judged |= metrics.critic("q_critic", looked.q, target, batch.mask)
         work += critics["q"].fits(pairs, batch.mask, target, done)
-    return episodes, work, judged
+    return looked, work, judged
 
 
 def sums_of(

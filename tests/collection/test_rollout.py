@@ -5,6 +5,7 @@ import pytest
 import scripted
 import torch
 
+from pgcli.collection.episodes import episodes
 from pgcli.collection.rollout import Quota, collect
 from pgcli.environments.choose import open_engine
 from pgcli.errors import EnvironmentFailed
@@ -29,10 +30,10 @@ class Zeros:
 
 
 def play(env_id, episodes=None, steps=None, slots=2, seeds=(0,), iteration=0, engine="sync",
-         shift=0.0, **kwargs):  # fmt: skip
+         **kwargs):  # fmt: skip
     made = open_engine(settings(env_id, engine, **kwargs), slots * len(seeds))
     try:
-        return collect(made, Zeros(), Quota(episodes, steps), seeds, iteration, shift)
+        return collect(made, Zeros(), Quota(episodes, steps), seeds, iteration)
     finally:
         made.close()
 
@@ -138,9 +139,13 @@ def test_a_batch_does_not_change_when_the_next_is_collected():
 
 
 def test_integer_rewards_are_not_truncated_by_a_shift():
-    batch = play("Scripted-v0", episodes=1, slots=1, integer=True, shift=0.25)
+    batch = play("Scripted-v0", episodes=2, slots=2, integer=True)
     assert batch.rew.dtype is torch.float64
-    assert batch.rew[0, 0].tolist() == [1.25, 2.25, 3.25]
+    assert batch.rew[0, 0].tolist() == [1, 2, 3]
+    found = episodes(batch, 0.25).rew
+    torch.testing.assert_close(found, torch.where(batch.mask, batch.rew + 0.25, 0), rtol=0, atol=0)
+    assert found.dtype is torch.float64
+    assert torch.equal(episodes(batch, 0.0).rew, batch.rew)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 7])

@@ -119,18 +119,18 @@ class Uniform:
         return self.rng.integers(0, self.actions, obs.shape[:2])
 
 
-def settings(env_id, shift=0.0, **kwargs):
-    return EnvConfig(env_id, kwargs, shift, None, Engine["sync"], None)
+def settings(env_id, **kwargs):
+    return EnvConfig(env_id, kwargs, 0.0, None, Engine["sync"], None)
 
 
-def judged(env_id, episodes=1024, shift=0.0, batches=4, **kwargs):
+def judged(env_id, episodes=1024, batches=4, **kwargs):
     """What is said of the model after so many episodes, if anything."""
-    config = settings(env_id, shift, **kwargs)
-    engine, trial = open_engine(config, 16), Trial(tabular_model(config), shift)
+    config = settings(env_id, **kwargs)
+    engine, trial = open_engine(config, 16), Trial(tabular_model(config))
     for i in range(batches):
         actor = Uniform(engine.action.sizes[0], i)
         quota = Quota(episodes // batches, None)
-        if (fault := trial.add(collect(engine, actor, quota, [0], i, shift))) is not None:
+        if (fault := trial.add(collect(engine, actor, quota, [0], i))) is not None:
             return fault
     return None
 
@@ -149,20 +149,17 @@ def test_the_outermost_model_counts():
 
 
 @pytest.mark.parametrize(
-    ("env_id", "shift", "kwargs"),
+    ("env_id", "kwargs"),
     [
-        ("FrozenLake-v1", 0.0, {}),
-        ("FrozenLake-v1", 0.3, {}),
-        ("HonestLake-v0", 0.0, {}),
-        ("Taxi-v4", 0.0, {}),
-        ("Taxi-v4", 0.0, {"is_rainy": True}),
-        ("pgcli.environments.teaching:pg/RareReward-v0", -1.0, {}),
-        ("pgcli.environments.teaching:pg/RareReward-v0", 2.0**24 + 0.5, {}),
-        ("pgcli.environments.teaching:pg/RareReward-v0", 1e12, {}),
+        ("FrozenLake-v1", {}),
+        ("HonestLake-v0", {}),
+        ("Taxi-v4", {}),
+        ("Taxi-v4", {"is_rainy": True}),
+        ("pgcli.environments.teaching:pg/RareReward-v0", {}),
     ],
 )
-def test_a_true_model_is_not_doubted(env_id, shift, kwargs):
-    assert judged(env_id, 256, shift, **kwargs) is None
+def test_a_true_model_is_not_doubted(env_id, kwargs):
+    assert judged(env_id, 256, **kwargs) is None
 
 
 LIES = {
