@@ -18,6 +18,7 @@ from pgcli.errors import NonFinite
 from pgcli.estimators import estimator
 from pgcli.estimators.importance import exponentiated, log_prefix
 from pgcli.estimators.phi import Episodes
+from pgcli.gradients.around import Batched, mean_kl
 from pgcli.gradients.statistics import measure
 from pgcli.gradients.trajectory import (
     Sums,
@@ -102,7 +103,8 @@ def run(config: TrainConfig, directory: Path) -> None:
                 if config.policy.entropy_coef:  # outside of what is measured
                     bonus = entropy_gradient(policy, learner.theta, batch)
                     step = step + config.policy.entropy_coef * bonus
-                learner.ascend(step, spent[ran])
+                around = Batched(policy, target_theta, batch, own_weights(config, terms))
+                record |= learner.rule.step(learner.theta, step, spent[ran], around)
                 check_finite(learner.theta, "a parameter of the policy", done, seeds)
             noise.update(first)
             length, discarded = batch.length.cpu().numpy(), batch.discarded.cpu().numpy()
@@ -111,11 +113,11 @@ def run(config: TrainConfig, directory: Path) -> None:
             record |= {
                 **metrics.gradient(first, noise, batch.episodes),
                 "policy/entropy": entropy,
-                "policy/kl": metrics.mean_kl(policy, old_theta, learner.theta, batch),
+                "policy/kl": mean_kl(policy, old_theta, learner.theta, batch),
             }
             if config.off_policy:
                 record |= metrics.importance(terms, log_ratio, batch.mask)
-                distance = metrics.mean_kl(policy, source, target_theta, batch, changed)
+                distance = mean_kl(policy, source, target_theta, batch, changed)
                 record["importance/kl"] = distance
             if config.gradient.score:
                 weight = batch.mask.double()
@@ -183,6 +185,11 @@ def sums_of(
             f"{policy.num_params} numbers each, exceed gradient.memory_mb"
         )
     return gradient_sums(policy, theta, batch, terms.weights, group)
+
+
+def own_weights(config: TrainConfig, terms: estimator.Terms) -> Tensor | None:
+    """Those of single steps that make the estimate, where there are any."""
+    return None if config.estimator.baseline in estimator.FITTED else terms.weights
 
 
 def state_actions(policy: Policy, batch: Batch) -> Tensor:

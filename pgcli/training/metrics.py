@@ -10,9 +10,6 @@ from pgcli.estimators.estimator import Terms
 from pgcli.estimators.importance import effective_sample_size, log_prefix
 from pgcli.estimators.returns import difference
 from pgcli.gradients.statistics import Measurement, NoiseScale
-from pgcli.machine.cores import ordered
-from pgcli.policies.policy import Policy
-from pgcli.settings.schema import BehaviourConfig
 
 KL_STEPS = 1024  # steps over which the divergence of an update is averaged
 
@@ -75,26 +72,3 @@ def _mean(x: Tensor, mask: Tensor) -> Tensor:
 
 def _variance(x: Tensor, mask: Tensor) -> Tensor:
     return _mean(difference(x, _mean(x, mask)[:, None, None]).square(), mask)
-
-
-def mean_kl(
-    policy: Policy,
-    p: Tensor,
-    q: Tensor,
-    batch: Batch,
-    changed: BehaviourConfig | None = None,
-) -> Tensor:
-    """KL(π_p‖π_q) in nats per state, over at most KL_STEPS real steps, evenly spread, [S].
-
-    `changed`: of the behaviour made from π_p instead.
-    """
-    count, ends = batch.steps.unsqueeze(1), batch.length.cumsum(1)
-    most = count.clamp(max=KL_STEPS)  # [S, 1]
-    i = torch.arange(int(most.max()), device=ends.device)
-    chosen = (i * count // most).minimum(count - 1)  # [S, i]
-    episode = torch.searchsorted(ends, chosen, right=True)
-    step = chosen - (ends - batch.length).gather(1, episode)
-    seed = torch.arange(len(ends), device=ends.device).unsqueeze(1)
-    pieces = batch.obs[seed, episode, step].split(KL_STEPS // 2, 1)
-    found = torch.cat(list(ordered(lambda obs: policy.kl(p, q, obs, changed), pieces)), 1)
-    return (found * (i < most)).sum(1) / most.squeeze(1)

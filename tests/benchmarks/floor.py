@@ -23,7 +23,6 @@ from pgcli.cli.compose import compose_all
 from pgcli.estimators import estimator
 from pgcli.machine.cores import begin, cores
 from pgcli.training import loop as train
-from pgcli.training import metrics
 from pgcli.training.session import Session
 
 STEPS, HIDDEN, INPUTS, OUTPUTS = 32 * 500, 64, 4, 2
@@ -73,7 +72,7 @@ def measured() -> tuple[dict[str, float], float]:
     timed(train, "collect", "collection")
     timed(train, "sums_of", "update and its variance")
     timed(estimator, "terms", "weights of the scores")
-    timed(metrics, "mean_kl", "divergence of the update")
+    timed(train, "mean_kl", "divergence of the update")
     timed(Session, "record", "records, to disk")
     line = ("estimator=rtg", "iterations=150")
     (composed,) = compose_all("train", line, None, multirun=False)

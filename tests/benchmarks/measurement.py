@@ -44,7 +44,7 @@ def update(policy: Policy, learner: Learner, data: Batch, group: int) -> float:
     start = time.perf_counter()
     sums = gradient_sums(policy, learner.theta, data, weights, group)
     gradient = measure(sums).gradient if group == 1 else sums.gradient / data.episodes[:, None]
-    learner.ascend(gradient, 0.0)
+    learner.rule.step(learner.theta, gradient, 0.0)
     return 1e3 * (time.perf_counter() - start)
 
 
@@ -56,7 +56,7 @@ def ordinary_update(policy: Policy, learner: Learner, data: Batch) -> float:
     logp = policy.log_prob(theta, data.obs.flatten(1, 2), data.act.flatten(1, 2))
     objective = (logp * weights.flatten(1)).sum() / data.episodes.sum()
     objective.backward()
-    learner.ascend(theta.grad, 0.0)
+    learner.rule.step(learner.theta, theta.grad, 0.0)
     return 1e3 * (time.perf_counter() - start)
 
 

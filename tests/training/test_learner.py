@@ -9,7 +9,8 @@ from settings import train_config
 from pgcli.policies.heads import Categorical
 from pgcli.policies.network import Mlp
 from pgcli.policies.policy import Policy
-from pgcli.training.learner import Learner, learning_rate
+from pgcli.training.learner import Learner
+from pgcli.updates.ascent import learning_rate
 
 CPU = torch.device("cpu")
 
@@ -34,7 +35,7 @@ def test_ascent_by_hand_with_the_schedule():
     found = learner("optimizer=sgd", "optimizer.lr=0.5", "optimizer.schedule=linear")
     before = found.theta.detach().clone()
     gradient = torch.randn(found.theta.shape, dtype=torch.float64)
-    found.ascend(gradient, 0.25)
+    found.rule.step(found.theta, gradient, 0.25)
     torch.testing.assert_close(found.theta.detach(), before + 0.375 * gradient.float())
 
 
@@ -43,8 +44,8 @@ def test_momentum_remembers():
                     "optimizer.schedule=constant")  # fmt: skip
     before = found.theta.detach().clone()
     gradient = torch.ones(found.theta.shape)
-    found.ascend(gradient, 0.0)
-    found.ascend(gradient, 0.0)
+    found.rule.step(found.theta, gradient, 0.0)
+    found.rule.step(found.theta, gradient, 0.0)
     torch.testing.assert_close(found.theta.detach(), before + 2.5)  # 1 + (1 + 0.5)
 
 
@@ -54,7 +55,7 @@ def test_each_seed_is_clipped_by_its_own_norm():
     before = found.theta.detach().clone()
     gradient = torch.zeros(found.theta.shape)
     gradient[0, 0], gradient[1, 1] = 10.0, 1.0
-    found.ascend(gradient, 0.0)
+    found.rule.step(found.theta, gradient, 0.0)
     step = found.theta.detach() - before
     assert step[0].norm().item() == pytest.approx(2)
     assert step[1].norm().item() == pytest.approx(1)
@@ -88,16 +89,16 @@ def test_optimisers_are_torchs(name, momentum, decay):
         gradient = torch.randn(theta.shape)
         theta.grad = -gradient
         theirs.step()
-        found.ascend(gradient, 0.0)
+        found.rule.step(found.theta, gradient, 0.0)
         torch.testing.assert_close(found.theta, theta.detach(), rtol=1e-5, atol=1e-7)
 
 
 def test_what_an_optimiser_remembers_is_restored():
     found, other = learner("optimizer=adam"), learner("optimizer=adam", seeds=(2, 3))
     for _ in range(3):
-        found.ascend(torch.randn(found.theta.shape), 0.0)
+        found.rule.step(found.theta, torch.randn(found.theta.shape), 0.0)
     other.load(found.arrays())
     gradient = torch.randn(found.theta.shape)
     for one in (found, other):
-        one.ascend(gradient, 0.0)
+        one.rule.step(one.theta, gradient, 0.0)
     assert torch.equal(found.theta, other.theta)

@@ -1,0 +1,50 @@
+"""What update rules may ask of the objective around an estimate, in float64."""
+
+import pytest
+import torch
+from tiny_mdp import TinyMdp
+
+from pgcli.gradients.around import Batched
+from pgcli.gradients.statistics import measure
+from pgcli.gradients.trajectory import gradient_sums
+
+
+@pytest.fixture
+def place():
+    mdp = TinyMdp.random(0)
+    policy, rng = mdp.policy(), torch.Generator().manual_seed(3)
+    theta, way = torch.randn(2, 1, policy.num_params, dtype=torch.float64, generator=rng)
+    weights = torch.randn(mdp.batch.mask.shape, dtype=torch.float64, generator=rng)
+    return mdp, policy, theta, way, weights * mdp.batch.mask
+
+
+def test_the_gradient_of_the_surrogate_is_the_estimate(place):
+    mdp, policy, theta, way, weights = place
+    around = Batched(policy, theta, mdp.batch, weights)
+    estimate = measure(gradient_sums(policy, theta, mdp.batch, weights)).gradient
+    assert around.surrogate(theta).item() == 0
+    size = 1e-5
+    slope = (around.surrogate(theta + size * way) - around.surrogate(theta - size * way)) / 2 / size
+    torch.testing.assert_close(slope, (estimate * way).sum(1), rtol=1e-8, atol=1e-10)
+
+
+def test_surrogate_and_divergence_are_what_they_say_far_away(place):
+    mdp, policy, theta, way, weights = place
+    batch, other = mdp.batch, theta + way
+    around = Batched(policy, theta, batch, weights)
+    rows = batch.obs.flatten(1, 2), batch.act.flatten(1, 2)
+    ratio = (policy.log_prob(other, *rows) - policy.log_prob(theta, *rows)).exp()
+    gain = ((ratio.reshape(weights.shape) - 1) * weights).sum((1, 2)) / batch.mask.shape[1]
+    torch.testing.assert_close(around.surrogate(other), gain.detach(), rtol=1e-10, atol=1e-12)
+    obs = batch.obs[batch.mask][None]
+    p, q = (policy.distribution(x, obs)[0].log_softmax(-1) for x in (theta, other))
+    kl = (p.exp() * (p - q)).sum(-1).mean(1)
+    torch.testing.assert_close(around.divergence(other), kl.detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_a_baseline_fitted_on_gradients_has_no_surrogate(place):
+    mdp, policy, theta, way, _ = place
+    around = Batched(policy, theta, mdp.batch, None)
+    with pytest.raises(ValueError, match="no weights"):
+        around.surrogate(theta + way)
+    assert around.divergence(theta + way).item() > 0
