@@ -20,7 +20,7 @@ from pgcli.runs import summary
 from pgcli.runs.directory import write_atomically
 from pgcli.runs.events import Events
 from pgcli.runs.progress import Progress, table
-from pgcli.settings.schema import CompareConfig, EstimatorConfig
+from pgcli.settings.schema import CompareConfig, EstimatorConfig, Importance
 
 INTERVALS = ("trace_cov", "nsr", "snr", "variance_ratio", "cos_between", "cos_to_true", "bias")
 
@@ -131,10 +131,13 @@ def contradicts(finding: Finding) -> bool:
     """Whether what was sampled cannot be of the model from which the exact figures are.
 
     Beyond any doubt: a mean more than five standard errors off, or a variance three times as far
-    off as its interval reaches.
+    off as its interval reaches. Never under importance weights: their moments are made by rare
+    trajectories, of which a sample may have none.
     """
     exact, verdict = finding.exact, finding.verdict
     if exact is None or exact.trace_cov is None or exact.limit:
+        return False
+    if finding.kl is not None or finding.config.importance is not Importance["none"]:
         return False
     figure = verdict.trace_cov
     noise = max(exact.trace_cov, figure.value) / finding.episodes

@@ -81,7 +81,10 @@ def load(run: Path, iteration: int | None = None) -> Checkpoint:
 
 
 def load_for(run: Path, config: TrainConfig) -> Checkpoint:
-    """The newest usable checkpoint, if `config` may continue it; else RunDirectoryError."""
+    """The newest usable checkpoint, if `config` may continue it; else RunDirectoryError.
+
+    ConfigError where it asks for fewer iterations than there are.
+    """
     found = load(run)
     if found.format > FORMAT:
         raise RunDirectoryError(f"resume={run}: a newer version of pg has written that run")
@@ -93,6 +96,9 @@ def load_for(run: Path, config: TrainConfig) -> Checkpoint:
             f"resume={run}: the run there was started with another {', '.join(differ)}; "
             f"only {', '.join(having(*MAY_CHANGE))} may change"
         )
+    if config.iterations is not None and config.iterations < found.iteration:
+        done = f"that run has done {found.iteration} iterations: as many, or more"
+        raise ConfigError("iterations", config.iterations, done)
     return found
 
 

@@ -161,6 +161,7 @@ class Session:
             self._save()
             for recorder in self._recorders:
                 recorder.close({"rollout/return_100": self._tally.mean_return})
+            self._last = self._last or self._left_unsaid()
             if error is not None or self._last:  # else the summary there is still true
                 summary.write(self._directory, self._summary(error))
         except PgError as failure:  # a full disk must not hide why the run failed
@@ -177,6 +178,11 @@ class Session:
         else:
             self._progress.say(self._table() if self._last else "the budget is spent already")
             self._progress.say(f"tensorboard --logdir {self._directory}")
+
+    def _left_unsaid(self) -> dict[str, np.ndarray]:
+        """The last figures of a run that was killed between its last iteration and its summary."""
+        said = summary.read(self._directory).get("status") == "finished"
+        return {} if said else self._logbook.last
 
     @property
     def _budget(self) -> list[int | None]:

@@ -289,6 +289,24 @@ def test_resuming_with_other_settings_is_refused_and_harms_nothing(tmp_path):
     again = pg("train", "resume=run", "iterations=5", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert len(rows(tmp_path / "run")) == 6
+    config = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
+    fewer = pg("train", "resume=run", "iterations=4", cwd=tmp_path)
+    assert fewer.returncode == 2
+    assert "iterations=4: that run has done 5 iterations" in fewer.stderr
+    assert (tmp_path / "run" / ".hydra" / "config.yaml").read_text() == config
+
+
+def test_a_run_killed_before_its_summary_is_finished_by_resuming_it(tmp_path):
+    assert pg("train", *TRAIN, "hydra.run.dir=run", cwd=tmp_path).returncode == 0
+    path = tmp_path / "run" / "summary.json"
+    before = json.loads(path.read_text())
+    path.unlink()
+    done = pg("train", "resume=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    after = json.loads(path.read_text())
+    assert after["status"] == "finished"
+    for key in ("iterations", "env_steps", "return_100", "last"):
+        assert after[key] == before[key]
 
 
 def test_an_environment_of_ones_own(tmp_path):
