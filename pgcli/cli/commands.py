@@ -15,9 +15,9 @@ class Command:
 
     name: str
     does: str  # its line in `pg --help`
-    answer: Callable[[Sequence[str]], int]  # the arguments after its name: an exit code
-    schema_name: str = ""  # of its settings in `settings.schema`, where it is a Hydra application
     run: Callable[[Any, Path], None] | None = None  # a job: settings, and where all of it is to lie
+    answer: Callable[[Sequence[str]], int] | None = None  # or else: its arguments, to an exit code
+    schema_name: str = ""  # of a job's settings, in `settings.schema`
     free: tuple[str, ...] = ()  # beginnings of keys that may be added without a `+`
     result: str = ""  # the file that says that a job is done; else it resumes, by its checkpoints
     reported: bool = False  # whether `pg report` reads what it leaves
@@ -32,15 +32,6 @@ class Command:
     def resumes(self) -> bool:
         """Whether a job goes on from its checkpoints."""
         return not self.result
-
-
-def _launched(name: str) -> Callable[[Sequence[str]], int]:
-    def answer(argv: Sequence[str]) -> int:
-        from pgcli.cli.launch import launch
-
-        return launch(name, argv)
-
-    return answer
 
 
 def _report(argv: Sequence[str]) -> int:
@@ -68,21 +59,23 @@ COMMANDS = {
         Command(
             "train",
             "train agents and measure the gradient estimator",
-            _launched("train"),
-            "TrainConfig",
             _train,
+            schema_name="TrainConfig",
             free=("env.kwargs",),
             reported=True,
         ),
         Command(
             "compare",
             "bias and noise of gradient estimators, side by side at one frozen policy",
-            _launched("compare"),
-            "CompareConfig",
             _compare,
+            schema_name="CompareConfig",
             free=("env.kwargs", "estimator."),  # what all compared estimators share
             result="compare.json",
         ),
-        Command("report", "compare runs on disk: a table, curves with bands, report.html", _report),
+        Command(
+            "report",
+            "compare runs on disk: a table, curves with bands, report.html",
+            answer=_report,
+        ),
     )
 }

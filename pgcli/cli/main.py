@@ -89,7 +89,11 @@ def _run(command: str, args: list[str]) -> int:
         sys.path.append(os.getcwd())
     except FileNotFoundError as error:
         raise PgError("the current directory does not exist any more") from error
-    return COMMANDS[command].answer(args)
+    if (answer := COMMANDS[command].answer) is not None:
+        return answer(args)
+    from pgcli.cli.launch import launch
+
+    return launch(command, args)
 
 
 def _complete(args: list[str]) -> int:
