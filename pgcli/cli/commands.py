@@ -79,3 +79,8 @@ COMMANDS = {
         ),
     )
 }
+
+
+def schemas() -> dict[str, type]:
+    """The dataclass of the settings of every job, by command."""
+    return {one.name: one.schema for one in COMMANDS.values() if one.run is not None}

@@ -30,7 +30,7 @@ from omegaconf.errors import (
 )
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
-from pgcli.cli.commands import COMMANDS
+from pgcli.cli.commands import COMMANDS, schemas
 from pgcli.cli.sources import EnvironmentSearchPath, conf_dir, register
 from pgcli.errors import ConfigError, did_you_mean, one_of
 from pgcli.settings.schema import TrainConfig, budget, check, check_combination
@@ -89,7 +89,7 @@ def compose_all(
 
     `before` gives the overrides that each brings along, from its own and what they compose to.
     """
-    register()
+    register(schemas())
     search_also(config_dir)
     overrides, schema = parse(lines), COMMANDS[command].schema
     name = config_name or command

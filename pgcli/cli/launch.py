@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgcli.cli import sweep
-from pgcli.cli.commands import COMMANDS
+from pgcli.cli.commands import COMMANDS, schemas
 from pgcli.cli.compose import Composed, compose_all, explained, parse, search_also
 from pgcli.cli.job import Job
 from pgcli.cli.meanings import annotated, comments
@@ -43,7 +43,7 @@ HYDRAS_OWN = {".hydra", ".lock"}  # what a directory may hold without a result
 
 def launch(command: str, argv: Sequence[str]) -> int:
     """Run `pg <command> <argv>` through Hydra: an exit code, or PgError where it cannot be."""
-    register()
+    register(schemas())
     args = _arguments(argv)
     free = COMMANDS[command].free
     lines = [f"++{line}" if line.startswith(free) else line for line in args.overrides]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -15,8 +15,6 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
-
-from pgcli.cli.commands import COMMANDS
 
 GROUP = "env"
 LONGEST = 120  # letters of a job's directory
@@ -29,10 +27,10 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def register() -> None:
-    """Make the schema and `env=<any id>` known to Hydra; may be called again."""
-    for command in filter(lambda one: one.run, COMMANDS.values()):  # in no group: no choice
-        ConfigStore.instance().store(name=f"{command.name}_schema", node=command.schema)
+def register(schemas: Mapping[str, type]) -> None:
+    """Make the schemas of commands and `env=<any id>` known to Hydra; may be called again."""
+    for command, schema in schemas.items():  # in no group: no choice
+        ConfigStore.instance().store(name=f"{command}_schema", node=schema)
     plugins = Plugins.instance()
     for plugin in (EnvironmentSource, EnvironmentSearchPath):
         if plugin not in plugins.discover(plugin.__mro__[1]):
