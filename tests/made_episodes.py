@@ -6,7 +6,7 @@ import torch
 from settings import train_config
 
 from pgcli.estimators.phi import Episodes
-from pgcli.settings.schema import Baseline, Importance, Target
+from pgcli.settings.schema import Target
 
 
 def episodes(seed=0, shape=(2, 3), steps=9):
@@ -25,8 +25,8 @@ def config(phi="reward_to_go", baseline="none", importance="none", **values):
     return replace(
         train_config().estimator,
         phi=phi,
-        baseline=Baseline[baseline],
-        importance=Importance[importance],
+        baseline=baseline,
+        importance=importance,
         **given,
     )
 

@@ -76,10 +76,41 @@ def test_only_the_top_knows_hydra():
     assert not wrong
 
 
-def test_the_training_loop_reads_in_one_sitting():
-    train = next(
-        node
-        for node in ast.parse((ROOT / "training" / "loop.py").read_text()).body
-        if isinstance(node, ast.FunctionDef) and node.name == "run"
-    )
-    assert train.end_lineno - train.lineno < 100
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {}
+    for a, b in imports():
+        if b.startswith("pgcli.") and a != b:
+            graph.setdefault(a, set()).add(b)
+    done = set()
+
+    def visit(module, way):
+        assert module not in way, " -> ".join([*way[way.index(module) :], module])
+        if module not in done:
+            for other in sorted(graph.get(module, ())):
+                visit(other, [*way, module])
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module, [])
+
+
+ALGORITHM = [  # an iteration, as math books have it
+    "collect",
+    "with_critics",
+    "terms",  # Φ, baseline, importance
+    "sums_of",
+    "measure",  # before anything is done with the estimate
+    "step",  # the update rule
+    "fitted",  # critics last: what serves a batch has not seen it
+    "record",
+]
+
+
+def test_the_training_loop_reads_as_the_algorithm():
+    """Its steps stand in their order, once each, in the function that runs."""
+    tree = ast.parse((ROOT / "training" / "loop.py").read_text())
+    run = next(n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "run")
+    calls = [node.func for node in ast.walk(run) if isinstance(node, ast.Call)]
+    calls.sort(key=lambda call: (call.lineno, call.col_offset))
+    names = [call.attr if isinstance(call, ast.Attribute) else call.id for call in calls]
+    assert [name for name in names if name in ALGORITHM] == ALGORITHM

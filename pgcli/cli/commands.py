@@ -16,6 +16,8 @@ class Command:
     name: str
     does: str  # its line in `pg --help`
     run: Callable[[Any, Path], None] | None = None  # a job: settings, and where all of it is to lie
+    # What can be wrong with a job's settings beside their types and bounds; it may import torch.
+    check: Callable[[Any], None] | None = None
     answer: Callable[[Sequence[str]], int] | None = None  # or else: its arguments, to an exit code
     schema_name: str = ""  # of a job's settings, in `settings.schema`
     free: tuple[str, ...] = ()  # beginnings of keys that may be added without a `+`
@@ -46,11 +48,24 @@ def _train(config: Any, directory: Path) -> None:
     loop.run(config, directory)
 
 
+def _check_train(config: Any) -> None:
+    from pgcli.training import build
+
+    build.check(config)
+
+
 def _compare(config: Any, directory: Path) -> None:
     from pgcli.cli.presets import estimator_configs
     from pgcli.comparison import study
 
     study.run(config, estimator_configs(config), directory)
+
+
+def _check_compare(config: Any) -> None:
+    from pgcli.cli.presets import estimator_configs
+    from pgcli.comparison import study
+
+    study.check(estimator_configs(config))
 
 
 COMMANDS = {
@@ -60,6 +75,7 @@ COMMANDS = {
             "train",
             "train agents and measure the gradient estimator",
             _train,
+            _check_train,
             schema_name="TrainConfig",
             free=("env.kwargs",),
             reported=True,
@@ -68,6 +84,7 @@ COMMANDS = {
             "compare",
             "bias and noise of gradient estimators, side by side at one frozen policy",
             _compare,
+            _check_compare,
             schema_name="CompareConfig",
             free=("env.kwargs", "estimator."),  # what all compared estimators share
             result="compare.json",

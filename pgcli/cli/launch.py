@@ -6,7 +6,6 @@ Hydra makes a run's directory before it calls the run; so all that can be refuse
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import io
 import os
 import sys
@@ -28,12 +27,10 @@ from pgcli.cli.compose import Composed, compose_all, explained, parse, search_al
 from pgcli.cli.job import Job
 from pgcli.cli.meanings import annotated, comments
 from pgcli.cli.origins import as_trained, brought_along, literal, names_runs, pins
-from pgcli.cli.presets import estimator_configs
 from pgcli.cli.sources import conf_dir, job_name, register, subdirectory
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.runs import checkpoint
 from pgcli.runs.directory import holds_run, lock, made
-from pgcli.settings.schema import CompareConfig
 
 if TYPE_CHECKING:  # it would bring Gymnasium
     from pgcli.environments.spaces import Spaces
@@ -70,16 +67,15 @@ def launch(command: str, argv: Sequence[str]) -> int:
     if args.cfg is not None or args.info is not None:
         _hydra(command, flags, lines)
         return 0
-    for config in (c.config for c in composed):
-        if isinstance(config, CompareConfig):
-            estimator_configs(config)
     # Only now: Gymnasium takes longer to import than a bad value takes to be told.
     from pgcli.environments.choose import check_environment
 
     seen = {repr(c.config.env): c.config.env for c in composed}
     spaces = {key: check_environment(env) for key, env in seen.items()}
     for config in (c.config for c in composed):
-        _check_references(config, spaces[repr(config.env)])
+        if (check := COMMANDS[command].check) is not None:
+            check(config)
+        _check_runs(config, spaces[repr(config.env)])
     if resumed is not None:
         checkpoint.load_for(resumed, composed[0].config)
         _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(resumed))}"])
@@ -218,23 +214,12 @@ def _resumed(overrides: Sequence[Override], multirun: bool) -> Path | None:
     return directory
 
 
-def _check_references(config: Any, spaces: Spaces) -> None:
-    """What a configuration names must be there, and fit: runs, and estimators of one's own."""
+def _check_runs(config: Any, spaces: Spaces) -> None:
+    """The runs that a configuration names must be there, and fit."""
     if names_runs(config):
         from pgcli.runs.saved import check_saved
 
         check_saved(config, spaces)
-    if isinstance(config, CompareConfig):
-        estimators = list(estimator_configs(config).values())
-    else:
-        estimators = [config.estimator]
-        if config.log.wandb is not None and importlib.util.find_spec("wandb") is None:
-            raise ConfigError("log.wandb", config.log.wandb, "needs the extra wandb")
-    if own := [est for est in estimators if ":" in est.phi]:
-        from pgcli.estimators.phi import phi
-
-        for est in own:
-            phi(est)
 
 
 def _restored_overrides(directory: Path, lines: Sequence[str]) -> list[str]:

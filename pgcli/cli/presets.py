@@ -14,16 +14,15 @@ from pgcli.errors import ConfigError, one_of
 from pgcli.settings.schema import (
     CompareConfig,
     EstimatorConfig,
-    Importance,
     check,
-    check_estimator,
+    check_switches,
 )
 
 UNWEIGHTED = "rtg_value"  # what the presets with importance weights are without them
 
 
 def estimator_configs(config: CompareConfig) -> dict[str, EstimatorConfig]:
-    """The estimators to compare, each checked; ConfigError for one that cannot be.
+    """The estimators to compare, their settings checked; ConfigError for one that cannot be.
 
     A preset overrides the values of train.yaml, `config.estimator` overrides the preset.
     """
@@ -38,7 +37,7 @@ def estimator_configs(config: CompareConfig) -> dict[str, EstimatorConfig]:
         found = {name: est for name, est in found.items() if _fits(name, est, config.off_policy)}
     for est in found.values():
         check(est, "estimator.")
-        check_estimator(est)
+        check_switches(est)
     reference = config.reference
     if reference is not None and reference not in found:
         raise ConfigError("reference", reference, one_of(reference, list(found)))
@@ -46,8 +45,9 @@ def estimator_configs(config: CompareConfig) -> dict[str, EstimatorConfig]:
 
 
 def _fits(name: str, config: EstimatorConfig, off_policy: bool) -> bool:
-    weighted = config.importance is not Importance["none"]
-    return weighted or name == UNWEIGHTED if off_policy else not weighted
+    if off_policy:
+        return config.weighted or name == UNWEIGHTED
+    return not config.weighted
 
 
 def _files() -> dict[str, Path]:

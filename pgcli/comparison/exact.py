@@ -20,12 +20,14 @@ import torch
 from torch import Tensor
 
 from pgcli.environments.tabular import Tabular
-from pgcli.estimators.estimator import FITTED
+from pgcli.estimators.baselines import Baseline, baseline
+from pgcli.estimators.importance import importance
 from pgcli.estimators.phi import Episodes, Stream, phi
 from pgcli.gradients.trajectory import trajectory_gradients
 from pgcli.machine.cores import ordered
 from pgcli.policies.policy import Policy
-from pgcli.settings.schema import Baseline, EstimatorConfig, Importance
+from pgcli.settings.registry import is_own
+from pgcli.settings.schema import NONE, EstimatorConfig
 
 BLOCK = 2**21  # numbers in one moment's table at once
 LARGE = 1e4  # a reward beside the spread of all rewards
@@ -142,28 +144,27 @@ class Problem:
         None where the estimate is no such recursion: normalised Φ, self-normalised or clipped
         cumulative weights, a Φ of one's own.
         """
-        weights = config.importance if self._off_policy else Importance["none"]
-        config = replace(config, importance=weights)
-        weighted = weights is not Importance["none"]
-        clipped = config.clip_ratio is not None and weights is not Importance["first_order"]
-        if config.normalize or ":" in config.phi:
+        if not self._off_policy:
+            config = replace(config, importance=NONE)
+        base, form = baseline(config), importance(config)
+        clipped = config.clip_ratio is not None and form.before
+        if config.normalize or is_own(config.phi) or base.exact is None or not form.exact:
             return None
-        if weighted and (clipped or config.self_normalize):
+        if config.weighted and (clipped or config.self_normalize):
             return None
-        if config.baseline is Baseline["time"]:
+        if base.exact == "time":
             return self._time_baseline(config)
-        found = self._moments(config)
-        if config.baseline in FITTED:
-            return self._optimal(config, found)
-        if config.baseline.name in ("mean", "own_mean"):
-            return self._mean_baseline(config, found, batch_size)
+        found = self._moments(config, base)
+        if base.exact == "fitted":
+            return self._optimal(found, per_parameter=base.fitted == "per_parameter")
+        if base.exact in ("mean", "own_mean"):
+            return self._mean_baseline(config, found, batch_size, own=base.exact == "own_mean")
         return Exact(found.mean[0], self._trace(found))
 
-    def _moments(self, config: EstimatorConfig) -> Moments:
-        """Of the estimate before a baseline that is fitted on the batch is subtracted."""
-        known = ("none", "constant", "value", "linear")
-        if config.baseline.name not in known:
-            config = replace(config, baseline=Baseline["none"])
+    def _moments(self, config: EstimatorConfig, base: Baseline) -> Moments:
+        """Of the estimate before a baseline that depends on the batch is subtracted."""
+        if base.exact != "state":
+            config = replace(config, baseline=NONE)
         key = repr(config)
         if key not in self._known:
             kernel = _Kernel(config, self)
@@ -173,11 +174,13 @@ class Problem:
             self._known[key] = found
         return self._known[key]
 
-    def _mean_baseline(self, config: EstimatorConfig, found: Moments, n: int) -> Exact:
+    def _mean_baseline(
+        self, config: EstimatorConfig, found: Moments, n: int, *, own: bool
+    ) -> Exact:
         """g_n = X_n − b S_n, with b the batch's mean of a, the time average of Φ."""
         a, a_square, a_score = self._time_average(config)
         mean = found.mean[0] - a * found.mean[1]
-        if config.baseline is Baseline["own_mean"]:
+        if own:
             return Exact(mean - (a_score - a * found.mean[1]) / n, None)
         if found.mean[1].norm() > 1e-9 * (1 + found.product[1, 1].sum().sqrt()):
             return Exact(mean, None)  # under these weights the mean score is not zero
@@ -190,22 +193,17 @@ class Problem:
 
     def _time_average(self, config: EstimatorConfig) -> tuple[float, float, Tensor]:
         """E[a], E[a²] and E[a S] [P] of a = (1/L) Σ_t Φ_t, where Φ itself is not weighted."""
-        plain = replace(config, importance=Importance["none"], baseline=Baseline["none"])
-        scored = plain
-        if config.importance is Importance["trajectory"]:
-            scored = replace(plain, importance=config.importance)
-        elif config.importance is not Importance["none"]:
-            form = config.importance.name.replace("per_decision", "truncated")  # the same S
-            scored = replace(plain, importance=Importance[form])
+        plain = replace(config, importance=NONE, baseline=NONE)
+        scored = replace(config, baseline=NONE)
         if phi(config).from_start:  # Φ is the same at every step
             kernel = _Kernel(plain, self)
             y = self._at_start(kernel.y_moments())
-            scored_moments = _Kernel(scored, self).moments(second=False)
+            scored_moments = _Kernel(scored, self, weigh_terms=False).moments(second=False)
             return float(y[0, -1]), float(y[-1, -1]), scored_moments.with_y[1, kernel.y]
         kernel = _Kernel(plain, self, average=True)
         first = self._at_start(kernel.y_moments(end=lambda length: 1 / length))
         second = self._at_start(kernel.y_moments(end=lambda length: 1 / length**2))
-        weighted = _Kernel(scored, self, average=True)
+        weighted = _Kernel(scored, self, average=True, weigh_terms=False)
         found = weighted.moments(end=lambda length: 1 / length, second=False)
         return float(first[0, -1]), float(second[-1, -1]), found.with_y[1, -1]
 
@@ -216,19 +214,18 @@ class Problem:
         """With b_t = E[Φ_t | still running], what the mean over the others tends to."""
         if phi(config).from_start or self._off_policy:
             return None
-        expected = _Kernel(replace(config, baseline=Baseline["none"]), self).expected_phi()
+        expected = _Kernel(replace(config, baseline=NONE), self).expected_phi()
         alive = self.visits()
         b = (alive * expected).sum(-1) / alive.sum(-1).clamp(min=1e-300)  # [T]
         table = b[:, None].expand(-1, self.model.states + 1)
-        known = replace(config, baseline=Baseline["value"])
-        found = _Kernel(known, self, baseline=table).moments()
+        found = _Kernel(replace(config, baseline=NONE), self, baseline=table).moments()
         return Exact(found.mean[0], self._trace(found), limit=True)
 
-    def _optimal(self, config: EstimatorConfig, found: Moments) -> Exact:
+    def _optimal(self, found: Moments, *, per_parameter: bool) -> Exact:
         """b* = E⟨X, S⟩ / E‖S‖², the constant of least variance, or one for each parameter."""
         (xx, xs), (_, ss) = found.product
         above, below = xs, ss
-        if config.baseline is not Baseline["optimal_per_parameter"]:
+        if not per_parameter:
             above, below = (x.sum().expand_as(x) for x in (xs, ss))
         b = torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)
         mean = found.mean[0] - b * found.mean[1]
@@ -286,10 +283,18 @@ class _Kernel:
         *,
         baseline: Tensor | None = None,
         average: bool = False,
+        weigh_terms: bool = True,
     ) -> None:
+        """`baseline`: b_t(s) [T, states + 1] in place of that of `config`.
+
+        `weigh_terms`: False leaves the terms of Φ without weights where these would be its own.
+        """
         self._config, self._problem, self._baseline = config, problem, baseline
         self._form, self._average = phi(config), average
-        self.weighs_measure = config.importance is Importance["trajectory"]
+        weights = importance(config)
+        self._terms = weights.terms and weigh_terms
+        self._before = weights.before
+        self.weighs_measure = weights.after and not weights.terms
         stream = self._stream(0)
         self._whole, self._n, self._c = stream.whole, stream.n, stream.discount
         self.y = 1 if self._n is None else min(self._n, problem.model.horizon)  # index of Y
@@ -414,20 +419,24 @@ class _Kernel:
         """How the ratio of a step enters: returns from it on, its score, what comes after."""
         rho, limit = self._problem.ratio, self._config.clip_ratio
         one = torch.ones_like(rho)
+        if self.weighs_measure or not self._config.weighted:
+            return one, one, one
         rho = rho if limit is None else rho.clamp(max=limit)
-        return {
-            "none": (one, one, one),
-            "trajectory": (one, one, one),
-            "per_decision": (rho, rho, rho),
-            "truncated": (one, rho, rho),
-            "first_order": (one, rho, one),
-        }[self._config.importance.name]
+        return rho if self._terms else one, rho, rho if self._before else one
 
     def _stream(self, t: int) -> Stream:
         """The production code's x on every transition, each as an episode of one step."""
+        # Before the time limit the next state's value counts in any case.
+        last = t == self._problem.model.horizon - 1
+        config = replace(self._config, bootstrap=self._config.bootstrap or not last)
+        found = self._form.function(config, self._one_step(t))
+        assert isinstance(found, Stream)
+        return found
+
+    def _one_step(self, t: int) -> Episodes:
+        """Every transition at time t as an episode of one step, [K, 1, 1]."""
         problem, m = self._problem, self._problem.model
         shape = (len(m.state), 1, 1)
-        last = t == m.horizon - 1
         value = final = q = None
         if problem.value is not None:
             value = problem.value[t, m.state].reshape(shape)
@@ -435,25 +444,16 @@ class _Kernel:
         if problem.q is not None:
             q = problem.q[t, m.state, m.action].reshape(shape)
         goes_on = (m.following != m.states).reshape(shape[:-1])
-        one_step = Episodes(
-            m.reward.reshape(shape), torch.ones(shape).bool(), goes_on, value, final, q
-        )
-        # Before the time limit the next state's value counts in any case.
-        config = replace(self._config, bootstrap=self._config.bootstrap or not last)
-        found = self._form.function(config, one_step)
-        assert isinstance(found, Stream)
-        return found
+        reward = m.reward.reshape(shape)
+        return Episodes(reward, torch.ones(shape).bool(), goes_on, value, final, q)
 
     def _b(self, t: int) -> Tensor:
-        """The baseline at time t on every transition, [K]."""
-        m, name = self._problem.model, self._config.baseline.name
-        if name == "constant":
-            return torch.full_like(m.reward, self._config.constant)
-        if name not in ("value", "linear"):
-            return torch.zeros_like(m.reward)
-        table = self._problem.value if self._baseline is None else self._baseline
-        assert table is not None
-        return table[t, m.state]
+        """The baseline at time t on every transition, [K], by the production code too."""
+        if self._baseline is not None:
+            return self._baseline[t, self._problem.model.state]
+        step = self._one_step(t)
+        b = baseline(self._config).function(self._config, step, step.rew)
+        return b.expand(step.rew.shape)[:, 0, 0]
 
 
 class _Maps(NamedTuple):

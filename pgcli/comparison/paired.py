@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from pgcli.collection.batch import Batch
-from pgcli.estimators.estimator import FITTED, terms
+from pgcli.estimators.baselines import baseline
+from pgcli.estimators.estimator import couples, terms
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.control import controlled
 from pgcli.gradients.trajectory import chunk, chunks_of, score_sums, trajectory_gradients
 from pgcli.machine.cores import ordered
 from pgcli.policies.policy import Policy
-from pgcli.settings.schema import LEAVES_ONE_OUT, Baseline, EstimatorConfig, Importance
+from pgcli.settings.schema import EstimatorConfig
 
 MOST_UNITS = 256  # per estimator: the inner products of all pairs are resampled
 
@@ -33,17 +34,6 @@ class Sample(NamedTuple):
     square: Tensor  # [R, u]: mean ‖g_n‖² of their trajectories; ‖ĝ‖² where coupled
     size: int  # trajectories that one such square stands for: 1, or n where coupled
     seconds: float  # of one core, alone: forward, backward and its own weights
-
-
-def coupled(config: EstimatorConfig) -> bool:
-    """Whether the trajectories of a batch enter each other's gradients."""
-    weighted = config.importance is not Importance["none"]
-    return (
-        config.baseline in (*LEAVES_ONE_OUT, Baseline["own_mean"])
-        or config.normalize
-        or (weighted and config.self_normalize)
-        or ":" in config.phi  # of one's own: who knows
-    )
 
 
 def samples(
@@ -70,7 +60,7 @@ def samples(
         weights[name] = found.weights.reshape(flat), found.control.reshape(flat)
         spent[name] += time.thread_time() - clock
 
-    fitted = any(config.baseline in FITTED for config, _ in cases.values())
+    fit = {name: baseline(config).fitted for name, (config, _) in cases.items()}
 
     def one_batch(r: int) -> tuple[dict[str, tuple[Tensor, Tensor, float]], float]:
         clock = time.thread_time()
@@ -79,13 +69,17 @@ def samples(
         indices = list(chunks_of(batch.length, member.gather(1, by_length)))
         pieces = [(i, chunk(policy, theta, batch, i)) for i in indices]
         # A fitted baseline may divide by the small rest of scores that nearly cancel.
-        precise = [(i, chunk(policy, theta.double(), batch, i)) for i in indices] if fitted else []
+        precise = (
+            [(i, chunk(policy, theta.double(), batch, i)) for i in indices]
+            if any(fit.values())
+            else []
+        )
         shared = time.thread_time() - clock
         found = {}
         for name, (config, _) in cases.items():
             clock = time.thread_time()
             # Sums over trajectories in their own precision, what becomes of them in double.
-            is_fitted = config.baseline in FITTED
+            is_fitted = fit[name] is not None
             g = torch.empty(batch_size, policy.num_params, dtype=torch.float64)
             g = g if is_fitted else g.to(batch.obs.dtype)
             s = torch.empty_like(g) if is_fitted else None
@@ -96,8 +90,8 @@ def samples(
                 if s is not None:
                     s[rows] = score_sums(piece.factors, c, policy.num_params)[0]
             if s is not None:
-                g = controlled(g, s, per_parameter=config.baseline is FITTED[1])
-            if coupled(config):
+                g = controlled(g, s, per_parameter=fit[name] == "per_parameter")
+            if couples(config):
                 mean = g.mean(0, keepdim=True)
                 square = mean.double().square().sum(-1)
             else:
@@ -112,7 +106,7 @@ def samples(
         name: Sample(
             torch.stack([found[name][0] for found, _ in parts]),
             torch.stack([found[name][1] for found, _ in parts]),
-            batch_size if coupled(config) else 1,
+            batch_size if couples(config) else 1,
             shared + spent[name] + sum(found[name][2] for found, _ in parts),
         )
         for name, (config, _) in cases.items()

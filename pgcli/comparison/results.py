@@ -20,7 +20,7 @@ from pgcli.runs import summary
 from pgcli.runs.directory import write_atomically
 from pgcli.runs.events import Events
 from pgcli.runs.progress import Progress, table
-from pgcli.settings.schema import CompareConfig, EstimatorConfig, Importance
+from pgcli.settings.schema import CompareConfig, EstimatorConfig
 
 INTERVALS = ("trace_cov", "nsr", "snr", "variance_ratio", "cos_between", "cos_to_true", "bias")
 
@@ -100,8 +100,8 @@ def row_of(finding: Finding, config: CompareConfig, solution: Solution | None) -
     row: dict[str, Any] = {
         "estimator": finding.name,
         "phi": est.phi,
-        "baseline": est.baseline.name,
-        "importance": est.importance.name,
+        "baseline": est.baseline,
+        "importance": est.importance,
         "kl": math.nan if finding.kl is None else finding.kl,
         "episodes": finding.episodes,
         "batch_size": config.batch_size,
@@ -137,7 +137,7 @@ def contradicts(finding: Finding) -> bool:
     exact, verdict = finding.exact, finding.verdict
     if exact is None or exact.trace_cov is None or exact.limit:
         return False
-    if finding.kl is not None or finding.config.importance is not Importance["none"]:
+    if finding.kl is not None or finding.config.weighted:
         return False
     figure = verdict.trace_cov
     noise = max(exact.trace_cov, figure.value) / finding.episodes

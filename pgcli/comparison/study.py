@@ -11,7 +11,7 @@ from torch import Tensor
 from pgcli.comparison import results
 from pgcli.comparison.belief import Belief
 from pgcli.comparison.exact import Exact, Problem, Solution, solve
-from pgcli.comparison.paired import MOST_UNITS, Sample, coupled, joined, samples
+from pgcli.comparison.paired import MOST_UNITS, Sample, joined, samples
 from pgcli.comparison.resampled import Comparison, Resamples
 from pgcli.comparison.results import Finding
 from pgcli.comparison.subject import Critics, Frozen
@@ -19,6 +19,7 @@ from pgcli.environments.choose import open_engine, slots_per_seed
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import Stopped
 from pgcli.estimators.bias import Circumstances, bias_notes
+from pgcli.estimators.estimator import check_estimator, couples, critics
 from pgcli.estimators.importance import effective_sample_size, log_prefix
 from pgcli.machine import cores
 from pgcli.machine.randomness import Purpose, generator
@@ -46,6 +47,12 @@ class Study:
     solution: Solution | None
 
 
+def check(estimators: dict[str, EstimatorConfig]) -> None:
+    """Raise ConfigError for a part of one that is not there, or does not go with another."""
+    for config in estimators.values():
+        check_estimator(config)
+
+
 def run(config: CompareConfig, estimators: dict[str, EstimatorConfig], directory: Path) -> None:
     """Compare the estimators, by name; tables and pictures lie in `directory`."""
     cores.begin()
@@ -57,15 +64,15 @@ def run(config: CompareConfig, estimators: dict[str, EstimatorConfig], directory
             frozen = Frozen(config, engine, slots)
             frozen.believe(belief := Belief(config))
             solution = _solution(config, frozen, belief.model)
-            known = solution if config.critic.kind is CriticKind["exact"] else None
-            critics = Critics(frozen, estimators, known)
+            known = solution if config.critic.kind is CriticKind.exact else None
+            fitted = Critics(frozen, estimators, known)
             circumstances = Circumstances(
                 horizon=engine.max_episode_steps,
                 critic="learned" if known is None else "exact",
                 off_policy=config.off_policy,
             )
             notes = {name: bias_notes(est, circumstances) for name, est in estimators.items()}
-            study = Study(config, estimators, notes, frozen, critics, belief.model, solution)
+            study = Study(config, estimators, notes, frozen, fitted, belief.model, solution)
             findings = _compared(study, belief, progress, signals)
         finally:
             engine.close()
@@ -149,7 +156,7 @@ def _exact(study: Study, theta: Tensor, progress: Progress, signals: list[int]) 
     for i, (name, est) in enumerate(study.estimators.items()):
         if signals:
             break
-        key = tuple(sorted(study.critics.kinds(est)))
+        key = tuple(sorted(critics(est)))
         if key not in problems:
             value, q = study.critics.tables(est, model)
             problems[key] = Problem(
@@ -189,7 +196,7 @@ def _judged(
             kl=kl,
             episodes=batches * config.batch_size,
             verdict=comparison.verdict(name, reference, truth, unbiased=name in unbiased),
-            variances=[] if coupled(est) else comparison.variances(name, config.sizes),
+            variances=[] if couples(est) else comparison.variances(name, config.sizes),
             exact=exact.get(name),
             ess=ess.get(name),
             seconds=found[name].seconds,

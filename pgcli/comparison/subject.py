@@ -24,18 +24,10 @@ from pgcli.gradients.trajectory import log_probs
 from pgcli.machine.cores import started
 from pgcli.machine.randomness import Purpose, generator
 from pgcli.policies.actor import PolicyActor
-from pgcli.policies.build import build_policy
-from pgcli.policies.critic import Critic, LinearCritic
+from pgcli.policies.build import build_critics, build_policy
 from pgcli.policies.policy import Policy
 from pgcli.runs.saved import saved_behaviour, saved_theta
-from pgcli.settings.schema import (
-    Baseline,
-    BehaviourConfig,
-    CompareConfig,
-    CriticConfig,
-    CriticKind,
-    EstimatorConfig,
-)
+from pgcli.settings.schema import BehaviourConfig, CompareConfig, CriticConfig, EstimatorConfig
 
 # Iterations whose streams are used here: no training gets that far.
 FIT, PROBE, DATA = 2**20, 2**20 + 1, 2**20 + 2
@@ -145,10 +137,6 @@ class Frozen:
         changed, _ = self.policy.head.behaviour(out, extra, by.temperature, by.epsilon)
         return changed[0].softmax(-1)
 
-    def pairs(self, obs: Tensor, act: Tensor) -> Tensor:
-        """Inputs of a Q network, [..., D + O]."""
-        return torch.cat([obs, self.policy.head.features(act).to(obs.dtype)], -1)
-
 
 @dataclass(frozen=True)
 class Tables:
@@ -172,42 +160,27 @@ class Critics:
     ) -> None:
         """`solution`: take V and Q from it."""
         self._frozen, config = frozen, frozen.config
-        horizon, device = frozen.engine.max_episode_steps, torch.device("cpu")
-        needed = {kind for est in estimators.values() for kind in self.kinds(est)}
+        needed = {kind for est in estimators.values() for kind in estimator.critics(est)}
         self._exact = Tables(solution.value, solution.action_value) if solution else None
-        self._fitted: dict[str, Critic | LinearCritic] = {}
-        obs_dim, seeds = frozen.engine.obs_dim, [config.seed]
+        if solution is not None:
+            needed -= {"value", "q"}
+        sizes = frozen.engine.obs_dim, frozen.engine.max_episode_steps
         settings: CriticConfig = config.critic
-        if "value" in needed and settings.kind is CriticKind["linear"]:
-            self._fitted["value"] = LinearCritic(obs_dim, horizon, 1, device, settings.time_input)
-        elif "value" in needed and self._exact is None:
-            self._fitted["value"] = Critic(settings, obs_dim, horizon, seeds, device)
-        if "q" in needed and self._exact is None:
-            inputs = obs_dim + frozen.policy.head.num_outputs
-            self._fitted["q"] = Critic(
-                settings, inputs, horizon, seeds, device, Purpose.Q_INIT, Purpose.Q_FIT
-            )
-        if "linear" in needed:
-            timed = settings.time_input
-            self._fitted["linear"] = LinearCritic(obs_dim, horizon, 1, device, timed)
+        self._fitted = build_critics(
+            needed, settings, frozen.policy, *sizes, [config.seed], torch.device("cpu")
+        )
         if self._fitted:
             batch = frozen.collect_own(config.fit_episodes)
             target = reward_to_go(rewards(batch, config.env.reward_shift), config.gamma)
             for name, critic in self._fitted.items():
-                obs = frozen.pairs(batch.obs, batch.act) if name == "q" else batch.obs
+                obs = (
+                    frozen.policy.state_actions(batch.obs, batch.act) if name == "q" else batch.obs
+                )
                 started(critic.fits(obs, batch.mask, target, FIT))()
-
-    @staticmethod
-    def kinds(config: EstimatorConfig) -> set[str]:
-        """What an estimator reads: of "value", "linear" and "q"."""
-        found = {"q"} if estimator.needs_q(config) else set()
-        if config.baseline is Baseline["linear"]:
-            return found | {"linear"}
-        return found | ({"value"} if estimator.needs_value(config) else set())
 
     def episodes(self, batch: Batch, config: EstimatorConfig) -> Episodes:
         """What that estimator may look at."""
-        wanted, shift = self.kinds(config), self._frozen.config.env.reward_shift
+        wanted, shift = estimator.critics(config), self._frozen.config.env.reward_shift
         value = [self._values(kind, batch) for kind in ("value", "linear") if kind in wanted]
         q = self._q(batch) if "q" in wanted else None
         return episodes(batch, shift, value=value[-1] if value else None, q=q)
@@ -216,7 +189,7 @@ class Critics:
         self, config: EstimatorConfig, model: Tabular
     ) -> tuple[Tensor | None, Tensor | None]:
         """What it takes for V_t(s) and Q_t(s, a) in a model: see `Problem`."""
-        wanted, grid = self.kinds(config), _Grid(model)
+        wanted, grid = estimator.critics(config), _Grid(model)
         value = q = None
         for kind in ("value", "linear"):
             if kind in wanted:
@@ -240,7 +213,9 @@ class Critics:
         if self._exact is not None:
             time = torch.arange(batch.mask.shape[2])
             return self._exact.q[time, batch.obs.argmax(-1), batch.act] * batch.mask
-        return self._fitted["q"].along(self._frozen.pairs(batch.obs, batch.act), batch.mask)
+        return self._fitted["q"].along(
+            self._frozen.policy.state_actions(batch.obs, batch.act), batch.mask
+        )
 
     def _value_table(self, kind: str, grid: _Grid) -> Tensor:
         critic, eye = self._fitted[kind], grid.obs
@@ -253,7 +228,9 @@ class Critics:
         states, actions = len(grid.obs), grid.actions
         obs = grid.obs.repeat_interleave(actions, 0)
         act = torch.arange(actions).repeat(states)
-        rows = self._frozen.pairs(obs, act)[None, :, None].expand(-1, -1, grid.horizon, -1)
+        rows = self._frozen.policy.state_actions(obs, act)[None, :, None].expand(
+            -1, -1, grid.horizon, -1
+        )
         found = self._fitted["q"].along(rows, torch.ones(rows.shape[:-1], dtype=torch.bool))
         table = found[0].T.reshape(grid.horizon, states, actions).double()
         return torch.nn.functional.pad(table, (0, 0, 0, 1))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pgcli.estimators.baselines import baseline
+from pgcli.estimators.importance import importance
 from pgcli.estimators.phi import Phi, phi
-from pgcli.settings.schema import Baseline, EstimatorConfig, Importance
+from pgcli.settings.schema import EstimatorConfig
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,14 @@ class Circumstances:
 
 def bias_notes(config: EstimatorConfig, run: Circumstances) -> list[str]:
     """One sentence per source of bias of this combination; none: unbiased for ∇J_γ at every N."""
-    form, weight = phi(config), config.importance
-    complete = weight in (Importance["trajectory"], Importance["per_decision"])
-    weighted = run.off_policy and weight is not Importance["none"]
+    form, weight = phi(config), importance(config)
+    weighted = run.off_policy and config.weighted
     only_first = config.gamma == 0 and (form.from_start or config.discount_state)
     several = run.horizon > 1 and not only_first  # steps that count: what is before or after one
-    first_order = run.off_policy and weight is Importance["first_order"] and several
     leaning = _leaning(form, config, run)
+    name = config.importance.replace("_", "-")
     found = {
+        form.bias(config): True,
         f"{leaning}, so its error biases the gradient": leaning is not None
         and run.critic == "learned",
         "missing γ^t: with γ < 1 this is the gradient of no objective (Nota & Thomas 2020); "
@@ -38,17 +40,19 @@ def bias_notes(config: EstimatorConfig, run: Circumstances) -> list[str]:
         and config.gamma < 1
         and several
         and not config.discount_state,
-        "own mean: a batch mean that includes the own return shrinks the gradient by 1 − 1/N; "
-        "estimator.baseline=mean leaves it out": config.baseline is Baseline["own_mean"],
+        baseline(config).bias: True,
         "normalised Φ: the gradient's length is another, and its direction off by O(1/N), for mean "
         "and deviation come from the same batch": config.normalize,
         "batch_steps: the mean is over a random number of episodes, O(1/N)": run.counted_by_steps,
         "no importance weight: the data are another policy's": run.off_policy and not weighted,
-        "first-order importance: the states are the behaviour policy's": first_order,
+        f"{name} importance: the states are the behaviour policy's": weighted
+        and not weight.before
+        and several,
         "dropped importance factors: what follows a step is the behaviour policy's": weighted
-        and not complete
+        and not weight.after
         and several
         and form.looks_ahead(config),
+        weight.bias: weighted,
         "self-normalised weights: consistent, O(1/N)": weighted and config.self_normalize,
         "clipped importance weights": weighted and config.clip_ratio is not None,
         "reuse: after its first update the policy has seen the batch that it is weighed on": (
@@ -57,8 +61,7 @@ def bias_notes(config: EstimatorConfig, run: Circumstances) -> list[str]:
         "critic of the behaviour: it is fitted on another policy's returns": leaning is not None
         and run.critic_of_behaviour,
     }
-    own = form.bias(config)
-    return [*([own] if own else []), *(note for note, applies in found.items() if applies)]
+    return [note for note, applies in found.items() if note and applies]
 
 
 def _leaning(form: Phi, config: EstimatorConfig, run: Circumstances) -> str | None:

@@ -8,7 +8,6 @@ Everything here is a pure function of one batch; nothing carries a gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,11 +15,10 @@ import torch
 from torch import Tensor
 
 from pgcli.errors import ConfigError
-from pgcli.estimators import baselines, importance, returns
+from pgcli.estimators import importance, returns
+from pgcli.estimators.baselines import baseline
 from pgcli.estimators.phi import Episodes, Stream, given, phi, td
-from pgcli.settings.schema import Baseline, CriticConfig, EstimatorConfig, Importance, Target
-
-FITTED = (Baseline["optimal"], Baseline["optimal_per_parameter"])  # on trajectory gradients
+from pgcli.settings.schema import NONE, CriticConfig, EstimatorConfig, Target
 
 
 class Terms(NamedTuple):
@@ -32,14 +30,43 @@ class Terms(NamedTuple):
     clamped: Tensor  # [...]: log importance weights that had to be clamped
 
 
-def needs_value(config: EstimatorConfig) -> bool:
-    """Whether Φ or the baseline reads V."""
-    return "value" in phi(config).needs or config.baseline.name in ("value", "linear")
+def critics(config: EstimatorConfig) -> frozenset[str]:
+    """Which critics Φ and the baseline read: of "value", "linear" (in features) and "q".
+
+    V is one of them where it is both in Φ and the baseline: that of the baseline.
+    """
+    needs, own = phi(config).needs, baseline(config).critic
+    value = own or ("value" if "value" in needs else None)
+    return frozenset(kind for kind in (value, "q" if "q" in needs else None) if kind)
 
 
-def needs_q(config: EstimatorConfig) -> bool:
-    """Whether Φ reads Q."""
-    return "q" in phi(config).needs
+def couples(config: EstimatorConfig) -> bool:
+    """Whether the trajectories of a batch may enter each other's gradients."""
+    return (
+        baseline(config).couples
+        or config.normalize
+        or (config.weighted and config.self_normalize)
+        or phi(config).couples
+    )
+
+
+def check_estimator(config: EstimatorConfig, batch_size: int | None = None) -> None:
+    """Raise ConfigError where there is no such part, or where parts contradict each other.
+
+    batch_size: episodes of every batch, where that is fixed.
+    """
+    form, base = phi(config), baseline(config)
+    importance.importance(config)
+    key, name = "estimator.baseline", config.baseline
+    if form.subtracts_value and name != NONE:
+        allowed = f"estimator.phi={config.phi} already subtracts V: only none is allowed"
+        raise ConfigError(key, name, allowed)
+    if base.fitted is not None and config.normalize:
+        allowed = f"{key}={name} is fitted to the scale of Φ: only false"
+        raise ConfigError("estimator.normalize", True, allowed)
+    if batch_size is not None and batch_size < base.fewest:
+        allowed = f"{key}={name} needs at least {base.fewest} episodes"
+        raise ConfigError("batch_size", batch_size, allowed)
 
 
 def terms(config: EstimatorConfig, episodes: Episodes) -> Terms:
@@ -51,14 +78,14 @@ def terms(config: EstimatorConfig, episodes: Episodes) -> Terms:
         allowed = f"gave the shape {list(plain.shape)} for rewards {list(episodes.rew.shape)}"
         raise ConfigError("estimator.phi", config.phi, allowed)
     omega, clamped = _importance_weights(config, episodes)
-    if config.importance is not Importance["per_decision"]:
+    if not importance.importance(config).terms:
         weighted = omega * plain
     elif isinstance(found, Stream):
         weighted = found.sum(omega)
     else:
         raise ConfigError("estimator.phi", config.phi, "is registered as a stream and gave none")
-    baseline = _BASELINE[config.baseline](config, episodes, plain)
-    weights, control = returns.difference(weighted, omega * baseline), omega
+    b = baseline(config).function(config, episodes, plain)
+    weights, control = returns.difference(weighted, omega * b), omega
     if config.discount_state and not form.from_start:
         discount = returns.powers(config.gamma, plain)
         weights, control = weights * discount, control * discount
@@ -78,7 +105,7 @@ def value_target(config: EstimatorConfig, critic: CriticConfig, episodes: Episod
 
     A_t is GAE(γ, λ); λ is the critic's own, or where it has none the estimator's.
     """
-    if critic.target is Target["td_lambda"]:
+    if critic.target is Target.td_lambda:
         lam = config.lam if critic.lam is None else critic.lam
         advantage = returns.gae(td(config, episodes), config.gamma, lam)
         return (advantage + given(episodes, "value")) * episodes.mask
@@ -105,31 +132,14 @@ def standardized(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _importance_weights(config: EstimatorConfig, e: Episodes) -> importance.Weights:
-    form, log_ratio = config.importance, e.log_ratio
-    if form is Importance["none"] or log_ratio is None:
+    form, log_ratio = importance.importance(config), e.log_ratio
+    if form.log_weight is None or log_ratio is None:
         return importance.Weights(torch.ones_like(e.rew), torch.zeros_like(e.mask.sum((-2, -1))))
-    counted = (e.mask.sum(-1, keepdim=True) > 0).expand_as(e.mask)  # ended ones keep their weight
-    if form is Importance["first_order"]:
-        log_weight, counted = log_ratio, e.mask
-    elif form is Importance["trajectory"]:
-        log_weight = importance.log_whole(log_ratio)
-    else:
-        log_weight = importance.log_prefix(log_ratio)
+    log_weight = form.log_weight(log_ratio)
     if not config.self_normalize:
         return importance.exponentiated(log_weight, e.mask, config.clip_ratio)
     if config.clip_ratio is not None:
         log_weight = log_weight.clamp(max=math.log(config.clip_ratio))
-    omega = importance.self_normalized(log_weight, counted)
+    ended = (e.mask.sum(-1, keepdim=True) > 0).expand_as(e.mask)  # they keep their weight
+    omega = importance.self_normalized(log_weight, ended if form.before else e.mask)
     return importance.Weights(omega, torch.zeros_like(e.mask.sum((-2, -1))))
-
-
-_BASELINE: dict[Baseline, Callable[[EstimatorConfig, Episodes, Tensor], Tensor]] = {
-    Baseline["none"]: lambda c, e, phi: torch.zeros_like(e.rew[..., :1]),
-    Baseline["constant"]: lambda c, e, phi: torch.full_like(e.rew[..., :1], c.constant),
-    Baseline["mean"]: lambda c, e, phi: baselines.leave_one_out_mean(phi, e.mask),
-    Baseline["own_mean"]: lambda c, e, phi: baselines.own_mean(phi, e.mask),
-    Baseline["time"]: lambda c, e, phi: baselines.leave_one_out_time_mean(phi, e.mask),
-    Baseline["linear"]: lambda c, e, phi: given(e, "value"),
-    Baseline["value"]: lambda c, e, phi: given(e, "value"),
-    **{fitted: lambda c, e, phi: torch.zeros_like(e.rew[..., :1]) for fitted in FITTED},
-}

@@ -6,10 +6,15 @@ log π_θ̄(a_t|s_t) at times [0, T), zero where padded: the product over an end
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from pgcli.settings.registry import Registry
+from pgcli.settings.schema import EstimatorConfig
 
 LOG_LIMIT = 30.0  # |log weight| beyond which it is clamped: e^30 squared still fits a float32
 
@@ -55,3 +60,54 @@ def effective_sample_size(log_weight: Tensor, counted: Tensor) -> Tensor:
     shown = log_weight.masked_fill(~counted, -torch.inf)
     found = (2 * shown.logsumexp(-2) - (2 * shown).logsumexp(-2)).exp()
     return torch.where(counted.any(-2), found, 0.0)
+
+
+@dataclass(frozen=True)
+class Importance:
+    """A registered form of importance weights and what must be known about it."""
+
+    log_weight: Function | None  # of log ratios, [..., T] each, at times [0, T); None: no weights
+    terms: bool  # it weighs the terms of Φ one by one, and so needs a Stream
+    before: bool  # the ratios of the steps before t are in ω_t: the states are the target's
+    after: bool  # what follows a step is weighed as well
+    bias: str | None  # beside what is left out of the ratios
+    exact: bool  # what `before` and `after` say is all there is to it: see `comparison.exact`
+
+
+Function = Callable[[Tensor], Tensor]
+IMPORTANCES: Registry[Importance] = Registry("estimator.importance", __name__)
+
+
+def register(
+    name: str,
+    *,
+    terms: bool = False,
+    before: bool = False,
+    after: bool = False,
+    bias: str | None = None,
+    exact: bool = False,
+) -> Callable[[Function], Function]:
+    """Register log ω_t, a function of the log ratios [..., T], under a name: see `Importance`."""
+
+    def add(function: Function) -> Function:
+        form = Importance(function, terms, before, after, bias, exact)
+        IMPORTANCES.add(name, form, function.__module__)
+        return function
+
+    return add
+
+
+def importance(config: EstimatorConfig) -> Importance:
+    """The form that `config` names; ConfigError where there is none."""
+    return IMPORTANCES.find(config.importance)
+
+
+IMPORTANCES.add("none", Importance(None, False, False, False, None, True), __name__)
+register("trajectory", before=True, after=True, exact=True)(log_whole)
+register("per_decision", terms=True, before=True, after=True, exact=True)(log_prefix)
+register("truncated", before=True, exact=True)(log_prefix)
+
+
+@register("first_order", exact=True)
+def _first_order(log_ratio: Tensor) -> Tensor:
+    return log_ratio

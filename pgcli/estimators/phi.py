@@ -12,7 +12,6 @@ A function that is registered without `stream=True` returns any tensor [..., N, 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,9 +19,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pgcli.errors import ConfigError, one_of
-from pgcli.estimators import returns
-from pgcli.settings.schema import EstimatorConfig, Importance
+from pgcli.errors import ConfigError
+from pgcli.estimators import importance, returns
+from pgcli.settings.registry import Registry
+from pgcli.settings.schema import EstimatorConfig
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Phi(NamedTuple):
     leans: Leaning  # steps after which it goes on with a critic; None: never
     from_start: bool  # rewards are discounted from the episode's start, so that γ^t is in it
     stream: bool  # a sum whose terms can be weighted one by one
+    subtracts_value: bool  # V is its baseline: it takes no other
+    couples: bool  # whether other trajectories of the batch may enter it
 
     def looks_ahead(self, config: EstimatorConfig) -> bool:
         """Whether it depends on rewards after the step that it weighs."""
@@ -90,7 +92,7 @@ class Phi(NamedTuple):
         return stream.discount != 0 and stream.n != 1
 
 
-_PHI: dict[str, Phi] = {}
+PHIS: Registry[Phi] = Registry("estimator.phi", __name__)
 
 
 def register(
@@ -101,6 +103,8 @@ def register(
     leans: int | Leaning | None = None,
     from_start: bool = False,
     stream: bool = False,
+    subtracts_value: bool = False,
+    couples: bool = True,
 ) -> Callable[[Function], Function]:
     """Register Φ(config, episodes), a Stream or a tensor `[..., N, T]`, under a name.
 
@@ -109,8 +113,9 @@ def register(
     error of the critic on which it leans. `leans`: after how many steps it goes on with V, or with
     Q from the start (0); None: a critic is no more than its baseline. `from_start`: it discounts
     rewards from the start of the episode, not from t. `stream`: it returns a Stream, so
-    per-decision importance can weigh its terms. ValueError for a name that is taken, or needs that
-    cannot be met.
+    per-decision importance can weigh its terms. `subtracts_value`: V is its baseline already.
+    `couples`: False promises that it looks at no other trajectory. ValueError for a name that is
+    taken, or needs that cannot be met.
     """
     if not set(needs) <= {"value", "q"}:
         raise ValueError(f"Φ {name} needs {needs}: only value and q can be had")
@@ -118,10 +123,8 @@ def register(
     leaning = leans if callable(leans) else lambda config: leans
 
     def add(function: Function) -> Function:
-        known = _PHI.get(name)
-        if known is not None and known.function.__module__ != function.__module__:
-            raise ValueError(f"Φ {name} is registered by {known.function.__module__} already")
-        _PHI[name] = Phi(function, needs, told, leaning, from_start, stream)
+        facts = (needs, told, leaning, from_start, stream, subtracts_value, couples)
+        PHIS.add(name, Phi(function, *facts), function.__module__)
         return function
 
     return add
@@ -132,22 +135,9 @@ def phi(config: EstimatorConfig) -> Phi:
 
     Raises ConfigError where there is none, or where it does not fit the importance weights.
     """
-    module, colon, name = config.phi.rpartition(":")
-    if colon and module in ("", __name__):
-        allowed = "module:name is a module of your own; the names here need no module"
-        raise ConfigError("estimator.phi", config.phi, allowed)
-    if module:
-        try:
-            importlib.import_module(module)
-        except Exception as error:
-            allowed = f"the module does not import: {type(error).__name__}: {error}"
-            raise ConfigError("estimator.phi", config.phi, allowed) from error
-    own = [key for key, value in _PHI.items() if value.function.__module__ == module]
-    if name not in (own if module else _PHI):
-        raise ConfigError("estimator.phi", config.phi, one_of(name, own))
-    found = _PHI[name]
-    if config.importance is Importance["per_decision"] and not found.stream:
-        allowed = f"per_decision weighs the terms of a sum, and {config.phi} is no stream"
+    found = PHIS.find(config.phi)
+    if importance.importance(config).terms and not found.stream:
+        allowed = f"{config.importance} weighs the terms of a sum, and {config.phi} is no stream"
         raise ConfigError("estimator.importance", config.importance, allowed)
     return found
 
@@ -168,36 +158,52 @@ def td(config: EstimatorConfig, e: Episodes) -> Tensor:
     return returns.td_residual(e.rew, value, following, config.gamma)
 
 
-@register("total_return", from_start=True, stream=True)
+@register("total_return", from_start=True, stream=True, couples=False)
 def _total_return(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream(e.rew, c.gamma, whole=True)
 
 
-@register("reward_to_go", stream=True)
+@register("reward_to_go", stream=True, couples=False)
 def _reward_to_go(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream(e.rew, c.gamma)
 
 
-@register("q", needs=("q",), leans=0, stream=True)
+@register("q", needs=("q",), leans=0, stream=True, couples=False)
 def _q(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream(given(e, "q") * e.mask, 0.0)
 
 
-@register("advantage", needs=("q", "value"), leans=0, stream=True)
+@register(
+    "advantage", needs=("q", "value"), leans=0, stream=True, subtracts_value=True, couples=False
+)
 def _advantage(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream((given(e, "q") - given(e, "value")) * e.mask, 0.0)
 
 
-@register("td", needs=("value",), leans=1, stream=True)
+@register("td", needs=("value",), leans=1, stream=True, subtracts_value=True, couples=False)
 def _td(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream(td(c, e), 0.0)
 
 
-@register("n_step", needs=("value",), leans=lambda c: c.n, stream=True)
+@register(
+    "n_step",
+    needs=("value",),
+    leans=lambda c: c.n,
+    stream=True,
+    subtracts_value=True,
+    couples=False,
+)
 def _n_step(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream(td(c, e), c.gamma, n=c.n)
 
 
-@register("gae", needs=("value",), leans=lambda c: 1 if c.lam < 1 else None, stream=True)
+@register(
+    "gae",
+    needs=("value",),
+    leans=lambda c: 1 if c.lam < 1 else None,
+    stream=True,
+    subtracts_value=True,
+    couples=False,
+)
 def _gae(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream(td(c, e), c.gamma * c.lam)

@@ -1,15 +1,20 @@
-"""The policy that an environment asks for."""
+"""The policy that an environment asks for, and the critics beside it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Protocol
 
+import torch
+
 from pgcli.errors import ConfigError
+from pgcli.machine.randomness import Purpose
+from pgcli.policies.critic import Critic, LinearCritic
 from pgcli.policies.heads import make_head
 from pgcli.policies.network import Mlp
 from pgcli.policies.policy import Policy
-from pgcli.settings.schema import BehaviourConfig, PolicyConfig
+from pgcli.settings.schema import BehaviourConfig, CriticConfig, CriticKind, PolicyConfig
 
 
 class Acted(Protocol):
@@ -49,3 +54,34 @@ def build_policy(settings: PolicyConfig, behaviour: BehaviourConfig, spaces: Inh
     head = make_head(kind.name, spaces.action.sizes)
     sizes = (spaces.obs_dim, *settings.hidden, head.num_outputs)
     return Policy(Mlp(sizes, settings.activation.name, settings.bias), head)
+
+
+def build_critics(
+    kinds: Iterable[str],
+    settings: CriticConfig,
+    policy: Policy,
+    obs_dim: int,
+    horizon: int,
+    seeds: Sequence[int],
+    device: torch.device,
+) -> dict[str, Critic | LinearCritic]:
+    """Those of "value", "linear" and "q" that are asked for, by these names.
+
+    V is what `settings.kind` says; "linear" is linear whatever that says.
+    """
+
+    def linear() -> LinearCritic:
+        return LinearCritic(obs_dim, horizon, len(seeds), device, settings.time_input)
+
+    def value() -> Critic | LinearCritic:
+        if settings.kind is CriticKind.linear:
+            return linear()
+        return Critic(settings, obs_dim, horizon, seeds, device)
+
+    def q() -> Critic:
+        inputs = obs_dim + policy.head.num_outputs
+        own = Purpose.Q_INIT, Purpose.Q_FIT
+        return Critic(settings, inputs, horizon, seeds, device, *own)
+
+    made = {"value": value, "linear": linear, "q": q}
+    return {kind: made[kind]() for kind in made if kind in set(kinds)}

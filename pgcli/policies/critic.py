@@ -16,8 +16,8 @@ from torch import Tensor
 from pgcli.machine.cores import ordered
 from pgcli.machine.randomness import Purpose, generator, per_seed
 from pgcli.policies.network import Mlp
-from pgcli.settings.schema import CriticConfig, OptimizerName
-from pgcli.updates.optimizers import Optimizer
+from pgcli.settings.schema import CriticConfig
+from pgcli.updates.optimizers import adam, part
 
 ROWS = 8192  # per forward pass, of all seeds
 
@@ -45,14 +45,15 @@ class Critic:
         self.net = Mlp((inputs, *config.hidden, 1), config.activation.name)
         rngs = [generator(seed, 0, init) for seed in seeds]
         self.theta = self.net.init(rngs, 1.0).to(device)
-        self.optimizer = Optimizer(OptimizerName["adam"], self.theta)
+        self._optimizer = adam()
+        self._remembered = self._optimizer.init(self.theta)
         self.mean = torch.zeros(len(seeds), device=device)
         self.std = torch.ones(len(seeds), device=device)
         self._config, self._horizon, self._seeds, self._stream = config, horizon, seeds, fit
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that a fit changes; live, not copies."""
-        remembered = {f"optimizer/{key}": x for key, x in self.optimizer.state.items()}
+        remembered = {f"optimizer/{key}": x for key, x in self._remembered.items()}
         return {"theta": self.theta, "mean": self.mean, "std": self.std, **remembered}
 
     def along(self, obs: Tensor, mask: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ class Critic:
     ) -> None:
         """Of seed s, from obs [N, T, D], mask and target [N, T]."""
         own = slice(s, s + 1)
-        theta = self.theta[own]
+        theta, remembered = self.theta[own], part(self._remembered, own)
         x = self._with_time(obs[mask], mask.nonzero()[:, 1]).unsqueeze(0)  # [1, M, ·]
         y = target[mask].to(obs.dtype).unsqueeze(0)
         self._rescale(own, y)
@@ -96,7 +97,7 @@ class Critic:
                     error = trace.out - y_part.unsqueeze(-1)
                     delta = 2.0 * error / y_part.numel()  # of the mean square
                     gradient = self.net.gradient(theta, trace, delta)
-                    self.optimizer.step(gradient, self._config.lr, own)
+                    self._optimizer.update(theta, gradient, remembered, self._config.lr)
 
     def _evaluate(self, x: Tensor) -> Tensor:
         parts = ordered(

@@ -44,7 +44,7 @@ class Policy:
         """Fresh parameters theta [S, P], each row a function of its own seed."""
         rngs = [generator(seed, 0, Purpose.POLICY_INIT) for seed in seeds]
         net = self.net.init(rngs, config.output_gain)
-        if config.init is Init["zeros"]:
+        if config.init is Init.zeros:
             net = torch.zeros_like(net)
         extra = torch.full((len(seeds), self.head.num_extra), config.log_std)
         return torch.cat([net, extra], dim=1)
@@ -64,6 +64,10 @@ class Policy:
         out, extra = self.distribution(theta, obs)
         changed = self.head.behaviour(out, extra, behaviour.temperature, behaviour.epsilon)
         return self.head.log_prob(*changed, act)
+
+    def state_actions(self, obs: Tensor, act: Tensor) -> Tensor:
+        """Inputs of a Q network: observation and action's features, [..., D + O]."""
+        return torch.cat([obs, self.head.features(act).to(obs.dtype)], -1)
 
     def kl(
         self, theta_p: Tensor, theta_q: Tensor, obs: Tensor, changed: BehaviourConfig | None = None

@@ -64,10 +64,10 @@ def read(directory: Path) -> Run:
     try:
         records = _records(directory / "metrics.csv")
     except _Unreadable as error:
-        return Run(directory, State["broken"], str(error), config, {})
+        return Run(directory, State.broken, str(error), config, {})
     state, reason = _ending(directory / "summary.json", records)
     if config is None and records:
-        state, reason = State["broken"], config_reason
+        state, reason = State.broken, config_reason
     return Run(directory, state, reason, config, records)
 
 
@@ -210,7 +210,7 @@ def _ending(path: Path, records: dict[int, np.ndarray]) -> tuple[State, str]:
     for seed, n in counts.items() if counts else [(None, 0)]:
         if n < iterations(seed):
             return unfinished, f"metrics.csv holds {n} of {iterations(seed)} iterations"
-    return State["finished"], ""
+    return State.finished, ""
 
 
 def _iterations(summary: dict[str, Any]) -> Callable[[int | None], int]:

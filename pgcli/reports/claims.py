@@ -114,7 +114,7 @@ def _checked(claim: Claim, groups: Sequence[Group], environment: str) -> Finding
     found = effect(
         np.array(list(x.values())),
         np.array(list(y.values())),
-        ratio=claim["effect"] == Effect["ratio"].name,
+        ratio=claim["effect"] == Effect.ratio.name,
         paired=x.keys() == y.keys(),
         robust=claim["figure"] in ROBUST,  # the others are unbiased in the mean only
     )
@@ -169,7 +169,7 @@ def _values(
         for seed, rows in sorted(group.seeds.items()):
             if figure == "return":
                 mean = running_mean(rows[RETURN], rows[EPISODES], RECENT)
-                found[i, seed] = float(mean[0 if when == When["first"].name else -1])
+                found[i, seed] = float(mean[0 if when == When.first.name else -1])
             elif figure == "area":
                 found[i, seed] = area(rows["env_steps"], rows[RETURN], start, stop)
             else:
@@ -187,6 +187,6 @@ def _column(group: Group, seed: int, name: str) -> np.ndarray:
 
 
 def _at(x: np.ndarray, when: str) -> float:
-    if when == When["first"].name:
+    if when == When.first.name:
         return float(x[0])
-    return float(x.mean() if when == When["whole"].name else x[-max(1, len(x) // LAST) :].mean())
+    return float(x.mean() if when == When.whole.name else x[-max(1, len(x) // LAST) :].mean())

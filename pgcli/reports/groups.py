@@ -54,7 +54,7 @@ def shared(runs: Sequence[Run]) -> dict[str, str]:
 
 def _counted(label: str, differing: dict[str, str], runs: list[Run], unfinished: bool) -> Group:
     """Each seed once: the same seed of the same setting is the same run and no new evidence."""
-    usable = (State["finished"], State["unfinished"]) if unfinished else (State["finished"],)
+    usable = (State.finished, State.unfinished) if unfinished else (State.finished,)
     seeds: dict[int, np.ndarray] = {}
     source: dict[int, Run] = {}
     for run in (run for run in runs if run.state in usable):

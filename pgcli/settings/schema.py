@@ -9,37 +9,81 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from enum import Enum
+from enum import Enum, auto
 from typing import Any, Optional
 
-from pgcli.errors import ConfigError, one_of
+from pgcli.errors import ConfigError
 
-# OmegaConf reads an Enum by the NAME of its member.
-Baseline = Enum(
-    "Baseline", "none constant mean own_mean time optimal optimal_per_parameter linear value"
-)
-Importance = Enum("Importance", "none trajectory per_decision truncated first_order")
-Engine = Enum("Engine", "auto compiled native sync async envpool")
-Activation = Enum("Activation", "tanh relu elu")
-Init = Enum("Init", "orthogonal zeros")
-Target = Enum("Target", "monte_carlo td_lambda")
-CriticKind = Enum("CriticKind", "mlp linear exact")
-OptimizerName = Enum("OptimizerName", "adam adamw sgd rmsprop")
-Schedule = Enum("Schedule", "constant linear cosine")
-Device = Enum("Device", "cpu cuda auto")
-When = Enum("When", "first last whole")
-Effect = Enum("Effect", "ratio difference")
+NONE = "none"  # the baseline that subtracts nothing, the importance weights that are 1
 
 
-PHIS = ("total_return", "reward_to_go", "q", "advantage", "td", "n_step", "gae")
-SUBTRACTS_VALUE = ("advantage", "td", "n_step", "gae")  # these Φ have V as their baseline
+# OmegaConf reads an Enum by the NAME of its member. What is open to more: see `registry`.
+Engine = Enum("Engine", "auto compiled native sync async envpool")  # `async` is a keyword
+
+
+class Activation(Enum):
+    """Of hidden layers."""
+
+    tanh = auto()
+    relu = auto()
+    elu = auto()
+
+
+class Init(Enum):
+    """How a policy's parameters begin."""
+
+    orthogonal = auto()
+    zeros = auto()
+
+
+class Target(Enum):
+    """What critics are regressed on."""
+
+    monte_carlo = auto()
+    td_lambda = auto()
+
+
+class CriticKind(Enum):
+    """What V is."""
+
+    mlp = auto()
+    linear = auto()
+    exact = auto()
+
+
+class Schedule(Enum):
+    """Of the learning rate over the run's budget."""
+
+    constant = auto()
+    linear = auto()
+    cosine = auto()
+
+
+class Device(Enum):
+    """Where torch computes."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+    auto = "auto"
+
+
+class When(Enum):
+    """Which iterations a claim is about."""
+
+    first = auto()
+    last = auto()
+    whole = auto()
+
+
+class Effect(Enum):
+    """How a claim compares two figures."""
+
+    ratio = auto()
+    difference = auto()
+
 
 # Updates of a run that is given neither iterations nor total_steps: its YAML says null for both.
 ITERATIONS = 100
-
-LEAVES_ONE_OUT = tuple(
-    Baseline[name] for name in ("mean", "time", "optimal", "optimal_per_parameter")
-)
 
 
 def within(
@@ -92,9 +136,9 @@ class EnvConfig:
 class EstimatorConfig:
     """The orthogonal switches of the gradient estimator."""
 
-    phi: str = field(metadata={"names": PHIS})  # or `module:name`, registered by that module
-    baseline: Baseline
-    importance: Importance
+    phi: str  # these three: registered names, `module:name` from a module of one's own
+    baseline: str
+    importance: str
     gamma: float = field(metadata=within(ge=0, le=1))
     lam: float = field(metadata=within(ge=0, le=1))  # λ of GAE
     discount_state: bool  # weight step t by γ^t: the exact gradient of the discounted objective
@@ -104,6 +148,11 @@ class EstimatorConfig:
     constant: float  # of baseline=constant
     self_normalize: bool  # importance weights over their batch mean at the same t
     clip_ratio: Optional[float] = field(metadata=within(gt=0))  # upper limit of importance weights
+
+    @property
+    def weighted(self) -> bool:
+        """Whether it has importance weights."""
+        return self.importance != NONE
 
 
 @dataclass
@@ -163,7 +212,7 @@ class CriticConfig:
 class OptimizerConfig:
     """What is done with the gradient."""
 
-    name: OptimizerName
+    name: str  # registered, or `module:name`
     lr: float = field(metadata=within(gt=0, le=1e6))
     schedule: Schedule  # of lr, over the run's budget
     clip_norm: Optional[float] = field(
@@ -171,6 +220,9 @@ class OptimizerConfig:
     )  # applied after the measurement; null: off
     momentum: Optional[float] = field(metadata=within(ge=0, lt=1))  # sgd, rmsprop
     weight_decay: Optional[float] = field(metadata=within(ge=0))
+    # adam, adamw: of the moments' averages, and beside the root; null: 0.9 and 0.999, 1e-8
+    betas: Optional[list[float]] = field(metadata=since(None, within(ge=0, lt=1)))
+    eps: Optional[float] = field(metadata=since(None, within(gt=0)))
 
 
 @dataclass
@@ -214,9 +266,9 @@ class ClaimConfig:
     figure: str  # return, area (under the return's curve, per step) or a column of metrics.csv
     of: dict[str, Any]  # settings, or options of groups, that tell the first runs from others
     against: dict[str, Any]  # and the second
-    when: When = When["last"]  # the first iteration, the last tenth of them, or their mean
+    when: When = When.last  # the first iteration, the last tenth of them, or their mean
     against_when: Optional[When] = None  # null: as `when`
-    effect: Effect = Effect["ratio"]  # of the first to the second, or their difference
+    effect: Effect = Effect.ratio  # of the first to the second, or their difference
     at_least: Optional[float] = None
     at_most: Optional[float] = None
 
@@ -352,9 +404,6 @@ def check(config: Any, prefix: str = "") -> None:
         if is_dataclass(value):
             check(value, key + ".")
             continue
-        names = f.metadata.get("names")
-        if names is not None and value not in names and ":" not in value:
-            raise ConfigError(key, value, one_of(value, [*names, "module:name"]))
         for i, item in enumerate(value if isinstance(value, list) else ()):
             if is_dataclass(item):
                 check(item, f"{key}[{i}].")
@@ -394,30 +443,21 @@ def check_combination(config: Any) -> None:
     """Raise ConfigError for settings that are fine alone and cannot work together."""
     if isinstance(config, TrainConfig):
         _check_training(config)
-        check_estimator(config.estimator)
+        check_switches(config.estimator)
     if isinstance(config, CompareConfig):
         _check_comparison(config)
 
 
-def check_estimator(est: EstimatorConfig) -> None:
-    """Raise ConfigError for switches of an estimator that contradict each other."""
-    if est.phi in SUBTRACTS_VALUE and est.baseline is not Baseline["none"]:
-        raise ConfigError(
-            "estimator.baseline",
-            est.baseline,
-            f"estimator.phi={est.phi} already subtracts V: only none is allowed",
-        )
-    if est.baseline.name.startswith("optimal") and est.normalize:
-        raise ConfigError(
-            "estimator.normalize",
-            True,
-            f"estimator.baseline={est.baseline.name} is fitted to the scale of Φ: only false",
-        )
-    if est.normalize and est.importance is not Importance["none"]:
+def check_switches(est: EstimatorConfig) -> None:
+    """Raise ConfigError for switches of an estimator that contradict each other.
+
+    What its parts say of each other is another matter: `estimators.estimator.check_estimator`.
+    """
+    if est.normalize and est.weighted:
         allowed = "its mean would go in without its importance weight: only false"
         raise ConfigError("estimator.normalize", True, allowed)
     for key, given in (("self_normalize", est.self_normalize), ("clip_ratio", est.clip_ratio)):
-        if given not in (False, None) and est.importance is Importance["none"]:
+        if given not in (False, None) and not est.weighted:
             raise ConfigError(f"estimator.{key}", given, "needs an estimator.importance")
 
 
@@ -425,30 +465,16 @@ def _check_training(config: TrainConfig) -> None:
     for i, claim in enumerate(config.claims):
         if claim.at_least is None and claim.at_most is None:
             raise ConfigError(f"claims[{i}]", claim.says, "needs at_least or at_most")
-    est, opt = config.estimator, config.optimizer
-    if est.baseline in LEAVES_ONE_OUT and config.batch_steps is None and config.batch_size < 2:
-        raise ConfigError(
-            "batch_size",
-            config.batch_size,
-            f"estimator.baseline={est.baseline.name} needs at least 2 episodes",
-        )
     critic = config.critic
-    if critic.lam is not None and critic.target is not Target["td_lambda"]:
+    if critic.lam is not None and critic.target is not Target.td_lambda:
         raise ConfigError(
             "critic.lam", config.critic.lam, "only with critic.target=td_lambda: null"
         )
-    if config.critic.kind is CriticKind["exact"]:
+    if config.critic.kind is CriticKind.exact:
         raise ConfigError("critic.kind", "exact", "only pg compare has exact critics: mlp, linear")
     if config.behaviour.iteration is not None and config.behaviour.checkpoint is None:
         raise ConfigError(
             "behaviour.iteration", config.behaviour.iteration, "needs a behaviour.checkpoint"
-        )
-    if opt.momentum is not None and opt.name not in (
-        OptimizerName["sgd"],
-        OptimizerName["rmsprop"],
-    ):
-        raise ConfigError(
-            "optimizer.momentum", opt.momentum, "only sgd and rmsprop have a momentum: null"
         )
 
 

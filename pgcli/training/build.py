@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from typing import Any
 
@@ -16,20 +17,22 @@ from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
 from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.gradients.trajectory import gradient_sums
-from pgcli.machine.randomness import Purpose
-from pgcli.policies.build import build_policy
-from pgcli.policies.critic import Critic, LinearCritic
+from pgcli.policies.build import build_critics, build_policy
 from pgcli.policies.policy import Policy
 from pgcli.runs.saved import saved_behaviour, saved_theta
-from pgcli.settings.schema import (
-    Baseline,
-    CriticKind,
-    Device,
-    TrainConfig,
-)
+from pgcli.settings.schema import Device, TrainConfig
 from pgcli.training.learner import Learner
+from pgcli.updates.optimizers import optimizer
 
 LONGEST = 1000  # steps of an episode with which devices are compared
+
+
+def check(config: TrainConfig) -> None:
+    """Raise ConfigError for a part that is not there, or that does not go with another."""
+    estimator.check_estimator(config.estimator, None if config.batch_steps else config.batch_size)
+    optimizer(config.optimizer)
+    if config.log.wandb is not None and importlib.util.find_spec("wandb") is None:
+        raise ConfigError("log.wandb", config.log.wandb, "needs the extra wandb")
 
 
 def build_learner(
@@ -37,21 +40,10 @@ def build_learner(
 ) -> Learner:
     """Policy, and the critics that the estimator needs, to fit the environment's spaces."""
     policy = build_policy(config.policy, config.behaviour, engine)
-    critics: dict[str, Critic | LinearCritic] = {}
+    kinds = estimator.critics(config.estimator)
     horizon = engine.max_episode_steps
-    linear = config.critic.kind is CriticKind["linear"]
-    if config.estimator.baseline is Baseline["linear"] or (
-        linear and estimator.needs_value(config.estimator)
-    ):
-        timed = config.critic.time_input
-        critics["value"] = LinearCritic(engine.obs_dim, horizon, len(seeds), device, timed)
-    elif estimator.needs_value(config.estimator):
-        critics["value"] = Critic(config.critic, engine.obs_dim, horizon, seeds, device)
-    if estimator.needs_q(config.estimator):
-        inputs = engine.obs_dim + policy.head.num_outputs
-        critics["q"] = Critic(
-            config.critic, inputs, horizon, seeds, device, Purpose.Q_INIT, Purpose.Q_FIT
-        )
+    made = build_critics(kinds, config.critic, policy, engine.obs_dim, horizon, seeds, device)
+    critics = {"q" if kind == "q" else "value": critic for kind, critic in made.items()}
     return Learner(config, policy, critics, seeds, device)
 
 
@@ -98,7 +90,7 @@ def facts(
 def devices(wanted: Device) -> list[torch.device]:
     """Where torch may compute: one device, or for `auto` all there are; ConfigError without it."""
     there = torch.cuda.is_available()
-    if wanted is Device["cuda"] and not there:
+    if wanted is Device.cuda and not there:
         raise ConfigError("device", wanted, "no CUDA device here: cpu or auto")
     names = {"cpu": ["cpu"], "cuda": ["cuda"], "auto": ["cpu", "cuda"] if there else ["cpu"]}
     return [torch.device(name) for name in names[wanted.name]]

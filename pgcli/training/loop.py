@@ -16,6 +16,7 @@ from pgcli.collection.rollout import Quota, collect
 from pgcli.environments.choose import slots_per_seed
 from pgcli.errors import NonFinite
 from pgcli.estimators import estimator
+from pgcli.estimators.baselines import baseline
 from pgcli.estimators.importance import exponentiated, log_prefix
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.around import Batched, mean_kl
@@ -33,7 +34,7 @@ from pgcli.machine.randomness import seeding
 from pgcli.policies.actor import PolicyActor
 from pgcli.policies.critic import Work
 from pgcli.policies.policy import Policy
-from pgcli.settings.schema import LEAVES_ONE_OUT, Baseline, TrainConfig
+from pgcli.settings.schema import TrainConfig
 from pgcli.training import metrics
 from pgcli.training.build import behaviour_parameters, devices, facts, fastest
 from pgcli.training.cohort import Cohort
@@ -120,11 +121,8 @@ def run(config: TrainConfig, directory: Path) -> None:
                 distance = mean_kl(policy, source, target_theta, batch, changed)
                 record["importance/kl"] = distance
             if config.gradient.score:
-                weight = batch.mask.double()
-                if config.off_policy:  # without its weight the mean score would not be zero
-                    weight = exponentiated(log_prefix(log_ratio), batch.mask).weight * weight
-                scores = gradient_sums(policy, target_theta, batch, weight)
-                record |= metrics.score(measure(scores))
+                ratio = log_ratio if config.off_policy else None
+                record |= mean_score(policy, target_theta, batch, ratio)
             fitted()
             for name, one in critics.items():
                 for tensor in one.state().values():
@@ -146,7 +144,7 @@ def with_critics(
         one = critics["value"]
         value = one.along(batch.obs, batch.mask), one.after(batch.final_obs, batch.length)
     if "q" in critics:
-        pairs = state_actions(learner.policy, batch)
+        pairs = learner.policy.state_actions(batch.obs, batch.act)
         q = critics["q"].along(pairs, batch.mask)
     looked = episodes(batch, config.env.reward_shift, value=value, q=q)
     work: list[Work] = []
@@ -167,14 +165,14 @@ def sums_of(
 ) -> Sums:
     """One pass over the batch with the estimator's weights, fitted baseline included."""
     policy, theta = learner.policy, learner.theta
-    baseline = config.estimator.baseline
-    if baseline in LEAVES_ONE_OUT and bool((batch.episodes < 2).any()):
-        session.notice(f"a batch of one episode has no others: {baseline.name} is 0 there")
-    if baseline in estimator.FITTED:
+    name, base = config.estimator.baseline, baseline(config.estimator)
+    if bool((batch.episodes < base.fewest).any()):
+        session.notice(f"a batch of one episode has no others: {name} is 0 there")
+    if base.fitted is not None:
         needed = 2 * batch.length.numel() * policy.num_params * 8 / 2**20
         if needed > config.gradient.memory_mb:
-            session.notice(f"{baseline.name} holds the gradients of all episodes: {needed:.0f} MB")
-        per_parameter = baseline is Baseline["optimal_per_parameter"]
+            session.notice(f"{name} holds the gradients of all episodes: {needed:.0f} MB")
+        per_parameter = base.fitted == "per_parameter"
         return fitted_gradient_sums(
             policy, theta, batch, terms.weights, terms.control, per_parameter=per_parameter
         )
@@ -187,14 +185,19 @@ def sums_of(
     return gradient_sums(policy, theta, batch, terms.weights, group)
 
 
+def mean_score(
+    policy: Policy, theta: Tensor, batch: Batch, log_ratio: Tensor | None
+) -> dict[str, Tensor]:
+    """The mean score at theta, whose expectation is zero; log_ratio [S, N, T] of others' data."""
+    weight = batch.mask.double()
+    if log_ratio is not None:  # without its weight the mean would not be zero
+        weight = exponentiated(log_prefix(log_ratio), batch.mask).weight * weight
+    return metrics.score(measure(gradient_sums(policy, theta, batch, weight)))
+
+
 def own_weights(config: TrainConfig, terms: estimator.Terms) -> Tensor | None:
     """Those of single steps that make the estimate, where there are any."""
-    return None if config.estimator.baseline in estimator.FITTED else terms.weights
-
-
-def state_actions(policy: Policy, batch: Batch) -> Tensor:
-    """Inputs of a Q network: observation and action's features, [S, N, T, D + O]."""
-    return torch.cat([batch.obs, policy.head.features(batch.act).to(batch.obs.dtype)], -1)
+    return terms.weights if baseline(config.estimator).fitted is None else None
 
 
 def check_finite(

@@ -225,7 +225,7 @@ class Session:
             if before is not None and now != before:
                 self.notice(f"the {key} was {before} and is {now}: {effect} from here on")
         moved = found.meta["budget"] != self._budget
-        if moved and self._config.optimizer.schedule is not Schedule["constant"]:
+        if moved and self._config.optimizer.schedule is not Schedule.constant:
             self.notice("the budget has changed, and the learning rate's schedule with it")
         try:
             for part in self._parts:

@@ -1,60 +1,161 @@
 """First-order optimisers of one tensor theta [S, P], as their papers have them.
 
+Each is a pair of functions, made from its own settings by a function that is registered by name; a
+module of your own adds more.
+
+    # my_optimizers.py: pg train optimizer.name=my_optimizers:sign
+    from pgcli.updates.optimizers import Optimizer, register
+
+    @register("sign")
+    def sign() -> Optimizer:
+        def update(theta, g, state, lr):
+            theta.sub_(lr * g.sign())
+        return Optimizer(lambda theta: {}, update)
+
 Written here because constructing one of torch's takes longer than importing Gymnasium.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from pgcli.settings.schema import OptimizerName
+from pgcli.errors import ConfigError
+from pgcli.settings.registry import Registry
+from pgcli.settings.schema import OptimizerConfig
 
-BETA1, BETA2, ALPHA, EPSILON = 0.9, 0.999, 0.99, 1e-8
-ALL = slice(None)
+State = dict[str, Tensor]  # by torch's names: [S, ...] each
 
 
-class Optimizer:
-    """Descends in `theta`, in place; `state` holds what it remembers, by torch's names for it.
+class Optimizer(NamedTuple):
+    """How S seeds descend, each by its own gradient alone."""
 
-    Adam: Kingma and Ba 2015, algorithm 1. AdamW: Loshchilov and Hutter 2019, algorithm 2. RMSprop:
-    Hinton 2012, lecture 6e. SGD with Polyak's momentum. Weight decay is an L2 penalty but in AdamW.
-    """
+    init: Callable[[Tensor], State]  # theta [S, P] to what is remembered of it
+    # Moves theta [S, P] and its state, in place, down a gradient [S, P] at a learning rate.
+    update: Callable[[Tensor, Tensor, State, float], None]
 
-    def __init__(
-        self, name: OptimizerName, theta: Tensor, momentum: float = 0.0, weight_decay: float = 0.0
-    ) -> None:
-        self._name, self._theta = name, theta
-        self._momentum, self._decay = momentum, weight_decay
-        moments = {"adam": ("exp_avg", "exp_avg_sq"), "rmsprop": ("square_avg",)}
-        names = moments.get(name.name.removesuffix("w"), ())
+
+Maker = Callable[..., Optimizer]  # from settings of `optimizer` by name; what is null is not given
+OPTIMIZERS: Registry[Maker] = Registry("optimizer.name", __name__)
+OF_ALL = ("name", "lr", "schedule", "clip_norm")  # settings that are no optimiser's own
+
+
+def register(name: str) -> Callable[[Maker], Maker]:
+    """Register what makes an optimiser under a name; its parameters are the settings it has."""
+
+    def add(maker: Maker) -> Maker:
+        OPTIMIZERS.add(name, maker, maker.__module__)
+        return maker
+
+    return add
+
+
+def optimizer(config: OptimizerConfig) -> Optimizer:
+    """The optimiser that `config` names; ConfigError where it is none, or has no such setting."""
+    maker = OPTIMIZERS.find(config.name)
+    names = [f.name for f in fields(config) if f.name not in OF_ALL]
+    given = {name: x for name in names if (x := getattr(config, name)) is not None}
+    for name, value in given.items():
+        if name not in inspect.signature(maker).parameters:
+            having = [
+                other
+                for other in OPTIMIZERS.names
+                if name in inspect.signature(OPTIMIZERS.find(other)).parameters
+            ]
+            allowed = f"null: {config.name} has none, only {' and '.join(having)}"
+            raise ConfigError(f"optimizer.{name}", value, allowed)
+    try:
+        return maker(**given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError("optimizer", str(given), str(error)) from error
+
+
+def part(state: State, rows: slice) -> State:
+    """What is remembered of some seeds, live."""
+    return {key: x[rows] for key, x in state.items()}
+
+
+def _remembered(theta: Tensor, *names: str) -> State:
+    zeros = {name: torch.zeros_like(theta) for name in names}
+    return {**zeros, "step": torch.zeros(len(theta), 1, dtype=torch.float64)}
+
+
+@register("sgd")
+def sgd(momentum: float = 0.0, weight_decay: float = 0.0) -> Optimizer:
+    """Steps along the gradient, with Polyak's momentum; weight decay is an L2 penalty."""
+
+    def init(theta: Tensor) -> State:
+        return _remembered(theta, *(["momentum_buffer"] if momentum else []))
+
+    def update(theta: Tensor, g: Tensor, state: State, lr: float) -> None:
+        state["step"].add_(1)
+        if weight_decay:
+            g = g + weight_decay * theta
         if momentum:
-            names += ("momentum_buffer",)
-        self.state = {key: torch.zeros_like(theta) for key in names}
-        self.state["step"] = torch.zeros(len(theta), 1, dtype=torch.float64)
-
-    def step(self, gradient: Tensor, lr: float, rows: slice = ALL) -> None:
-        """One step of theta[rows] down `gradient`, of its shape and type."""
-        theta, g = self._theta[rows], gradient
-        state = {key: x[rows] for key, x in self.state.items()}
-        t = state["step"].add_(1)
-        if self._name is OptimizerName["adamw"]:
-            theta.mul_(1 - lr * self._decay)
-        elif self._decay:
-            g = g + self._decay * theta
-        if "exp_avg" in state:
-            m = state["exp_avg"].lerp_(g, 1 - BETA1)
-            v = state["exp_avg_sq"].mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
-            root = (v / (1 - BETA2**t).to(v)).sqrt_().add_(EPSILON)
-            theta.sub_((lr / (1 - BETA1**t)).to(m) * m / root)
-            return
-        if "square_avg" in state:
-            v = state["square_avg"].mul_(ALPHA).addcmul_(g, g, value=1 - ALPHA)
-            g = g / v.sqrt().add_(EPSILON)
-        if "momentum_buffer" in state:
-            g = state["momentum_buffer"].mul_(self._momentum).add_(g)
+            g = state["momentum_buffer"].mul_(momentum).add_(g)
         theta.add_(g, alpha=-lr)
+
+    return Optimizer(init, update)
+
+
+@register("rmsprop")
+def rmsprop(momentum: float = 0.0, weight_decay: float = 0.0) -> Optimizer:
+    """Hinton 2012, lecture 6e: the gradient over the root of its mean square."""
+    alpha, eps = 0.99, 1e-8
+    descent = sgd(momentum)
+
+    def init(theta: Tensor) -> State:
+        return {**descent.init(theta), **_remembered(theta, "square_avg")}
+
+    def update(theta: Tensor, g: Tensor, state: State, lr: float) -> None:
+        if weight_decay:
+            g = g + weight_decay * theta
+        v = state["square_avg"].mul_(alpha).addcmul_(g, g, value=1 - alpha)
+        descent.update(theta, g / v.sqrt().add_(eps), state, lr)
+
+    return Optimizer(init, update)
+
+
+@register("adam")
+def adam(
+    betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
+) -> Optimizer:
+    """Kingma and Ba 2015, algorithm 1; weight decay is an L2 penalty."""
+    beta1, beta2 = betas
+
+    def init(theta: Tensor) -> State:
+        return _remembered(theta, "exp_avg", "exp_avg_sq")
+
+    def update(theta: Tensor, g: Tensor, state: State, lr: float) -> None:
+        t = state["step"].add_(1)
+        if weight_decay:
+            g = g + weight_decay * theta
+        m = state["exp_avg"].lerp_(g, 1 - beta1)
+        v = state["exp_avg_sq"].mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        root = (v / (1 - beta2**t).to(v)).sqrt_().add_(eps)
+        theta.sub_((lr / (1 - beta1**t)).to(m) * m / root)
+
+    return Optimizer(init, update)
+
+
+@register("adamw")
+def adamw(
+    betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
+) -> Optimizer:
+    """Loshchilov and Hutter 2019, algorithm 2: Adam, with weights that decay beside it."""
+    plain = adam(betas, eps)
+
+    def update(theta: Tensor, g: Tensor, state: State, lr: float) -> None:
+        theta.mul_(1 - lr * weight_decay)
+        plain.update(theta, g, state, lr)
+
+    return Optimizer(plain.init, update)
 
 
 def copy_into(old: Tensor, new: np.ndarray) -> None:

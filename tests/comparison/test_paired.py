@@ -14,17 +14,16 @@ from pgcli.comparison.resampled import Comparison, Resamples
 from pgcli.estimators.estimator import weights
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.trajectory import trajectory_gradients
-from pgcli.settings.schema import Baseline, Importance
 
 BASE = train_config().estimator
 CASES = {
     "total": replace(BASE, phi="total_return"),
     "rtg": BASE,
-    "mean": replace(BASE, baseline=Baseline["mean"]),
-    "time": replace(BASE, baseline=Baseline["time"]),
+    "mean": replace(BASE, baseline="mean"),
+    "time": replace(BASE, baseline="time"),
     "normalized": replace(BASE, normalize=True),
-    "optimal": replace(BASE, baseline=Baseline["optimal"]),
-    "first_order": replace(BASE, importance=Importance["first_order"], self_normalize=True),
+    "optimal": replace(BASE, baseline="optimal"),
+    "first_order": replace(BASE, importance="first_order", self_normalize=True),
 }
 
 

@@ -14,24 +14,27 @@ import torch
 from settings import train_config
 from tiny_mdp import TinyMdp
 
+from pgcli.estimators.baselines import BASELINES
 from pgcli.estimators.bias import Circumstances, bias_notes
-from pgcli.estimators.estimator import FITTED, terms
-from pgcli.estimators.phi import Episodes, phi
+from pgcli.estimators.estimator import terms
+from pgcli.estimators.importance import IMPORTANCES
+from pgcli.estimators.phi import PHIS, Episodes, phi
 from pgcli.gradients.control import controlled
 from pgcli.gradients.trajectory import trajectory_gradients
-from pgcli.settings.schema import PHIS, SUBTRACTS_VALUE, Baseline, EstimatorConfig, Importance
+from pgcli.settings.schema import EstimatorConfig
 
-PLAIN = (Baseline["none"], Baseline["own_mean"])  # where a special case is one for all baselines
+FITTED = [name for name in BASELINES.names if BASELINES.find(name).fitted]
+PLAIN = ("none", "own_mean")  # where a special case is one for all baselines
 
 
 def combinations(names):
     """Every combination that is not refused, on-policy and off-policy."""
     for name, base, form, by_state, off in itertools.product(
-        names, Baseline, Importance, (False, True), (False, True)
+        names, BASELINES.names, IMPORTANCES.names, (False, True), (False, True)
     ):
-        if name in SUBTRACTS_VALUE and base is not Baseline["none"]:
+        if registered(name).subtracts_value and base != "none":
             continue  # refused
-        if form is not Importance["none"] and not off:
+        if form != "none" and not off:
             continue  # the weights are 1; test_weights_are_one_on_policy
         options = [{}, {"gamma": 0.9}]
         if base in PLAIN:
@@ -45,9 +48,9 @@ def combinations(names):
                 {"n": 3},
                 {"n": 3, "bootstrap": True},
             ]
-        if form is not Importance["none"] and name in ("reward_to_go", "total_return"):
+        if form != "none" and name in ("reward_to_go", "total_return"):
             options += [{"self_normalize": True}, {"clip_ratio": 1.1}]
-        if base not in FITTED and form is Importance["none"]:
+        if base not in FITTED and form == "none":
             options += [{"normalize": True}]
         for option in options:
             given = {
@@ -55,7 +58,7 @@ def combinations(names):
                 "constant": 1.3, "self_normalize": False, "clip_ratio": None, **option,
             }  # fmt: skip
             config = EstimatorConfig(name, base, form, discount_state=by_state, **given)
-            if form is Importance["per_decision"] and not registered(name).stream:
+            if form == "per_decision" and not registered(name).stream:
                 continue  # refused
             yield config, off
 
@@ -67,7 +70,7 @@ def registered(name):
 def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
         own = metafunc.config.getoption("--phi")
-        cases = combinations([own] if own else PHIS)
+        cases = combinations([own] if own else PHIS.names)
         if "short_problem" in metafunc.fixturenames:
             cases = (case for case in cases if case[0].baseline in PLAIN)
         metafunc.parametrize("case", list(cases), ids=title)
@@ -76,7 +79,7 @@ def pytest_generate_tests(metafunc):
 def title(case) -> str:
     config, off = case
     flags = [f"{k}={v}" for k, v in vars(config).items() if not hasattr(v, "name") and v]
-    shown = (config.phi, config.baseline.name, config.importance.name, *flags)
+    shown = (config.phi, config.baseline, config.importance, *flags)
     return " ".join(shown).replace("gamma", "γ").replace("lam", "λ") + " off-policy" * off
 
 
@@ -150,7 +153,7 @@ def expected_gradient(problem, off, config, value, final_value, q):
         n = len(p)
         own = torch.stack([found.weights[:: n + 1, 0], found.control[:: n + 1, 0]])
         x, s = (trajectory_gradients(problem.factors, w[None], policy.num_params)[0] for w in own)
-        g = controlled(x[pair], s[pair], per_parameter=config.baseline is FITTED[1])
+        g = controlled(x[pair], s[pair], per_parameter=config.baseline == "optimal_per_parameter")
         return (0.5 * chance * g.sum(1)).sum(0, keepdim=True)
     # ĝ is linear in the weights: gather the expected weight of every trajectory's scores.
     mean_w = torch.zeros_like(b.rew[0])
@@ -209,7 +212,7 @@ def test_exact_critics_leave_no_bias(problem, phi, importance, gamma, bootstrap)
     mdp = problem.mdp
     off = importance != "none"
     config = EstimatorConfig(
-        phi, Baseline["none"], Importance[importance], gamma, 0.6, True, False, bootstrap,
+        phi, "none", importance, gamma, 0.6, True, False, bootstrap,
         2, 0.0, False, None,
     )  # fmt: skip
     pi = mdp.action_probabilities(problem.policy, problem.theta).detach()
@@ -231,7 +234,7 @@ def test_what_a_run_adds_to_the_notes():
 
     assert notes(config) == []
     assert "random number of episodes" in notes(config, counted_by_steps=True)[0]
-    weighted = replace(config, importance=Importance["per_decision"])
+    weighted = replace(config, importance="per_decision")
     (note,) = notes(weighted, off_policy=True, reused=True)
     assert note.startswith("reuse")
     learned = notes(replace(config, phi="td"), off_policy=True)  # on episodes of the policy itself
@@ -244,7 +247,7 @@ def test_what_a_run_adds_to_the_notes():
 @pytest.mark.parametrize("name", ["q", "advantage", "td", "n_step", "gae"])
 def test_no_error_is_announced_of_a_critic_that_has_none(name, off):
     """Proven by test_exact_critics_leave_no_bias."""
-    config = replace(train_config().estimator, phi=name, importance=Importance["per_decision"])
+    config = replace(train_config().estimator, phi=name, importance="per_decision")
     assert bias_notes(config, Circumstances(500, critic="exact", off_policy=off)) == []
     assert bias_notes(config, Circumstances(500, off_policy=off)) != []
 

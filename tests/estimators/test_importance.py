@@ -8,9 +8,8 @@ from made_episodes import config, episodes
 
 from pgcli.estimators import importance
 from pgcli.estimators.estimator import terms
-from pgcli.settings.schema import Importance
 
-FORMS = [form.name for form in Importance if form.name != "none"]
+FORMS = [name for name in importance.IMPORTANCES.names if name != "none"]
 
 
 @pytest.mark.parametrize("form", FORMS)

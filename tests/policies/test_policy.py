@@ -147,7 +147,7 @@ def test_orthogonal_init_is_orthogonal_and_zeros_is_zero():
     torch.testing.assert_close(weight[0] @ weight[0].T, 2 * torch.eye(4), rtol=1e-5, atol=1e-5)
     assert not bias.any()
     table = Policy(Mlp((5, 3), bias=False), Categorical(3))
-    theta = table.init(settings(hidden=[], init=Init["zeros"], bias=False), [0])
+    theta = table.init(settings(hidden=[], init=Init.zeros, bias=False), [0])
     assert theta.shape == (1, 15)
     assert not theta.any()
 

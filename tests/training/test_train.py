@@ -29,7 +29,7 @@ from pgcli.settings.schema import Device
 from pgcli.training import build
 from pgcli.training import loop as training
 from pgcli.training.build import build_learner
-from pgcli.training.loop import run, state_actions
+from pgcli.training.loop import run
 
 SHORT = ("iterations=2", "batch_size=6", "policy.hidden=[8]", "critic.hidden=[8]")
 PRESETS = sorted(path.stem for path in (conf_dir() / "estimator").glob("*.yaml"))
@@ -183,7 +183,7 @@ def test_q_is_told_the_action_and_follows_its_own_targets():
     batch = collect(
         engine, PolicyActor(learner.policy, learner.theta, [0], 0, 2), Quota(2, None), [0], 0
     )
-    pairs = state_actions(learner.policy, batch)
+    pairs = learner.policy.state_actions(batch.obs, batch.act)
     assert torch.equal(pairs[..., :4], batch.obs)
     assert torch.equal(pairs[..., 4:].argmax(-1)[batch.mask], batch.act[batch.mask])
     q = torch.randn(batch.rew.shape).double() * batch.mask
