@@ -26,16 +26,17 @@ from pgcli.cli.commands import COMMANDS, schemas
 from pgcli.cli.compose import Composed, compose_all, explained, parse, search_also
 from pgcli.cli.job import Job
 from pgcli.cli.meanings import annotated, comments
-from pgcli.cli.origins import as_trained, brought_along, literal, names_runs, pins
+from pgcli.cli.origins import as_told, as_trained, brought_along, literal, names_runs, pins
 from pgcli.cli.sources import conf_dir, job_name, register, subdirectory
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.runs import checkpoint
 from pgcli.runs.directory import holds_run, lock, made
+from pgcli.runs.saved import HYDRAS, SETTINGS
 
 if TYPE_CHECKING:  # it would bring Gymnasium
     from pgcli.environments.spaces import Spaces
 
-HYDRAS_OWN = {".hydra", ".lock"}  # what a directory may hold without a result
+HYDRAS_OWN = {HYDRAS, ".lock"}  # what a directory may hold without a result
 
 
 def launch(command: str, argv: Sequence[str]) -> int:
@@ -217,35 +218,41 @@ def _resumed(overrides: Sequence[Override], multirun: bool) -> Path | None:
 def _check_runs(config: Any, spaces: Spaces) -> None:
     """The runs that a configuration names must be there, and fit."""
     if names_runs(config):
-        from pgcli.runs.saved import check_saved
+        from pgcli.runs.policies import check_saved
 
         check_saved(config, spaces)
 
 
 def _restored_overrides(directory: Path, lines: Sequence[str]) -> list[str]:
     """What the run was started with, then what the command line adds."""
-    new = {line.partition("=")[0] for line in lines}
-    old = [str(line) for line in _hydras_note(directory, "overrides")]
+    new = {line.partition("=")[0].lstrip("+") for line in lines}
+    note = _hydras_note(directory, "overrides")
+    old = as_told(directory) if note is None else [str(line) for line in note]
     # A job of a sweep goes on by itself, even where a file asks for a sweep.
-    kept = [line for line in old if line.partition("=")[0] not in new]
+    kept = [line for line in old if line.partition("=")[0].lstrip("+") not in new]
     return [*kept, *lines, "hydra.mode=RUN"]
 
 
 def _restored_flags(directory: Path, args: argparse.Namespace) -> list[str]:
     """Where the run's configuration came from, unless the command line says it."""
-    note = _hydras_note(directory, "hydra").hydra
-    flags = []
+    note = _hydras_note(directory, "hydra")
+    flags: list[str] = []
+    if note is None:
+        return flags
     if args.config_name is None:
-        flags += ["--config-name", str(note.job.config_name)]
+        flags += ["--config-name", str(note.hydra.job.config_name)]
     if args.config_dir is None:
-        sources = note.runtime.config_sources
+        sources = note.hydra.runtime.config_sources
         found = [str(s.path) for s in sources if s.provider == "command-line"]
         flags += [flag for path in found[:1] for flag in ("--config-dir", path)]
     return flags
 
 
 def _hydras_note(directory: Path, name: str) -> Any:
-    path = directory / ".hydra" / f"{name}.yaml"
+    """What Hydra wrote when the run began; None where no command line began it."""
+    path = directory / HYDRAS / f"{name}.yaml"
+    if not path.exists() and (directory / SETTINGS).exists():
+        return None
     try:
         return OmegaConf.load(path)
     except OSError as error:

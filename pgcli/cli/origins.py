@@ -18,12 +18,10 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from pgcli.cli.compose import parse
 from pgcli.errors import NoCheckpoint, PgError
-from pgcli.reports.archive import overrides
-from pgcli.runs import checkpoint
+from pgcli.runs import checkpoint, saved
 from pgcli.settings.schema import BehaviourConfig, CompareConfig
 
 PINNED = ("behaviour.checkpoint", "behaviour.iteration")
@@ -46,17 +44,34 @@ def as_trained(lines: Sequence[str], node: DictConfig) -> list[str]:
     if "checkpoint" not in given or not isinstance(run, str):  # pg train has a section of that name
         return []
     checkpoint.load(Path(run))
-    path = Path(run) / ".hydra" / "config.yaml"
-    sections = [name for name in ("policy", "env") if name not in given]
     try:
-        tree: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        settings = {f"{name}.{key}": x for name in sections for key, x in tree[name].items()}
-    except (OSError, YAMLError, KeyError, TypeError, AttributeError) as error:
+        tree = saved.settings(Path(run))
+        sections = {name: dict(tree[name]) for name in ("policy", "env") if name not in given}
+    except (saved.Unreadable, KeyError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())
-        raise NoCheckpoint(f"{path}: no settings of a run there: {text}") from error
-    env_id = settings.pop("env.id", None)
-    found = [f"++{key}={literal(value)}" for key, value in settings.items()]
+        raise NoCheckpoint(f"{run}: no settings of a run there: {text}") from error
+    env_id = sections.get("env", {}).pop("id", None)
+    found = _overrides(sections)
     return found if env_id is None else [f"env={literal(env_id)}", *found]
+
+
+def as_told(run: Path) -> list[str]:
+    """Every setting of a run that no command line began, as overrides; NoCheckpoint."""
+    try:
+        return _overrides({**saved.settings(run), "resume": None})
+    except saved.Unreadable as error:
+        raise NoCheckpoint(f"{run}: {error}") from error
+
+
+def _overrides(sections: dict[str, Any]) -> list[str]:
+    """A tree's sections and values as overrides that win over whatever is composed."""
+    found = []
+    for name, section in sections.items():
+        if isinstance(section, dict):
+            found += [f"++{name}.{key}={literal(value)}" for key, value in section.items()]
+        else:
+            found.append(f"++{name}={literal(section)}")
+    return found
 
 
 def pins(behaviour: BehaviourConfig | DictConfig, known: dict[str, int] | None = None) -> list[str]:
@@ -149,7 +164,7 @@ def _begun_unpinned(job: Path) -> bool:
 
 def _noted(job: Path) -> tuple[list[Any], list[Any]]:
     """What a job was given as its behaviour's checkpoint and iteration, one after the other."""
-    given = [(o.key_or_group, o.value()) for o in parse(overrides(job))]
+    given = [(o.key_or_group, o.value()) for o in parse(saved.overrides(job))]
     where, iterations = ([value for k, value in given if k == key] for key in PINNED)
     return where, iterations
 

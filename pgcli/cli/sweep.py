@@ -18,13 +18,13 @@ from pgcli.cli.commands import COMMANDS
 from pgcli.cli.job import FAILURES
 from pgcli.errors import PgError, RunDirectoryError, Stopped, StorageFailed
 from pgcli.machine import signals
-from pgcli.reports.archive import Run, limits, natural, overrides, read
-from pgcli.reports.results import EPISODES, RETURN, VARIANCE, at_end
+from pgcli.reports.results import at_end
 from pgcli.runs import summary
 from pgcli.runs.checkpoint import MAY_CHANGE
 from pgcli.runs.directory import holds_run, is_held, lock, write_atomically
 from pgcli.runs.progress import Progress, table
-from pgcli.runs.tags import RECENT
+from pgcli.runs.saved import Run, limits, natural, overrides, read
+from pgcli.runs.tags import EPISODES, RECENT, RETURN, VARIANCE
 from pgcli.settings.schema import Role, TrainConfig, having, role_of
 from pgcli.statistics.curves import running_mean
 

@@ -26,7 +26,7 @@ from pgcli.machine.randomness import Purpose, generator
 from pgcli.policies.actor import PolicyActor
 from pgcli.policies.build import build_critics, build_policy
 from pgcli.policies.policy import Policy
-from pgcli.runs.saved import saved_behaviour, saved_theta
+from pgcli.runs.policies import saved_behaviour, saved_theta
 from pgcli.settings.schema import BehaviourConfig, CompareConfig, CriticConfig, EstimatorConfig
 
 # Iterations whose streams are used here: no training gets that far.

@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pgcli.reports import archive
-from pgcli.reports.archive import column, notes
 from pgcli.reports.groups import Group
-from pgcli.reports.results import EPISODES, LAST, RETURN
-from pgcli.runs.tags import RECENT
+from pgcli.reports.results import LAST
+from pgcli.runs.tags import EPISODES, RECENT, RETURN
 from pgcli.settings.schema import ClaimConfig, Effect, Role, When, having, role_of
 from pgcli.statistics.curves import area, running_mean
 from pgcli.statistics.effects import effect
@@ -50,7 +48,7 @@ def check(groups: Sequence[Group]) -> list[Finding]:
     for group in groups:
         settings = group.runs[0].config or {}
         place = (group.environment, *(settings.get(key, "") for key in BUDGET))
-        for claim in filter(_is_whole, archive.claims(group.runs[0].directory)):
+        for claim in filter(_is_whole, group.runs[0].claims):
             making.setdefault((repr(claim), *place), (claim, []))[1].append(group)
     return [
         _checked(claim, alike, where)
@@ -69,7 +67,7 @@ def _alike(claim: Claim, groups: Sequence[Group]) -> list[tuple[str, list[Group]
 
     Only those in which the claim can be checked, if there are any.
     """
-    typed = set().union(*(notes(group.runs[0].directory)[1] for group in groups))
+    typed = set().union(*(group.runs[0].typed for group in groups))
     others = sorted(key for key in typed - _named(groups) if not _is_beside(key))
     values = [tuple(_setting(group, key) for key in others) for group in groups]
     telling = [i for i in range(len(others)) if len({row[i] for row in values}) > 1]
@@ -87,7 +85,7 @@ def _alike(claim: Claim, groups: Sequence[Group]) -> list[tuple[str, list[Group]
 
 def _named(groups: Sequence[Group]) -> set[str]:
     """What the claims of these runs are about."""
-    claims = [c for group in groups for c in archive.claims(group.runs[0].directory)]
+    claims = [c for group in groups for c in group.runs[0].claims]
     return {key for c in filter(_is_whole, claims) for side in ("of", "against") for key in c[side]}
 
 
@@ -143,7 +141,7 @@ def _fits(group: Group, wanted: Mapping[str, Any]) -> bool:
 def _setting(group: Group, key: str) -> str:
     """The option chosen in a group of settings, or the value."""
     run = group.runs[0]
-    chosen, settings = notes(run.directory)[0], run.config or {}
+    chosen, settings = run.choices, run.config or {}
     return str(chosen.get(key, settings.get(key, "")))
 
 
@@ -182,7 +180,7 @@ def _column(group: Group, seed: int, name: str) -> np.ndarray:
         return group.seeds[seed][name]
     for run in group.runs:
         if run.records.get(seed) is group.seeds[seed]:
-            return column(run.directory, seed, name)
+            return run.column(seed, name)
     return np.full(1, np.nan)
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pgcli.reports.archive import Run, State, notes
-from pgcli.settings.schema import Role, role_of
+from pgcli.runs.saved import Run, State
+from pgcli.settings.schema import NONE, Role, role_of
 
 UNSET = "unset"  # of a setting that a run's configuration does not have
 NO_DIFFERENCE = (Role.REPETITION, Role.BOOKKEEPING)
@@ -23,7 +23,7 @@ class Group:
     environment: str
     settings: dict[str, str]  # the keys in which any two groups differ
     runs: list[Run]
-    seeds: dict[int, np.ndarray]  # archive.ROW [R] by seed
+    seeds: dict[int, np.ndarray]  # saved.ROW [R] by seed
     counted: int  # runs that they come from
     left_out: list[tuple[Run, str]]  # and why
 
@@ -95,18 +95,24 @@ def _words(differences: Sequence[dict[str, str]], runs: Sequence[Run]) -> list[l
 
     A setting is left unsaid only where nobody typed it and the options already tell its value.
     """
-    noted = [notes(run.directory) for run in runs]
-    chosen = [choices for choices, _ in noted]
-    typed = {key for _, keys in noted for key in keys}
+    chosen = [run.choices for run in runs]
+    typed = {key for run in runs for key in run.typed}
     options = [o for o in _differing(chosen) if all(o in mine for mine in chosen)]
     words = [[f"{o}={mine[o]}" for o in options] for mine in chosen]
     for key in differences[0] if differences else ():
         values = [mine[key] for mine in differences]
         if key in typed or not _told(words, values):
             words = [[*mine, f"{key}={v}"] for mine, v in zip(words, values, strict=True)]
-    if len(runs) == 1:
-        words = [[f"estimator={chosen[0]['estimator']}"] if "estimator" in chosen[0] else ["all"]]
-    return words
+    return [_estimator(runs[0])] if len(runs) == 1 else words
+
+
+def _estimator(run: Run) -> list[str]:
+    """The name of the only group: its estimator."""
+    if "estimator" in run.choices and not any(key.startswith("estimator.") for key in run.typed):
+        return [f"estimator={run.choices['estimator']}"]
+    keys = [f"estimator.{part}" for part in ("phi", "baseline", "importance")]
+    said = [(key, (run.config or {}).get(key, NONE)) for key in keys]
+    return [f"{key}={value}" for key, value in said if value != NONE] or ["all"]
 
 
 def _series(groups: Sequence[Group], words: Sequence[list[str]]) -> list[str]:

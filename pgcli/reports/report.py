@@ -15,12 +15,13 @@ from pgcli.errors import ConfigError
 from pgcli.pictures.curves import MOST, Curve, Panel, draw
 from pgcli.reports import claims, document
 from pgcli.reports import tables as findings
-from pgcli.reports.archive import Run, find, read
 from pgcli.reports.document import Block, Paragraph, Picture
 from pgcli.reports.groups import Group, group, shared
-from pgcli.reports.results import RETURN, VARIANCE, common_range, compare, curves
+from pgcli.reports.results import common_range, compare, curves
 from pgcli.runs.directory import made, write_atomically
 from pgcli.runs.progress import Progress
+from pgcli.runs.saved import Run, find, read
+from pgcli.runs.tags import RETURN, VARIANCE
 
 TITLE = "pg report"
 WHERE = "outputs/report/%Y-%m-%d/%H-%M-%S"

@@ -10,12 +10,11 @@ import numpy as np
 
 from pgcli.pictures.curves import Curve
 from pgcli.reports.groups import Group
-from pgcli.runs.tags import RECENT
+from pgcli.runs.tags import EPISODES, NORM_SQ, RECENT, RETURN, TRACE_COV, VARIANCE
 from pgcli.statistics.curves import area, band, interpolate, running_mean, steps_to
 from pgcli.statistics.effects import holm, improvement, p_value
 from pgcli.statistics.intervals import FEWEST, Estimate, iqm_interval
 
-RETURN, EPISODES, VARIANCE = "rollout/ep_rew_mean", "rollout/episodes", "gradient/variance"
 LAST = 10  # the end of a run is the last tenth of its iterations
 ALPHA = 0.05  # that any of an environment's groups is wrongly told from the first
 POINTS = 150  # of a curve
@@ -141,8 +140,8 @@ def _steps_to(rows: np.ndarray, threshold: float) -> float:
 
 def _noise_scale(seeds: Sequence[np.ndarray]) -> float:
     """NaN where ‖G‖² is lost in the noise. Signal and noise are averaged apart: less biased."""
-    noise = sum(at_end(rows, "gradient/trace_cov") for rows in seeds)
-    signal = sum(at_end(rows, "gradient/norm_sq_unbiased") for rows in seeds)
+    noise = sum(at_end(rows, TRACE_COV) for rows in seeds)
+    signal = sum(at_end(rows, NORM_SQ) for rows in seeds)
     return noise / signal if signal > 0 else math.nan
 
 

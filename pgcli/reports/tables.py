@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pgcli.reports import claims
-from pgcli.reports.archive import Run
 from pgcli.reports.document import Block, Heading, Paragraph, Table
 from pgcli.reports.groups import Group
 from pgcli.reports.results import ALPHA, LAST, Range, Result
 from pgcli.runs.progress import table
+from pgcli.runs.saved import Run
 from pgcli.runs.tags import RECENT
 from pgcli.statistics.intervals import FEWEST, Estimate
 

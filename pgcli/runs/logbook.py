@@ -15,11 +15,12 @@ from pgcli.errors import StorageFailed
 from pgcli.machine.randomness import per_seed
 from pgcli.runs.directory import write_atomically
 from pgcli.runs.events import Appended, Events
+from pgcli.runs.tags import KEYS
 from pgcli.statistics.intervals import mean_interval
 
 Metrics = Mapping[str, np.ndarray]  # tag: [n]
 Places = Sequence[int] | np.ndarray | None  # of n of a run's seeds; None: all
-KEYS = ("iteration", "seed", "env_steps")
+
 LOWER, UPPER = "interval_lower/", "interval_upper/"  # tag prefixes of the aggregate's band
 
 

@@ -1,65 +1,310 @@
-"""Policies of other runs, wherever one is named."""
+"""Runs that lie on disk: where they are, what they were told, what they recorded, how they ended.
+
+Everything that reads a run does so from here; its checkpoints are `checkpoint`'s matter.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum, auto
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 import yaml  # type: ignore[import-untyped]
-from torch import Tensor
 
-from pgcli.environments.spaces import Spaces
-from pgcli.errors import ConfigError, NonFinite
-from pgcli.policies.build import build_policy
-from pgcli.runs import checkpoint
-from pgcli.settings.schema import CompareConfig, TrainConfig
+from pgcli.runs.directory import write_atomically
+from pgcli.runs.tags import EPISODES, KEYS, NORM_SQ, RETURN, TRACE_COV, VARIANCE
+from pgcli.settings.schema import budget
 
 
-def saved_behaviour(config: TrainConfig | CompareConfig) -> tuple[str, int | None] | None:
-    """The run whose policy collects, and which iteration of it; None where none is named."""
-    behaviour = config.behaviour
-    run = behaviour.checkpoint
-    if run is None and behaviour.iteration is not None and isinstance(config, CompareConfig):
-        run = config.checkpoint
-    return None if run is None else (run, behaviour.iteration)
+class State(Enum):
+    """How a run ended."""
+
+    finished = auto()
+    unfinished = auto()
+    empty = auto()
+    broken = auto()
 
 
-def saved_theta(
-    key: str,
-    run: str,
-    iteration: int | None,
-    config: TrainConfig | CompareConfig,
-    spaces: Spaces,
-) -> Tensor:
-    """theta of the run that `key` names, [S, P] or [1, P] to train beside, [1, P] to compare.
+SETTINGS = "config.yaml"
+NEEDED = (*KEYS, RETURN, EPISODES)
+MEASURED = (VARIANCE, TRACE_COV, NORM_SQ)  # or NaN
+WHOLE = KEYS  # numbers without a fraction
+ROW = np.dtype([(c, np.int64 if c in WHOLE else np.float64) for c in (*NEEDED, *MEASURED)])
 
-    NoCheckpoint where there is none, ConfigError where the policy is of another kind or has none
-    of the seeds, NonFinite where it is no policy any more.
+HYDRAS = ".hydra"
+INSIDE = (HYDRAS, "checkpoint")  # hold no runs
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is built
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory as it was found. Nothing wrong with one is an error: `state` tells it."""
+
+    directory: Path
+    state: State
+    reason: str  # why it is not finished
+    settings: dict[str, Any] | None  # as `settings` reads them; None: not readable
+    records: dict[int, np.ndarray]  # rows [R] of ROW by seed, env_steps increasing
+
+    @cached_property
+    def config(self) -> dict[str, str] | None:
+        """Its settings as text by dotted key, a budget as what it comes to; None: not readable."""
+        if self.settings is None:
+            return None
+        tree = dict(self.settings)
+        if "iterations" in tree:
+            tree["iterations"], _ = budget(tree["iterations"], tree.get("total_steps"))
+        return dict(_flat(tree))
+
+    @cached_property
+    def claims(self) -> list[dict[str, Any]]:
+        """What it set out to show."""
+        found = (self.settings or {}).get("claims")
+        return [c for c in found if isinstance(c, dict)] if isinstance(found, list) else []
+
+    @cached_property
+    def choices(self) -> dict[str, str]:
+        """The option chosen in each group; nothing where no command line was there to choose."""
+        try:
+            chosen = _yaml(self.directory / HYDRAS / "hydra.yaml")["hydra"]["runtime"]["choices"]
+            options = chosen.items()
+        except (Unreadable, KeyError, TypeError, AttributeError):
+            return {}  # they only make labels shorter
+        return {k: str(v) for k, v in options if not k.startswith("hydra/") and v is not None}
+
+    @cached_property
+    def typed(self) -> set[str]:
+        """The keys that its user typed."""
+        return {line.partition("=")[0].lstrip("+~") for line in overrides(self.directory)}
+
+    def column(self, seed: int, name: str) -> np.ndarray:
+        """Any column of metrics.csv for one seed, [R]; a single NaN where it cannot be read."""
+        try:
+            with open(self.directory / "metrics.csv", newline="") as file:
+                found = [row[name] for row in csv.DictReader(file) if row["seed"] == str(seed)]
+            return np.array(found, float)
+        except (OSError, KeyError, TypeError, ValueError):
+            return np.full(1, np.nan)
+
+
+def find(paths: Sequence[Path]) -> list[Path]:
+    """Every run directory at or below the paths, once, in natural order for each path."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        for directory in sorted(_below(path), key=natural):
+            found.setdefault(os.path.realpath(directory), directory)
+    return list(found.values())
+
+
+def natural(path: Path) -> list[tuple[int, int, str]]:
+    """Sorts job 2 of a sweep before job 10."""
+    words = re.split(r"(\d+)", str(path))
+    return [(0, int(w), "") if w.isdecimal() else (1, 0, w) for w in words]
+
+
+def read(directory: Path) -> Run:
+    """What there is to know of a run."""
+    tree, told = None, ""
+    try:
+        tree = settings(directory)
+    except Unreadable as error:
+        told = str(error)
+    try:
+        records = _records(directory / "metrics.csv")
+    except Unreadable as error:
+        return Run(directory, State.broken, str(error), tree, {})
+    state, reason = _ending(directory / "summary.json", records)
+    if tree is None and records:
+        state, reason = State.broken, told
+    return Run(directory, state, reason, tree, records)
+
+
+def write_settings(directory: Path, config: Any) -> str:
+    """Write the whole configuration of a run, a dataclass, beside its records; its text.
+
+    As a command line gave it: with interpolations, and so secrets, unresolved.
     """
-    found = checkpoint.load(Path(run), iteration)
-    width = build_policy(config.policy, config.behaviour, spaces).num_params
-    theta = checkpoint.policy(key, run, found, config, spaces.told, width)
-    if isinstance(config, TrainConfig) and len(theta) not in (1, config.seeds):
-        allowed = f"it has {len(theta)} seeds, this run {config.seeds}: 1, or as many"
-        raise ConfigError(key, run, allowed)
-    if isinstance(config, CompareConfig) and len(theta) > 1:
-        first = int(yaml.safe_load((Path(run) / ".hydra" / "config.yaml").read_bytes())["seed"])
-        row = config.seed - first
-        if not 0 <= row < len(theta):
-            allowed = f"{run} trained the seeds {first} to {first + len(theta) - 1}"
-            raise ConfigError("seed", config.seed, allowed)
-        theta = theta[row : row + 1]
-    if not np.isfinite(theta).all():
-        raise NonFinite(f"{key}={run}: the policy of iteration {found.iteration} is not finite")
-    return torch.from_numpy(theta)
+    try:
+        text = (directory / HYDRAS / SETTINGS).read_text(encoding="utf-8")
+    except OSError:  # from Python
+        plain = _plain(asdict(config))
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    write_atomically(directory / SETTINGS, text.encode())
+    return text
 
 
-def check_saved(config: TrainConfig | CompareConfig, spaces: Spaces) -> None:
-    """Raise what `saved_theta` would for any policy that a configuration names."""
-    named = [("behaviour.checkpoint", *(saved_behaviour(config) or (None, None)))]
-    if isinstance(config, CompareConfig):
-        named.append(("checkpoint", config.checkpoint, config.iteration))
-    for key, run, iteration in named:
-        if run is not None:
-            saved_theta(key, run, iteration, config, spaces)
+def settings(directory: Path) -> dict[str, Any]:
+    """What a run was told, by section, interpolations unresolved; Unreadable.
+
+    Older runs have only what Hydra notes, and so has one that has not begun.
+    """
+    path = directory / SETTINGS
+    tree = _yaml(path if path.exists() else directory / HYDRAS / SETTINGS)
+    if not isinstance(tree, dict):
+        raise Unreadable(f"{path.name}: no settings there")
+    return tree
+
+
+def overrides(directory: Path) -> list[str]:
+    """What was typed to start a run; nothing where that cannot be read."""
+    try:
+        return [str(line) for line in _yaml(directory / HYDRAS / "overrides.yaml") or []]
+    except (Unreadable, TypeError):
+        return []
+
+
+def limits(directory: Path) -> tuple[int | None, int | None] | None:
+    """Iterations and total_steps that a run was last begun with; None where that is not told."""
+    try:
+        tree = settings(directory)
+        return budget(tree["iterations"], tree["total_steps"])
+    except (Unreadable, KeyError):
+        return None
+
+
+class Unreadable(Exception):
+    """A file cannot be used; the message says which and why."""
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Run directories at or below `root`; a directory that cannot be listed may be one."""
+    places = [os.fspath(root)]
+    while places:
+        place = places.pop()
+        names = set()
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    names.add(entry.name)
+                    if entry.name not in INSIDE and entry.is_dir(follow_symlinks=False):
+                        places.append(entry.path)
+        except OSError:
+            yield Path(place)
+            continue
+        if "metrics.csv" in names or (HYDRAS in names and _is_training(Path(place))):
+            yield Path(place)
+
+
+def _is_training(directory: Path) -> bool:
+    """Whether Hydra started `pg train` here, which has not left a row yet."""
+    try:
+        return bool(_yaml(directory / HYDRAS / "hydra.yaml")["hydra"]["job"]["name"] == "train")
+    except (Unreadable, KeyError, TypeError):
+        return False
+
+
+def _records(path: Path) -> dict[int, np.ndarray]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise Unreadable(f"{path.name}: {error.strerror}") from error
+    header, _, body = content.partition(b"\n")
+    body = body[: body.rfind(b"\n") + 1]  # a killed process may leave half a row
+    if not body.strip():
+        return {}
+    names = header.decode(errors="replace").strip().split(",")
+    missing = [c for c in NEEDED if c not in names]
+    if missing:
+        raise Unreadable(f"{path.name}: no column {missing[0]}")
+    there = [c for c in (*NEEDED, *MEASURED) if c in names]
+    try:
+        table = np.loadtxt(
+            io.BytesIO(body),
+            dtype=np.dtype([(c, ROW[c]) for c in there]),
+            delimiter=",",
+            comments=None,
+            usecols=[names.index(c) for c in there],
+        )
+    except ValueError as error:
+        raise Unreadable(f"{path.name}: {' '.join(str(error).split())}") from error
+    rows = np.zeros(table.size, ROW)
+    for column in (*NEEDED, *MEASURED):
+        rows[column] = table[column] if column in there else np.nan
+    records = {int(seed): rows[rows["seed"] == seed] for seed in np.unique(rows["seed"])}
+    for seed, mine in records.items():
+        if not (np.diff(mine["env_steps"]) > 0).all():
+            raise Unreadable(f"{path.name}: env_steps of seed {seed} do not increase")
+    return records
+
+
+def _ending(path: Path, records: dict[int, np.ndarray]) -> tuple[State, str]:
+    """How a run ended, by its summary.json and by what it recorded."""
+    rows = min((int(r["iteration"][-1]) for r in records.values()), default=0)
+    unfinished = State.unfinished if rows else State.empty
+    try:
+        found = json.loads(path.read_bytes())
+        status, reason = found["status"], found.get("reason")
+        iterations = _iterations(found)
+    except FileNotFoundError:
+        return unfinished, f"no {path.name}, {rows} iterations: running or killed"
+    except OSError as error:
+        return unfinished, f"{path.name}: {error.strerror}"
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return unfinished, f"{path.name} is not what pg writes"
+    if status != "finished":
+        return unfinished, " ".join(f"{status}: {reason}".split())
+    counts = {seed: int(r["iteration"][-1]) for seed, r in records.items()}
+    beyond = max((n - iterations(seed) for seed, n in counts.items()), default=0)
+    if beyond > 0:
+        return unfinished, f"{beyond} iterations after its end: running or killed"
+    for seed, n in counts.items() if counts else [(None, 0)]:
+        if n < iterations(seed):
+            return unfinished, f"metrics.csv holds {n} of {iterations(seed)} iterations"
+    return State.finished, ""
+
+
+def _iterations(summary: dict[str, Any]) -> Callable[[int | None], int]:
+    """How many each seed has had, by its number; KeyError, TypeError, ValueError where untold."""
+    most = int(summary["iterations"])
+    each = summary.get("seed_iterations")
+    own = {} if each is None else dict(zip(summary["seeds"], map(int, each), strict=True))
+    return lambda seed: own.get(seed, most)
+
+
+def _plain(value: Any) -> Any:
+    """As YAML has it."""
+    if isinstance(value, dict):
+        return {key: _plain(x) for key, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(x) for x in value]
+    return value.name if isinstance(value, Enum) else value
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_bytes(), LOADER)
+    except OSError as error:
+        raise Unreadable(f"{path.name}: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise Unreadable(f"{path.name}, line {line}: {error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise Unreadable(f"{path.name}: {str(error).splitlines()[0]}") from error
+
+
+def _flat(tree: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _text(value)
+
+
+def _text(value: Any) -> str:
+    """A value as the command line takes it."""
+    if value is None:
+        return "null"
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,3 +1,33 @@
 """What a run's figures are called: the columns of metrics.csv and TensorBoard's tags."""
 
 RECENT = 100  # episodes in the running mean return
+
+KEYS = ("iteration", "seed", "env_steps")  # of a row
+
+RETURN, LENGTH = "rollout/ep_rew_mean", "rollout/ep_len_mean"
+EPISODES = "rollout/episodes"
+DISCARDED = "rollout/discarded"
+RECENT_RETURN = f"rollout/return_{RECENT}"  # at the end
+NORM, NORM_SQ = "gradient/norm", "gradient/norm_sq_unbiased"
+TRACE_COV, VARIANCE = "gradient/trace_cov", "gradient/variance"
+SNR, NOISE_SCALE = "gradient/snr", "gradient/noise_scale"
+ENTROPY, KL = "policy/entropy", "policy/kl"
+BEHAVIOUR_KL = "importance/kl"
+MAX_WEIGHT, CLAMPED = "importance/max_weight", "importance/clamped"
+SCORE, SCORE_ERROR = "score/norm", "score/standard_error"
+FPS = "time/fps"
+
+
+def ess(prefix: str) -> str:
+    """Of the effective sample size of ρ_{0:t} over so many steps."""
+    return f"importance/ess_{prefix}"
+
+
+def loss(critic: str) -> str:
+    """Of a critic's mean squared error, before it is fitted."""
+    return f"{critic}/loss"
+
+
+def explained_variance(critic: str) -> str:
+    """Of how much of its targets' variance it tells, before it is fitted."""
+    return f"{critic}/explained_variance"

@@ -19,7 +19,7 @@ from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.gradients.trajectory import gradient_sums
 from pgcli.policies.build import build_critics, build_policy
 from pgcli.policies.policy import Policy
-from pgcli.runs.saved import saved_behaviour, saved_theta
+from pgcli.runs.policies import saved_behaviour, saved_theta
 from pgcli.settings.schema import Device, TrainConfig
 from pgcli.training.learner import Learner
 from pgcli.updates.optimizers import optimizer

@@ -34,6 +34,7 @@ from pgcli.machine.randomness import seeding
 from pgcli.policies.actor import PolicyActor
 from pgcli.policies.critic import Work
 from pgcli.policies.policy import Policy
+from pgcli.runs import tags
 from pgcli.settings.schema import TrainConfig
 from pgcli.training import metrics
 from pgcli.training.build import behaviour_parameters, devices, facts, fastest
@@ -79,7 +80,7 @@ def run(config: TrainConfig, directory: Path) -> None:
 
             record = metrics.rollout(batch, returns)
             if config.batch_steps is not None:
-                record["rollout/discarded"] = batch.discarded
+                record[tags.DISCARDED] = batch.discarded
             # Critics learn beside the policy: what serves this batch has not seen it.
             looked, work, judged = with_critics(config, learner, batch, done)
             record |= judged
@@ -113,13 +114,13 @@ def run(config: TrainConfig, directory: Path) -> None:
 
             record |= {
                 **metrics.gradient(first, noise, batch.episodes),
-                "policy/entropy": entropy,
-                "policy/kl": mean_kl(policy, old_theta, learner.theta, batch),
+                tags.ENTROPY: entropy,
+                tags.KL: mean_kl(policy, old_theta, learner.theta, batch),
             }
             if config.off_policy:
                 record |= metrics.importance(terms, log_ratio, batch.mask)
                 distance = mean_kl(policy, source, target_theta, batch, changed)
-                record["importance/kl"] = distance
+                record[tags.BEHAVIOUR_KL] = distance
             if config.gradient.score:
                 ratio = log_ratio if config.off_policy else None
                 record |= mean_score(policy, target_theta, batch, ratio)
@@ -127,7 +128,7 @@ def run(config: TrainConfig, directory: Path) -> None:
             for name, one in critics.items():
                 for tensor in one.state().values():
                     check_finite(tensor, f"the {name} critic", done, seeds, "critic.lr")
-            record["time/fps"] = batch.simulated / (time.perf_counter() - clock)
+            record[tags.FPS] = batch.simulated / (time.perf_counter() - clock)
             session.record({tag: x.cpu().numpy() for tag, x in record.items()}, ran)
 
 

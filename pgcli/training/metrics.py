@@ -10,28 +10,27 @@ from pgcli.estimators.estimator import Terms
 from pgcli.estimators.importance import effective_sample_size, log_prefix
 from pgcli.estimators.returns import difference
 from pgcli.gradients.statistics import Measurement, NoiseScale
-
-KL_STEPS = 1024  # steps over which the divergence of an update is averaged
+from pgcli.runs import tags
 
 
 def rollout(batch: Batch, returns: Tensor) -> dict[str, Tensor]:
     """Means over the batch's episodes, for returns [S, N]."""
     return {
-        "rollout/ep_rew_mean": returns.sum(1) / batch.episodes,
-        "rollout/ep_len_mean": batch.steps / batch.episodes,
-        "rollout/episodes": batch.episodes,
+        tags.RETURN: returns.sum(1) / batch.episodes,
+        tags.LENGTH: batch.steps / batch.episodes,
+        tags.EPISODES: batch.episodes,
     }
 
 
 def gradient(found: Measurement, noise: NoiseScale, episodes: Tensor) -> dict[str, Tensor]:
     """The estimate and its noise; the ratios from smoothed signal and noise."""
     return {
-        "gradient/norm": found.norm,
-        "gradient/norm_sq_unbiased": found.norm_sq,
-        "gradient/trace_cov": found.trace_cov,
-        "gradient/variance": found.variance,
-        "gradient/snr": noise.snr(episodes.cpu()),
-        "gradient/noise_scale": noise.noise_scale,
+        tags.NORM: found.norm,
+        tags.NORM_SQ: found.norm_sq,
+        tags.TRACE_COV: found.trace_cov,
+        tags.VARIANCE: found.variance,
+        tags.SNR: noise.snr(episodes.cpu()),
+        tags.NOISE_SCALE: noise.noise_scale,
     }
 
 
@@ -41,7 +40,7 @@ def critic(name: str, value: Tensor | None, target: Tensor, mask: Tensor) -> dic
     error = target - value
     spread = _variance(target, mask)
     explained = torch.where(spread > 0, 1 - _variance(error, mask) / spread, 0.0)
-    return {f"{name}/loss": _mean(error.square(), mask), f"{name}/explained_variance": explained}
+    return {tags.loss(name): _mean(error.square(), mask), tags.explained_variance(name): explained}
 
 
 def importance(terms: Terms, log_ratio: Tensor, mask: Tensor) -> dict[str, Tensor]:
@@ -55,15 +54,15 @@ def importance(terms: Terms, log_ratio: Tensor, mask: Tensor) -> dict[str, Tenso
     last = mask.shape[-1] - 1
     prefixes = {"1": 0, "10": 9, "100": 99, "whole": last}
     return {
-        **{f"importance/ess_{name}": ess[:, min(t, last)] for name, t in prefixes.items()},
-        "importance/max_weight": terms.importance.amax((1, 2)),
-        "importance/clamped": terms.clamped,
+        **{tags.ess(name): ess[:, min(t, last)] for name, t in prefixes.items()},
+        tags.MAX_WEIGHT: terms.importance.amax((1, 2)),
+        tags.CLAMPED: terms.clamped,
     }
 
 
 def score(found: Measurement) -> dict[str, Tensor]:
     """‖(1/N) Σ_n S_n‖, zero in expectation (the EGLP lemma), and its standard error."""
-    return {"score/norm": found.norm, "score/standard_error": found.variance.sqrt()}
+    return {tags.SCORE: found.norm, tags.SCORE_ERROR: found.variance.sqrt()}
 
 
 def _mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from pgcli.errors import PgError, RunDirectoryError
 from pgcli.machine.signals import Shield
-from pgcli.runs import checkpoint, summary
+from pgcli.runs import checkpoint, saved, summary, tags
 from pgcli.runs.directory import lock
 from pgcli.runs.logbook import Logbook, Metrics, Places
 from pgcli.runs.progress import Progress, table
@@ -109,7 +109,7 @@ class Session:
         self._logbook = Logbook(
             self._directory,
             self._seeds,
-            config_text=_config_text(self._directory),
+            config_text=saved.write_settings(self._directory, self._config),
             settings=settings,
             resume_from=tally.done if self._config.resume is not None else None,
         )
@@ -160,7 +160,7 @@ class Session:
         try:
             self._save()
             for recorder in self._recorders:
-                recorder.close({"rollout/return_100": self._tally.mean_return})
+                recorder.close({tags.RECENT_RETURN: self._tally.mean_return})
             self._last = self._last or self._left_unsaid()
             if error is not None or self._last:  # else the summary there is still true
                 summary.write(self._directory, self._summary(error))
@@ -262,20 +262,14 @@ class Session:
         }
 
     def _table(self) -> str:
-        tags = ("gradient/norm", "gradient/variance", "gradient/snr", "policy/entropy")
+        shown = (tags.NORM, tags.VARIANCE, tags.SNR, tags.ENTROPY)
         rows = [
-            [str(seed), str(steps), f"{ret:.1f}", *(f"{self._last[t][i]:.4g}" for t in tags)]
+            [str(seed), str(steps), f"{ret:.1f}", *(f"{self._last[t][i]:.4g}" for t in shown)]
             for i, (seed, steps, ret) in enumerate(
                 zip(self._seeds, self._tally.env_steps, self._tally.mean_return, strict=True)
             )
         ]
-        return table(rows, ["seed", "env_steps", "return (last 100)", *tags])
-
-
-def _config_text(directory: Path) -> str:
-    """The configuration as Hydra saved it: interpolations, and so secrets, unresolved."""
-    path = directory / ".hydra" / "config.yaml"
-    return path.read_text() if path.exists() else ""
+        return table(rows, ["seed", "env_steps", f"return (last {tags.RECENT})", *shown])
 
 
 def _hparams(config: TrainConfig) -> dict[str, bool | int | float | str]:

@@ -154,8 +154,9 @@ def test_resuming_needs_nothing_but_the_directory(tmp_path):
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_while_it_starts_it_leaves_nothing(signum, tmp_path):
     process = subprocess.Popen(
-        [PG, "train", "iterations=9999"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+        [PG, "train", "iterations=9999"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signum, signal.SIG_DFL),  # background jobs ignore SIGINT
+    )  # fmt: skip
     while not list(tmp_path.glob("outputs/*/*")):
         assert process.poll() is None
         time.sleep(0.005)

@@ -203,7 +203,7 @@ def test_rewards_are_told_apart_by_the_nearest():
 
 
 def test_the_reward_told_is_the_environments_own():
-    assert "with reward 10, where P gives reward 1" in judged("TenfoldLake-v0", 2048, 0.5)
+    assert "with reward 10, where P gives reward 1" in judged("TenfoldLake-v0", 2048)
 
 
 def test_options_that_change_the_dynamics_beside_the_model_are_found():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from made_runs import made_run
 
-from pgcli.reports.archive import read
 from pgcli.reports.claims import BORNE_OUT, CONTRADICTED, FEW, NO_NUMBERS, NO_RUNS, OPEN, check
 from pgcli.reports.groups import group
+from pgcli.runs.saved import read
 
 CLAIM = {
     "says": "rtg returns more", "figure": "return", "when": "last", "against_when": None,

@@ -2,8 +2,8 @@
 
 from made_runs import made_run, write_summary
 
-from pgcli.reports.archive import find, read
 from pgcli.reports.groups import UNSET, group, shared
+from pgcli.runs.saved import find, read
 
 
 def groups(directory, unfinished=False):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from made_runs import made_run, write_summary
 
-from pgcli.reports.archive import find, read
 from pgcli.reports.groups import group
 from pgcli.reports.results import RETURN, VARIANCE, common_range, compare, curves
+from pgcli.runs.saved import find, read
 from pgcli.statistics.intervals import iqm
 
 

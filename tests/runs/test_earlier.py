@@ -10,8 +10,8 @@ import pytest
 import yaml
 from command_line import pg
 
-from pgcli.reports.archive import limits, read
 from pgcli.runs import checkpoint
+from pgcli.runs.saved import limits, read
 
 KEPT = Path(__file__).parent.parent / "earlier"
 COUNTED = "env_steps leaves out the steps that batch_steps throws away"

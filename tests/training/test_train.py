@@ -23,8 +23,7 @@ from pgcli.gradients.trajectory import gradient_sums
 from pgcli.machine.cores import started
 from pgcli.machine.randomness import WIDE
 from pgcli.policies.actor import PolicyActor
-from pgcli.reports import archive
-from pgcli.runs import checkpoint
+from pgcli.runs import checkpoint, saved
 from pgcli.settings.schema import Device
 from pgcli.training import build
 from pgcli.training import loop as training
@@ -231,7 +230,7 @@ def rows_of(directory: Path, seed: int) -> list[dict[str, str]]:
 def ending(directory: Path) -> str:
     (directory / ".hydra").mkdir(exist_ok=True)
     (directory / ".hydra" / "config.yaml").write_text("seed: 0")  # as Hydra would
-    return archive.read(directory).state.name
+    return saved.read(directory).state.name
 
 
 def assert_alike(together, alone, exact=False):

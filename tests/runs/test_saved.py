@@ -3,10 +3,20 @@
 import numpy as np
 import pytest
 from made_runs import made_run, write_summary
+from settings import train_config
 
-from pgcli.reports.archive import MEASURED, find, limits, notes, read
 from pgcli.reports.groups import group
 from pgcli.runs.logbook import Logbook
+from pgcli.runs.saved import (
+    MEASURED,
+    SETTINGS,
+    find,
+    limits,
+    read,
+    settings,
+    write_settings,
+)
+from pgcli.settings.schema import flat
 
 
 def test_runs_are_found_at_any_depth_once_and_in_natural_order(tmp_path):
@@ -63,12 +73,26 @@ def test_the_configuration_is_text_by_dotted_key(tmp_path):
 
 def test_notes_tell_what_was_chosen_and_typed(tmp_path):
     run = made_run(tmp_path / "run", estimator="gae", typed=("estimator", "+env.kwargs.g"))
-    assert notes(run) == (
-        {"estimator": "gae", "env": "CartPole-v1"},
-        {"estimator", "env.kwargs.g"},
-    )
+    assert read(run).choices == {"estimator": "gae", "env": "CartPole-v1"}
+    assert read(run).typed == {"estimator", "env.kwargs.g"}
     (run / ".hydra" / "hydra.yaml").write_text("hydra: 3")
-    assert notes(run) == ({}, set())
+    assert read(run).choices == {}
+
+
+def test_what_a_run_was_told_is_its_own_file_first(tmp_path):
+    run = made_run(tmp_path / "run")
+    assert settings(run)["iterations"] == 20
+    (run / SETTINGS).write_text("iterations: 30\n")  # Hydra's belongs to one that did not begin
+    assert (settings(run), limits(tmp_path / "none")) == ({"iterations": 30}, None)
+
+
+def test_a_configuration_from_python_is_written_whole(tmp_path):
+    config = train_config("estimator=gae", "++env.kwargs.g=9.81", "policy.hidden=[8,8]")
+    write_settings(tmp_path, config)
+    tree = settings(tmp_path)
+    assert tree["env"]["kwargs"] == {"g": 9.81}
+    assert (tree["policy"]["activation"], tree["critic"]["kind"]) == ("tanh", "mlp")
+    assert [key for key in flat(config) if key.split(".")[0] not in tree] == []
 
 
 def cut(run):

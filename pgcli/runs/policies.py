@@ -1,0 +1,65 @@
+"""Policies of other runs, wherever one is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgcli.environments.spaces import Spaces
+from pgcli.errors import ConfigError, NonFinite
+from pgcli.policies.build import build_policy
+from pgcli.runs import checkpoint
+from pgcli.runs.saved import settings
+from pgcli.settings.schema import CompareConfig, TrainConfig
+
+
+def saved_behaviour(config: TrainConfig | CompareConfig) -> tuple[str, int | None] | None:
+    """The run whose policy collects, and which iteration of it; None where none is named."""
+    behaviour = config.behaviour
+    run = behaviour.checkpoint
+    if run is None and behaviour.iteration is not None and isinstance(config, CompareConfig):
+        run = config.checkpoint
+    return None if run is None else (run, behaviour.iteration)
+
+
+def saved_theta(
+    key: str,
+    run: str,
+    iteration: int | None,
+    config: TrainConfig | CompareConfig,
+    spaces: Spaces,
+) -> Tensor:
+    """theta of the run that `key` names, [S, P] or [1, P] to train beside, [1, P] to compare.
+
+    NoCheckpoint where there is none, ConfigError where the policy is of another kind or has none
+    of the seeds, NonFinite where it is no policy any more.
+    """
+    found = checkpoint.load(Path(run), iteration)
+    width = build_policy(config.policy, config.behaviour, spaces).num_params
+    theta = checkpoint.policy(key, run, found, config, spaces.told, width)
+    if isinstance(config, TrainConfig) and len(theta) not in (1, config.seeds):
+        allowed = f"it has {len(theta)} seeds, this run {config.seeds}: 1, or as many"
+        raise ConfigError(key, run, allowed)
+    if isinstance(config, CompareConfig) and len(theta) > 1:
+        first = int(settings(Path(run))["seed"])
+        row = config.seed - first
+        if not 0 <= row < len(theta):
+            allowed = f"{run} trained the seeds {first} to {first + len(theta) - 1}"
+            raise ConfigError("seed", config.seed, allowed)
+        theta = theta[row : row + 1]
+    if not np.isfinite(theta).all():
+        raise NonFinite(f"{key}={run}: the policy of iteration {found.iteration} is not finite")
+    return torch.from_numpy(theta)
+
+
+def check_saved(config: TrainConfig | CompareConfig, spaces: Spaces) -> None:
+    """Raise what `saved_theta` would for any policy that a configuration names."""
+    named = [("behaviour.checkpoint", *(saved_behaviour(config) or (None, None)))]
+    if isinstance(config, CompareConfig):
+        named.append(("checkpoint", config.checkpoint, config.iteration))
+    for key, run, iteration in named:
+        if run is not None:
+            saved_theta(key, run, iteration, config, spaces)
