@@ -350,11 +350,60 @@ def test_a_phi_of_ones_own(tmp_path):
     assert only_run(tmp_path) == run
 
 
+PARTS = """
+import torch
+from pgcli.estimators import baselines, importance
+from pgcli.updates import optimizers
+
+@baselines.register("median", couples=True, fewest=2, bias="a median includes the own return")
+def median(config, episodes, phi):
+    return phi.median(-2, keepdim=True).values
+
+@importance.register("root", before=True, bias="roots of the ratios")
+def root(log_ratio):
+    return 0.5 * importance.log_prefix(log_ratio)
+
+@optimizers.register("sign")
+def sign(momentum=0.0):
+    def update(theta, g, state, lr):
+        theta.sub_(lr * state["mean"].mul_(momentum).add_(g).sign())
+    return optimizers.Optimizer(lambda theta: {"mean": torch.zeros_like(theta)}, update)
+"""
+
+
+def test_parts_of_ones_own(tmp_path):
+    (tmp_path / "my.py").write_text(PARTS)
+    own = ("estimator=rtg", "estimator.baseline=my:median", "estimator.importance=my:root",
+           "optimizer.name=my:sign", "optimizer.momentum=0.5", "updates_per_batch=2")  # fmt: skip
+    done = pg("train", *own, *SHORT, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for note in ("a median includes the own return", "roots of the ratios", "dropped importance"):
+        assert f"biased: {note}" in done.stdout
+    again = pg("train", "resume=run", "iterations=3", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    lake = ("env=FrozenLake-v1", "policy=tabular", "episodes=64", "batch_size=8")
+    done = pg("compare", "estimators=[rtg]", "estimator.baseline=my:median", *lake,
+              "resamples=100", "pictures=false", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for given, allowed in {
+        "estimator.baseline=my:medium": "did you mean median?",
+        "estimator.baseline=meen": "did you mean mean?",
+        "estimator.importance=per_decison": "did you mean per_decision?",
+        "optimizer.name=adm": "did you mean adam?",
+        "optimizer.name=my:sign optimizer.betas=[0.9,0.99]": "only adam and adamw",
+        "optimizer.betas=[0.9]": "betas",
+        "optimizer=sgd optimizer.eps=1e-5": "only adam and adamw",
+    }.items():
+        bad = pg("train", *given.split(), *SHORT, cwd=tmp_path)
+        assert (bad.returncode, bad.stderr.count("\n")) == (2, 1), bad.stderr
+        assert allowed in bad.stderr, bad.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "passes"), [("to_go", True), ("next_reward", False)])
 def test_a_phi_of_ones_own_is_put_to_the_proof(name, passes, tmp_path):
     (tmp_path / "my_phi.py").write_text(PHI)
-    proof = Path(__file__).parent / "estimators" / "test_exactness.py"
+    proof = Path(__file__).parent.parent / "estimators" / "test_exactness.py"
     command = [sys.executable, "-m", "pytest", "-q", str(proof), "--phi", f"my_phi:{name}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode == 0) == passes, done.stdout[-2000:]

@@ -19,6 +19,12 @@ RULED = "go by the seed with the fewest steps"
 
 
 @pytest.fixture
+def older(tmp_path):
+    """Format 2 before critics had a λ of their own: iteration 3 of 6 is left."""
+    return Path(shutil.copytree(KEPT / "format-2", tmp_path / "run"))
+
+
+@pytest.fixture
 def old(tmp_path):
     """Format 1: it ended after iteration 8; only the checkpoint of iteration 4 is left.
 
@@ -74,6 +80,34 @@ def test_another_number_of_steps_lifts_the_limit_that_was_not_asked_for(old, tmp
     assert 9000 <= min(last.values()) < 9300  # of kept steps
     assert len(rows(old)) > 2 * 100
     assert checkpoint.load(old).meta["budget"] == [None, 9000]
+
+
+def test_a_run_before_a_setting_was_known_is_read_resumed_and_goes_on(older, tmp_path):
+    """`critic.lam` is null there: TD(λ) targets have the estimator's λ, as they had."""
+    before = rows(older)
+    assert (read(older).state.name, read(older).config.get("critic.lam")) == ("finished", None)
+    done = pg("train", "resume=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    same(rows(older), before)
+    done = pg("train", "resume=run", "iterations=8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(rows(older)) == 16
+    done = pg("train", "resume=run", "critic.lam=0.5", "iterations=9", cwd=tmp_path)
+    assert (done.returncode, "another critic.lam" in done.stderr) == (3, True)
+
+
+@pytest.mark.parametrize("form", ["format-1", "format-2"])
+def test_runs_of_earlier_formats_are_compared_and_reported_beside_new_ones(form, tmp_path):
+    run = shutil.copytree(KEPT / form, tmp_path / "run")
+    env = read(run).config["env.id"]
+    sizes = ("episodes=64", "batch_size=8", "fit_episodes=16", "resamples=200", "pictures=false")
+    done = pg("compare", "checkpoint=run", "estimators=[total,rtg]", *sizes, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    new = ("policy.hidden=[4]", "seeds=2", "iterations=3", "batch_size=4", "hydra.run.dir=new")
+    assert pg("train", f"env={env}", *new, cwd=tmp_path).returncode == 0
+    done = pg("report", "run", "new", "--out", "report", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "estimator=rtg" in done.stdout
 
 
 def test_no_path_of_a_machine_is_in_what_is_kept():

@@ -11,6 +11,7 @@ from pgcli.policies.network import Mlp
 from pgcli.policies.policy import Policy
 from pgcli.training.learner import Learner
 from pgcli.updates.ascent import learning_rate
+from pgcli.updates.optimizers import OPTIMIZERS
 
 CPU = torch.device("cpu")
 
@@ -91,6 +92,36 @@ def test_optimisers_are_torchs(name, momentum, decay):
         theirs.step()
         found.rule.step(found.theta, gradient, 0.0)
         torch.testing.assert_close(found.theta, theta.detach(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_the_moments_of_adam_have_settings(name):
+    line = (f"optimizer={name}", "optimizer.schedule=constant", "optimizer.lr=0.01",
+            "optimizer.betas=[0.5,0.7]", "optimizer.eps=0.1",
+            "optimizer.weight_decay=0.25")  # fmt: skip
+    agent = learner(*line)
+    theta = torch.nn.Parameter(agent.theta.clone())
+    theirs = TORCH[name]([theta], lr=0.01, betas=(0.5, 0.7), eps=0.1, weight_decay=0.25)
+    for _ in range(20):
+        gradient = torch.randn(theta.shape)
+        theta.grad = -gradient
+        theirs.step()
+        agent.rule.step(agent.theta, gradient, 0.0)
+        torch.testing.assert_close(agent.theta, theta.detach(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS.names)
+def test_a_seed_beside_others_steps_as_it_would_alone(name):
+    """Bit for bit, with a rate of its own as well."""
+    settings = (f"optimizer={name}", "optimizer.weight_decay=0.1")
+    both, alone = learner(*settings), learner(*settings, seeds=(1,))
+    for i in range(5):
+        gradient = torch.randn(both.theta.shape)
+        progress = 0.1 * i if i % 2 else [0.1 * i, 0.15 * i]
+        own = progress if i % 2 else progress[1:]
+        both.rule.step(both.theta, gradient, progress)
+        alone.rule.step(alone.theta, gradient[1:], own)
+        assert torch.equal(both.theta[1:], alone.theta)
 
 
 def test_what_an_optimiser_remembers_is_restored():
