@@ -113,8 +113,7 @@ def test_the_moments_of_adam_have_settings(name):
 @pytest.mark.parametrize("name", OPTIMIZERS.names)
 def test_a_seed_beside_others_steps_as_it_would_alone(name):
     """Bit for bit, with a rate of its own as well."""
-    settings = (f"optimizer={name}", "optimizer.weight_decay=0.1")
-    both, alone = learner(*settings), learner(*settings, seeds=(1,))
+    both, alone = (learner(f"optimizer={name}", seeds=seeds) for seeds in [(0, 1), (1,)])
     for i in range(5):
         gradient = torch.randn(both.theta.shape)
         progress = 0.1 * i if i % 2 else [0.1 * i, 0.15 * i]
