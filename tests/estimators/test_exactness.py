@@ -2,7 +2,7 @@
 
 The combinations are generated from the schema, so a new switch cannot escape. A combination must be
 exact if and only if it carries no bias note: the notes that users read are themselves proven.
-With `--phi module:name` the same is asked of a Φ of one's own.
+With `--phi module:name`, `--baseline` and `--importance` the same is asked of parts of one's own.
 """
 
 import itertools
@@ -23,14 +23,15 @@ from pgcli.gradients.control import controlled
 from pgcli.gradients.trajectory import trajectory_gradients
 from pgcli.settings.schema import EstimatorConfig
 
+PARTS = {"phi": PHIS, "baseline": BASELINES, "importance": IMPORTANCES}
 FITTED = [name for name in BASELINES.names if BASELINES.find(name).fitted]
 PLAIN = ("none", "own_mean")  # where a special case is one for all baselines
 
 
-def combinations(names):
-    """Every combination that is not refused, on-policy and off-policy."""
+def combinations(names, bases, forms):
+    """Every combination of these parts that is not refused, on-policy and off-policy."""
     for name, base, form, by_state, off in itertools.product(
-        names, BASELINES.names, IMPORTANCES.names, (False, True), (False, True)
+        names, bases, forms, (False, True), (False, True)
     ):
         if registered(name).subtracts_value and base != "none":
             continue  # refused
@@ -50,7 +51,7 @@ def combinations(names):
             ]
         if form != "none" and name in ("reward_to_go", "total_return"):
             options += [{"self_normalize": True}, {"clip_ratio": 1.1}]
-        if base not in FITTED and form == "none":
+        if not BASELINES.find(base).fitted and form == "none":
             options += [{"normalize": True}]
         for option in options:
             given = {
@@ -58,7 +59,7 @@ def combinations(names):
                 "constant": 1.3, "self_normalize": False, "clip_ratio": None, **option,
             }  # fmt: skip
             config = EstimatorConfig(name, base, form, discount_state=by_state, **given)
-            if form == "per_decision" and not registered(name).stream:
+            if IMPORTANCES.find(form).terms and not registered(name).stream:
                 continue  # refused
             yield config, off
 
@@ -69,8 +70,9 @@ def registered(name):
 
 def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
-        own = metafunc.config.getoption("--phi")
-        cases = combinations([own] if own else PHIS.names)
+        given = {part: metafunc.config.getoption(f"--{part}") for part in PARTS}
+        own = {part: [value] for part, value in given.items() if value}
+        cases = combinations(*(own.get(part, PARTS[part].names) for part in PARTS))
         if "short_problem" in metafunc.fixturenames:
             cases = (case for case in cases if case[0].baseline in PLAIN)
         metafunc.parametrize("case", list(cases), ids=title)
