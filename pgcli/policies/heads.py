@@ -61,6 +61,15 @@ class Head(Protocol):
         """KL(p‖q) of each row in nats, [S, M]; p and q are (out, extra)."""
         ...
 
+    def fisher(
+        self, out: Tensor, extra: Tensor, way: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """E_a[s sᵀ] times a direction of (out, extra), s = ∂ log π(a|s) by them, row by row.
+
+        The Hessian of KL(π‖π') at π' = π, exact in the action.
+        """
+        ...
+
     def behaviour(
         self, out: Tensor, extra: Tensor, temperature: float, epsilon: float
     ) -> tuple[Tensor, Tensor]:
@@ -130,6 +139,12 @@ class Categorical:
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
         return _divergence(p[0].log_softmax(-1), q[0].log_softmax(-1))
 
+    def fisher(
+        self, out: Tensor, extra: Tensor, way: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        p = out.softmax(-1)
+        return p * (way[0] - (p * way[0]).sum(-1, keepdim=True)), way[1]
+
     def behaviour(
         self, out: Tensor, extra: Tensor, temperature: float, epsilon: float
     ) -> tuple[Tensor, Tensor]:
@@ -192,6 +207,16 @@ class MultiCategorical:
         pairs = zip(self._components(p[0]), self._components(q[0]), strict=True)
         return torch.stack([h.kl((a, p[1]), (b, q[1])) for (h, a), (_, b) in pairs]).sum(0)
 
+    def fisher(
+        self, out: Tensor, extra: Tensor, way: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        ways = way[0].split(self.sizes, -1)
+        parts = [
+            head.fisher(logits, extra, (each, way[1]))[0]
+            for (head, logits), each in zip(self._components(out), ways, strict=True)
+        ]
+        return torch.cat(parts, -1), way[1]
+
     def behaviour(
         self, out: Tensor, extra: Tensor, temperature: float, epsilon: float
     ) -> tuple[Tensor, Tensor]:
@@ -240,6 +265,12 @@ class Bernoulli:
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
         logp, logq = (torch.stack([logsigmoid(x), logsigmoid(-x)], -1) for x in (p[0], q[0]))
         return _divergence(logp, logq).sum(-1)
+
+    def fisher(
+        self, out: Tensor, extra: Tensor, way: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        p = out.sigmoid()
+        return p * (1 - p) * way[0], way[1]
 
     def behaviour(
         self, out: Tensor, extra: Tensor, temperature: float, epsilon: float
@@ -296,6 +327,11 @@ class Gaussian:
         z = (mean_p - mean_q) * (-log_q).exp()
         x = 2 * (log_p - log_q)
         return 0.5 * (torch.expm1(x) - x + z.square()).sum(-1)
+
+    def fisher(
+        self, out: Tensor, extra: Tensor, way: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        return (-2 * extra).exp() * way[0], 2 * way[1].expand(*out.shape[:-1], -1)
 
     def behaviour(
         self, out: Tensor, extra: Tensor, temperature: float, epsilon: float

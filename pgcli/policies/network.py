@@ -110,6 +110,20 @@ class Mlp:
                 inputs.append(activation_(torch.bmm(inputs[-1], weight).add_(bias)))
             return Trace(inputs, torch.bmm(inputs[-1], last[0]).add_(last[1]))
 
+    def tangent(self, theta: Tensor, trace: Trace, way: Tensor) -> Tensor:
+        """The derivative of out [S, M, outputs] along a direction `way` [S, P] of theta."""
+        backward_ = ACTIVATIONS[self.activation].backward_
+        moved = None  # how each layer's input moves
+        with torch.no_grad():
+            layers = zip(self.unpack(theta), self.unpack(way), strict=True)
+            for i, ((weight, _), (d_weight, d_bias)) in enumerate(layers):
+                z = torch.baddbmm(d_bias, trace.inputs[i], d_weight)
+                if moved is not None:
+                    z = torch.baddbmm(z, moved, weight)
+                if i + 1 < len(trace.inputs):
+                    moved = backward_(z, trace.inputs[i + 1])
+        return z
+
     def deltas(self, theta: Tensor, trace: Trace, delta: Tensor) -> list[Tensor]:
         """∂f/∂z [S, M, o] of every layer's affine output z, from `delta` = ∂f/∂out.
 

@@ -1,0 +1,88 @@
+"""Fisher-vector products from score factors: no autograd, no matrix.
+
+    F = (1/N) Σ_n Σ_t E[∇log π(a|s_{n,t}) ∇log π(a|s_{n,t})ᵀ],
+
+in the unit of ĝ, the mean over trajectories of sums over their steps. The expectation is over the
+action (exact: the Hessian of the divergence on the batch's states), or the one action that was
+taken stands for it (sampled; Kakade 2001, Schulman et al. 2015, appendix C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from pgcli.collection.batch import Batch
+from pgcli.gradients.trajectory import chunks_of, over_time, taken
+from pgcli.machine.cores import ordered
+from pgcli.policies.network import Trace
+from pgcli.policies.policy import Factor, Policy
+
+Piece = Callable[[Tensor], Tensor]  # v [S, P] to its product with the sum over some rows [S, P]
+
+
+class Fisher:
+    """F of one batch at theta [S, P]; each seed its own."""
+
+    def __init__(self, policy: Policy, theta: Tensor, batch: Batch, *, sampled: bool) -> None:
+        """`sampled`: the action that was taken stands for all."""
+        self._policy, self._theta, self._episodes = policy, theta, batch.episodes
+        make = self._sampled if sampled else self._exact
+        by_length = batch.length.argsort(dim=1, descending=True)
+        chunks = list(chunks_of(batch.length, by_length))
+        self._pieces: list[Piece] = list(ordered(partial(make, batch), chunks))
+
+    def product(self, v: Tensor) -> Tensor:
+        """F v [S, P] float64, for v [S, P]."""
+        v = v.to(self._theta.dtype)
+        sums = ordered(lambda piece: piece(v).double(), self._pieces)
+        return torch.stack(list(sums)).sum(0) / self._episodes.unsqueeze(1)
+
+    def _exact(self, batch: Batch, index: Tensor) -> Piece:
+        """One tangent pass gives z' = J v, the head M z', one backward pass Jᵀ M z'."""
+        policy, theta = self._policy, self._theta
+        obs, mask = taken(batch, index, batch.obs, batch.mask)
+        real = mask.flatten(1).unsqueeze(-1)
+        trace = policy.net.trace(theta, obs.flatten(1, 2).to(theta.dtype))
+        extra = theta[:, None, policy.net.num_params :]
+
+        def piece(v: Tensor) -> Tensor:
+            way = policy.net.tangent(theta, trace, v), v[:, None, policy.net.num_params :]
+            out, free = policy.head.fisher(trace.out, extra, way)
+            rows = free.expand(*out.shape[:-1], -1) * real
+            return _pulled_back(policy, theta, trace, out * real, rows)
+
+        return piece
+
+    def _sampled(self, batch: Batch, index: Tensor) -> Piece:
+        """d = ⟨∇log π, v⟩ of each row, then the sum of d ∇log π over rows."""
+        policy, theta = self._policy, self._theta
+        obs, act, mask = taken(batch, index, batch.obs, batch.act, batch.mask)
+        rows = obs.flatten(1, 2).to(theta.dtype), act.flatten(1, 2)
+        factors, _ = policy.score_factors(theta, *rows)
+        real = mask.flatten(1)
+
+        def piece(v: Tensor) -> Tensor:
+            d = torch.stack([_along(factor, v) for factor in factors]).sum(0) * real  # [S, M]
+            weighted = [f._replace(delta=f.delta * d.unsqueeze(-1)) for f in factors]
+            return over_time(weighted, 1, policy.num_params).squeeze(1)
+
+        return piece
+
+
+def _along(factor: Factor, v: Tensor) -> Tensor:
+    """⟨input ⊗ delta, v⟩ of each row, [S, M]."""
+    part = v[:, factor.block]
+    if factor.input is None:
+        return (factor.delta @ part.unsqueeze(-1)).squeeze(-1)
+    matrix = part.unflatten(1, (factor.input.shape[-1], -1))
+    return ((factor.input @ matrix) * factor.delta).sum(-1)
+
+
+def _pulled_back(policy: Policy, theta: Tensor, trace: Trace, out: Tensor, extra: Tensor) -> Tensor:
+    """Jᵀ u [S, P] of u = (out, extra) [S, M, ·], summed over the rows."""
+    gradient = policy.net.gradient(theta[:, : policy.net.num_params], trace, out)
+    return torch.cat([gradient, extra.sum(1)], 1)
