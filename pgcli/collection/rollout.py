@@ -17,7 +17,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from pgcli.collection.batch import Batch
-from pgcli.environments.engine import Actor, Engine, Film, NetworkActor, PlayingEngine
+from pgcli.environments.engine import Actor, Buffer, Engine, NetworkActor, PlayingEngine
 from pgcli.errors import EnvironmentFailed
 from pgcli.machine.randomness import DISTINCT, Seeding
 
@@ -241,7 +241,7 @@ class _Tape:
         self.film = self._blank(513)
         self.act = self._actions()
 
-    def reaching(self, row: int) -> Film:
+    def reaching(self, row: int) -> Buffer:
         """The film, long enough that this row exists."""
         rows = self.film.obs.shape[1]
         if row >= rows:
@@ -252,9 +252,9 @@ class _Tape:
             self.act = self._actions()
         return self.film
 
-    def _blank(self, rows: int) -> Film:
+    def _blank(self, rows: int) -> Buffer:
         e, action = self._engine.num_envs, self._engine.action
-        return Film(
+        return Buffer(
             np.empty((e, rows, self._engine.obs_dim), np.float32),
             np.empty((e, rows, math.prod(action.shape)), action.dtype),
             np.empty((e, rows), np.float64),
