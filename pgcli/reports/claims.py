@@ -120,13 +120,8 @@ def _checked(claim: Claim, groups: Sequence[Group], environment: str) -> Finding
         return Finding(claim, environment, estimate, len(x), NO_NUMBERS)
     if min(len(x), len(y)) < FEWEST:
         return Finding(claim, environment, estimate, len(x), FEW)
-    return Finding(
-        claim,
-        environment,
-        estimate,
-        len(x),
-        _verdict(estimate, claim["at_least"], claim["at_most"]),
-    )
+    verdict = _verdict(estimate, claim["at_least"], claim["at_most"])
+    return Finding(claim, environment, estimate, len(x), verdict)
 
 
 def _verdict(estimate: Estimate, at_least: float | None, at_most: float | None) -> str:
