@@ -27,8 +27,8 @@ class Command:
     @property
     def schema(self) -> type:
         """The dataclass of its settings."""
-        found: type = getattr(importlib.import_module("pgcli.settings.schema"), self.schema_name)
-        return found
+        schema: type = getattr(importlib.import_module("pgcli.settings.schema"), self.schema_name)
+        return schema
 
     @property
     def resumes(self) -> bool:

@@ -104,8 +104,8 @@ def compose_all(
             return [_checked(name, node, first, None, schema, before)]
         basic = node.hydra.sweeper._target_ == BASIC_SWEEPER
         given = {o.get_key_element() for o in overrides}
-        found = OmegaConf.select(node, "hydra.sweeper.params") or {}
-        params = {key: str(value) for key, value in found.items() if key not in given}
+        swept = OmegaConf.select(node, "hydra.sweeper.params") or {}
+        params = {key: str(value) for key, value in swept.items() if key not in given}
         for override in overrides:
             if params and override.is_sweep_override() and override.key_or_group == "experiment":
                 raise ConfigError("experiment", _text(override), "a sweep by itself: one at a time")
@@ -141,17 +141,17 @@ def search_also(config_dir: str | None) -> None:
 def parse(lines: Sequence[str]) -> list[Override]:
     """The overrides of a command line; ConfigError for one that Hydra cannot read."""
     parser = OverridesParser.create()
-    found = []
+    overrides = []
     for line in lines:
         try:
-            found.append(parser.parse_override(line))
+            overrides.append(parser.parse_override(line))
         except HydraException as error:
             key, _, value = line.partition("=")
             reason = " ".join(str(error).splitlines()[0].split())
             raise ConfigError(
                 key.lstrip("+~"), value, f"not of the form key=value: {reason}"
             ) from error
-    return found
+    return overrides
 
 
 def to_config(node: DictConfig, schema: type) -> Any:
@@ -228,15 +228,15 @@ def _explained_key(
 
 def settings(schema: type, prefix: str = "") -> dict[str, Any]:
     """Every setting of a schema by its dotted key, with its type."""
-    found: dict[str, Any] = {}
+    kinds: dict[str, Any] = {}
     hints = get_type_hints(schema)
     for f in fields(schema):
         kind = hints[f.name]
         if is_dataclass(kind):
-            found |= settings(kind, f"{prefix}{f.name}.")  # type: ignore[arg-type]
+            kinds |= settings(kind, f"{prefix}{f.name}.")  # type: ignore[arg-type]
         else:
-            found[prefix + f.name] = kind
-    return found
+            kinds[prefix + f.name] = kind
+    return kinds
 
 
 def known_keys(schema: type) -> list[str]:
@@ -282,10 +282,10 @@ def _choices(overrides: Sequence[Override]) -> list[list[str]]:
 
     None for what a sweeper draws (interval): it is checked when its job starts.
     """
-    found = []
+    choices = []
     for override in overrides:
         if not override.is_sweep_override():
-            found.append([override.input_line or ""])
+            choices.append([override.input_line or ""])
         elif override.is_discrete_sweep():
             key = override.get_key_element()
             try:
@@ -294,8 +294,8 @@ def _choices(overrides: Sequence[Override]) -> list[list[str]]:
                 raise ConfigError(key, _text(override), str(error)) from error
             if not values:
                 raise ConfigError(key, _text(override), "gives no value at all")
-            found.append(values)
-    return found
+            choices.append(values)
+    return choices
 
 
 def _combinations(choices: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:

@@ -104,8 +104,8 @@ def _left(command: Command, config: Any, directory: Path) -> Any:
     if not checkpoint.iterations(directory):
         clear_records(directory)
         return config
-    found = checkpoint.load_for(directory, config)
-    same_budget = found.meta["budget"] == [config.iterations, config.total_steps]
+    ckpt = checkpoint.load_for(directory, config)
+    same_budget = ckpt.meta["budget"] == [config.iterations, config.total_steps]
     if same_budget and summary.read(directory).get("status") == "finished":
         return None
     return replace(config, resume=str(directory))

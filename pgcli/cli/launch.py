@@ -85,13 +85,13 @@ def launch(command: str, argv: Sequence[str]) -> int:
         raise ConfigError("resume", composed[0].config.resume, "belongs on the command line")
     if composed[0].multirun:
         return _sweep(command, flags, lines, composed, args)
-    wanted, named = composed[0].run_dir, composed[0].named
-    if named and holds_run(wanted):
-        raise RunDirectoryError(f"{wanted} holds a run: resume={wanted} continues it")
-    if named and sweep.holds_sweep(wanted):
-        raise RunDirectoryError(f"{wanted} holds a sweep: choose another hydra.run.dir")
+    run_dir, named = composed[0].run_dir, composed[0].named
+    if named and holds_run(run_dir):
+        raise RunDirectoryError(f"{run_dir} holds a run: resume={run_dir} continues it")
+    if named and sweep.holds_sweep(run_dir):
+        raise RunDirectoryError(f"{run_dir} holds a sweep: choose another hydra.run.dir")
     lines += pins(composed[0].config.behaviour)
-    with made(wanted, named, _is_bare) as directory:
+    with made(run_dir, named, _is_bare) as directory:
         _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(directory))}"])
     return 0
 
@@ -107,7 +107,7 @@ def _sweep(
     first = composed[0]
     asked = first.asked
     assert asked is not None
-    wanted, named = first.sweep_dir, first.named
+    sweep_dir, named = first.sweep_dir, first.named
     names = None
     if not any(override.key_or_group == "hydra.sweep.subdir" for override in parse(lines)):
         keys = list(asked.swept)
@@ -119,8 +119,8 @@ def _sweep(
     budget = sweep.common_budget([c.config for c in composed], asked.swept)
     fixed = [*shared, *asked.fixed]
     plan = sweep.Plan(command, origin, fixed, asked.swept, names, budget)
-    earlier = sweep.to_continue(plan, wanted, named)
-    place = made(wanted, named, sweep.is_bare) if earlier is None else nullcontext(earlier)
+    earlier = sweep.to_continue(plan, sweep_dir, named)
+    place = made(sweep_dir, named, sweep.is_bare) if earlier is None else nullcontext(earlier)
     completing = brought_along if any(names_runs(c.config) for c in composed) else nullcontext
     with place as directory, completing(directory):
         for claim in getattr(first.config, "claims", []):
@@ -243,8 +243,8 @@ def _restored_flags(directory: Path, args: argparse.Namespace) -> list[str]:
         flags += ["--config-name", str(note.hydra.job.config_name)]
     if args.config_dir is None:
         sources = note.hydra.runtime.config_sources
-        found = [str(s.path) for s in sources if s.provider == "command-line"]
-        flags += [flag for path in found[:1] for flag in ("--config-dir", path)]
+        paths = [str(s.path) for s in sources if s.provider == "command-line"]
+        flags += [flag for path in paths[:1] for flag in ("--config-dir", path)]
     return flags
 
 

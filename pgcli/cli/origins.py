@@ -51,8 +51,8 @@ def as_trained(lines: Sequence[str], node: DictConfig) -> list[str]:
         text = " ".join(str(error).split())
         raise NoCheckpoint(f"{run}: no settings of a run there: {text}") from error
     env_id = sections.get("env", {}).pop("id", None)
-    found = _overrides(sections)
-    return found if env_id is None else [f"env={literal(env_id)}", *found]
+    overrides = _overrides(sections)
+    return overrides if env_id is None else [f"env={literal(env_id)}", *overrides]
 
 
 def as_told(run: Path) -> list[str]:
@@ -65,13 +65,13 @@ def as_told(run: Path) -> list[str]:
 
 def _overrides(sections: dict[str, Any]) -> list[str]:
     """A tree's sections and values as overrides that win over whatever is composed."""
-    found = []
+    overrides = []
     for name, section in sections.items():
         if isinstance(section, dict):
-            found += [f"++{name}.{key}={literal(value)}" for key, value in section.items()]
+            overrides += [f"++{name}.{key}={literal(value)}" for key, value in section.items()]
         else:
-            found.append(f"++{name}={literal(section)}")
-    return found
+            overrides.append(f"++{name}={literal(section)}")
+    return overrides
 
 
 def pins(behaviour: BehaviourConfig | DictConfig, known: dict[str, int] | None = None) -> list[str]:
@@ -82,9 +82,9 @@ def pins(behaviour: BehaviourConfig | DictConfig, known: dict[str, int] | None =
     if behaviour.checkpoint is None:
         return []
     place = Path(behaviour.checkpoint).absolute()
-    wanted = behaviour.iteration or (known or {}).get(str(place))
-    found = checkpoint.load(Path(behaviour.checkpoint), wanted)
-    return [f"behaviour.checkpoint={literal(str(place))}", f"behaviour.iteration={found.iteration}"]
+    iteration = behaviour.iteration or (known or {}).get(str(place))
+    ckpt = checkpoint.load(Path(behaviour.checkpoint), iteration)
+    return [f"behaviour.checkpoint={literal(str(place))}", f"behaviour.iteration={ckpt.iteration}"]
 
 
 @contextmanager
@@ -147,13 +147,13 @@ class _Completing(Launcher):
 
 def _settled(sweep: Path) -> dict[str, int]:
     """The iterations that were newest to a sweep's jobs, by the directory of the run."""
-    found: dict[str, int] = {}
+    newest: dict[str, int] = {}
     for job in sorted(path.parent for path in sweep.rglob(".hydra")):
         where, iterations = _noted(job)
         *typed, last = iterations or [None]
         if where and last is not None and not any(typed):
-            found.setdefault(where[-1], last)
-    return found
+            newest.setdefault(where[-1], last)
+    return newest
 
 
 def _begun_unpinned(job: Path) -> bool:

@@ -28,20 +28,22 @@ def estimator_configs(config: CompareConfig) -> dict[str, EstimatorConfig]:
     """
     files = _files()
     names = config.estimators or list(files)
-    found = {}
+    configs = {}
     for name in names:
         if name not in files and ":" not in name:
             raise ConfigError("estimators", name, one_of(name, [*files, "module:name"]))
-        found[name] = _merged(files.get(name), name, config.estimator)
+        configs[name] = _merged(files.get(name), name, config.estimator)
     if not config.estimators:
-        found = {name: est for name, est in found.items() if _fits(name, est, config.off_policy)}
-    for est in found.values():
+        configs = {
+            name: est for name, est in configs.items() if _fits(name, est, config.off_policy)
+        }
+    for est in configs.values():
         check(est, "estimator.")
         check_switches(est)
     reference = config.reference
-    if reference is not None and reference not in found:
-        raise ConfigError("reference", reference, one_of(reference, list(found)))
-    return found
+    if reference is not None and reference not in configs:
+        raise ConfigError("reference", reference, one_of(reference, list(configs)))
+    return configs
 
 
 def _fits(name: str, config: EstimatorConfig, off_policy: bool) -> bool:
@@ -53,10 +55,10 @@ def _fits(name: str, config: EstimatorConfig, off_policy: bool) -> bool:
 def _files() -> dict[str, Path]:
     """Preset files by name; those of --config-dir first."""
     places = [conf_dir(), EnvironmentSearchPath.config_dir]
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for place in filter(None, places):
-        found |= {path.stem: path for path in sorted((place / "estimator").glob("*.yaml"))}
-    return found
+        files |= {path.stem: path for path in sorted((place / "estimator").glob("*.yaml"))}
+    return files
 
 
 def _merged(preset: Path | None, name: str, shared: dict[str, Any]) -> EstimatorConfig:

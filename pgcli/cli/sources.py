@@ -42,9 +42,9 @@ def _maximise() -> None:
     """Let Optuna maximise where nothing else is said: a job's value is a return, not a loss."""
     store, group = ConfigStore.instance(), "hydra/sweeper"
     if "optuna.yaml" in store.list(group):
-        found = store.load(f"{group}/optuna.yaml")
-        found.node.direction = "maximize"
-        store.store("optuna", found.node, group, found.package, found.provider)
+        optuna = store.load(f"{group}/optuna.yaml")
+        optuna.node.direction = "maximize"
+        store.store("optuna", optuna.node, group, optuna.package, optuna.provider)
 
 
 def name_jobs() -> None:

@@ -68,35 +68,35 @@ def common_budget(
     """Iterations and total_steps, where all jobs are known to have the same."""
     if not all(isinstance(config, TrainConfig) for config in configs) or set(LIMITS) & set(swept):
         return None
-    found = {(config.iterations, config.total_steps) for config in configs}
-    return found.pop() if len(found) == 1 else None
+    budgets = {(config.iterations, config.total_steps) for config in configs}
+    return budgets.pop() if len(budgets) == 1 else None
 
 
-def to_continue(plan: Plan, wanted: Path, named: bool) -> Path | None:
+def to_continue(plan: Plan, directory: Path, named: bool) -> Path | None:
     """The directory of an earlier sweep that this one goes on with, if there is one.
 
-    RunDirectoryError where `wanted`, `named` by the user, holds something else.
+    RunDirectoryError where `directory`, `named` by the user, holds something else.
     """
     if not named and plan.jobs is None:
         return None  # a sweeper that chooses would choose others
-    if not named:  # wanted is <root>/<date>/<time>
-        notes = sorted(wanted.parent.parent.glob(f"*/*/{NOTE}"), key=_newest, reverse=True)
+    if not named:  # directory is <root>/<date>/<time>
+        notes = sorted(directory.parent.parent.glob(f"*/*/{NOTE}"), key=_newest, reverse=True)
         same = (path.parent for path in notes if _noted(path.parent) == plan)
-        found = next(same, None)
-        if found is None or is_held(found):
+        last = next(same, None)
+        if last is None or is_held(last):
             return None
-        return None if all(_is_finished(plan, found / name) for name in plan.jobs or ()) else found
-    earlier = _noted(wanted)
+        return None if all(_is_finished(plan, last / name) for name in plan.jobs or ()) else last
+    earlier = _noted(directory)
     if earlier is None:
-        if holds_sweep(wanted) or any(map(holds_run, _job_directories(wanted))):
-            raise RunDirectoryError(f"{wanted} holds a sweep: choose another hydra.sweep.dir")
+        if holds_sweep(directory) or any(map(holds_run, _job_directories(directory))):
+            raise RunDirectoryError(f"{directory} holds a sweep: choose another hydra.sweep.dir")
         return None
     if not plan.fits(earlier):
         was = " ".join([*earlier.fixed, *(f"{k}={v}" for k, v in earlier.swept.items())])
         raise RunDirectoryError(
-            f"{wanted} holds another sweep ({was}): choose another hydra.sweep.dir"
+            f"{directory} holds another sweep ({was}): choose another hydra.sweep.dir"
         )
-    return wanted
+    return directory
 
 
 def holds_sweep(directory: Path) -> bool:
@@ -206,11 +206,11 @@ def _stopping(directory: Path, release: Callable[[], None]) -> AbstractContextMa
 
 def _noted(directory: Path) -> Plan | None:
     try:
-        found = Plan(**json.loads((directory / NOTE).read_bytes()))
-        _settings(found)
+        plan = Plan(**json.loads((directory / NOTE).read_bytes()))
+        _settings(plan)
     except (OSError, ValueError, TypeError, AttributeError):  # none, or a hand has been at it
         return None
-    return found
+    return plan
 
 
 def _names(plan: Plan, directory: Path, since: float = -math.inf) -> list[str]:
@@ -259,7 +259,7 @@ def _failures(directory: Path) -> dict[str, dict[str, str]]:
     for line in lines:
         with suppress(ValueError):  # a full disk may leave half a line
             notes.append(json.loads(line))
-    return {found["job"]: found for found in notes}
+    return {note["job"]: note for note in notes}
 
 
 def _newest(path: Path) -> float:
@@ -276,17 +276,17 @@ def _begun(job: Path) -> float:
 
 def _row(plan: Plan, job: Path, failure: Mapping[str, str] | None) -> list[str]:
     """Directory, state, mean return and variance over its seeds; the reason where it failed."""
-    found = read(job)
+    outcome = read(job)
     if failure is not None:
         state = "stopped" if failure["error"] == Stopped.__name__ else "failed"
         reason = failure["reason"]
     elif _is_finished(plan, job):
         state, reason = FINISHED, ""
     elif (job / ".hydra").exists():
-        state, reason = "lost", found.reason
+        state, reason = "lost", outcome.reason
     else:
         state, reason = NOT_BEGUN, ""
-    return [os.path.relpath(job), state, *_figures(found), reason]
+    return [os.path.relpath(job), state, *_figures(outcome), reason]
 
 
 def _figures(run: Run) -> list[str]:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from pgcli.collection.batch import Batch
-from pgcli.environments.engine import Actor, Engine, Film, NetworkActor, PlayingEngine
+from pgcli.environments.engine import Actor, Buffer, Engine, NetworkActor, PlayingEngine
 from pgcli.errors import EnvironmentFailed
 from pgcli.machine.randomness import DISTINCT, Seeding
 
@@ -70,37 +70,37 @@ def _played(engine: Engine, actor: Actor, quota: Quota, obs: Array, seeds: int) 
         plan: _Plan = _EpisodePlan(seeds, slots, quota.episodes)
     else:
         plan = _StepPlan(seeds, slots, quota.steps or 0)
-    tape = _Tape(engine)
-    tape.film.obs[:, 0] = obs
-    if not _play(engine, actor, plan, tape):
-        _step(engine, actor, plan, tape, (seeds, slots, engine.obs_dim))
-    batch = tape.cut(plan.episodes(), seeds)
+    rollout = _Rollout(engine)
+    rollout.buffer.obs[:, 0] = obs
+    if not _play(engine, actor, plan, rollout):
+        _step(engine, actor, plan, rollout, (seeds, slots, engine.obs_dim))
+    batch = rollout.cut(plan.episodes(), seeds)
     if plan.played is None:
         return batch
-    simulated = tape.transitions(plan.played).reshape(seeds, slots).sum(1)
+    simulated = rollout.transitions(plan.played).reshape(seeds, slots).sum(1)
     return replace(batch, discarded=torch.from_numpy(simulated) - batch.steps)
 
 
 def _step(
-    engine: Engine, actor: Actor, plan: _Plan, tape: _Tape, shape: tuple[int, int, int]
+    engine: Engine, actor: Actor, plan: _Plan, rollout: _Rollout, shape: tuple[int, int, int]
 ) -> None:
     """Ask policy and environment in turn, row by row."""
     for row in count():
-        film = tape.reaching(row + 1)
-        act = actor(film.obs[:, row].reshape(shape))
+        buffer = rollout.reaching(row + 1)
+        act = actor(buffer.obs[:, row].reshape(shape))
         act = act.reshape(engine.num_envs, *act.shape[2:])
         active = plan.left > 0
         if plan.played is not None:
             plan.played[:] += active
         obs, rew, terminated, truncated = engine.step(act, active)
-        film.obs[:, row + 1], film.rew[:, row], tape.act[:, row] = obs, rew, act
-        film.terminated[:, row], film.truncated[:, row] = terminated, truncated
+        buffer.obs[:, row + 1], buffer.rew[:, row], rollout.act[:, row] = obs, rew, act
+        buffer.terminated[:, row], buffer.truncated[:, row] = terminated, truncated
         done = terminated | truncated
         if done.any() and plan.finished(row, done):
             return
 
 
-def _play(engine: Engine, actor: Actor, plan: _Plan, tape: _Tape) -> bool:
+def _play(engine: Engine, actor: Actor, plan: _Plan, rollout: _Rollout) -> bool:
     """Let the engine play many rows at a time; whether it can."""
     if not (isinstance(engine, PlayingEngine) and isinstance(actor, NetworkActor)):
         return False
@@ -111,10 +111,10 @@ def _play(engine: Engine, actor: Actor, plan: _Plan, tape: _Tape) -> bool:
     while True:
         noise = noise if len(noise) else actor.noise()
         size = min(plan.blind(start) or len(noise), len(noise))
-        film = tape.reaching(start + size)
-        rows = engine.play(network, noise[:size], plan.left, film, start)
+        buffer = rollout.reaching(start + size)
+        rows = engine.play(network, noise[:size], plan.left, buffer, start)
         window = slice(start, start + rows)
-        done = film.terminated[:, window] | film.truncated[:, window]
+        done = buffer.terminated[:, window] | buffer.truncated[:, window]
         if plan.played is not None:  # a slot stops at the last episode that is left to it
             plan.played[:] += (done.cumsum(1) - done < plan.left[:, None]).sum(1)
         for row in done.any(0).nonzero()[0].tolist():
@@ -125,7 +125,7 @@ def _play(engine: Engine, actor: Actor, plan: _Plan, tape: _Tape) -> bool:
 
 @dataclass(frozen=True)
 class _Span:
-    """One episode on the tape: rows [start, stop) of a slot. Row `stop` shows its final obs."""
+    """One episode in the buffer: rows [start, stop) of a slot. Row `stop` shows its final obs."""
 
     slot: int
     start: int
@@ -233,28 +233,28 @@ class _StepPlan:
         return self._prefix
 
 
-class _Tape:
-    """The film of one collection, longer whenever it is full."""
+class _Rollout:
+    """The rollout buffer of one collection, longer whenever it is full."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.film = self._blank(513)
+        self.buffer = self._blank(513)
         self.act = self._actions()
 
-    def reaching(self, row: int) -> Film:
-        """The film, long enough that this row exists."""
-        rows = self.film.obs.shape[1]
+    def reaching(self, row: int) -> Buffer:
+        """The buffer, long enough that this row exists."""
+        rows = self.buffer.obs.shape[1]
         if row >= rows:
             longer = self._blank(max(2 * rows - 1, row + 1))
-            for new, old in zip(longer, self.film, strict=True):
+            for new, old in zip(longer, self.buffer, strict=True):
                 new[:, :rows] = old
-            self.film = longer
+            self.buffer = longer
             self.act = self._actions()
-        return self.film
+        return self.buffer
 
-    def _blank(self, rows: int) -> Film:
+    def _blank(self, rows: int) -> Buffer:
         e, action = self._engine.num_envs, self._engine.action
-        return Film(
+        return Buffer(
             np.empty((e, rows, self._engine.obs_dim), np.float32),
             np.empty((e, rows, math.prod(action.shape)), action.dtype),
             np.empty((e, rows), np.float64),
@@ -263,8 +263,8 @@ class _Tape:
         )
 
     def _actions(self) -> Array:
-        """The film's actions in their own shape."""
-        return self.film.act.reshape(*self.film.rew.shape, *self._engine.action.shape)
+        """The buffer's actions in their own shape."""
+        return self.buffer.act.reshape(*self.buffer.rew.shape, *self._engine.action.shape)
 
     def cut(self, spans: list[list[_Span]], seeds: int) -> Batch:
         """The spans of each seed as a batch, padded with zeros to the longest."""
@@ -274,30 +274,30 @@ class _Tape:
             for i, span in enumerate(episodes):
                 table[:, seed, i] = span.slot, span.start, span.stop
         slot, start, stop = table
-        film = self.film
+        buffer = self.buffer
         length = stop - start
         steps = np.arange(length.max())
         mask = steps < length[..., None]  # [S, N, T]
         row = np.where(mask, start[..., None] + steps, start[..., None])
         place = slot[..., None], row
-        obs = np.where(mask[..., None], film.obs[place], 0)
-        rew = np.where(mask, film.rew[place], 0.0)
-        final_obs = film.obs[slot, stop]
+        obs = np.where(mask[..., None], buffer.obs[place], 0)
+        rew = np.where(mask, buffer.rew[place], 0.0)
+        final_obs = buffer.obs[slot, stop]
         self._check_finite(obs, "observation")
         self._check_finite(rew, "reward")
         self._check_finite(final_obs, "observation")
         act = self.act[place]
         act[~mask] = 0
-        terminated = film.terminated[slot, stop - 1] & (length > 0)
-        truncated = film.truncated[slot, stop - 1] & (length > 0) & ~terminated
+        terminated = buffer.terminated[slot, stop - 1] & (length > 0)
+        truncated = buffer.truncated[slot, stop - 1] & (length > 0) & ~terminated
         arrays = (obs, act, rew, mask, terminated, truncated, final_obs, length)
         return Batch(*(torch.from_numpy(x) for x in arrays))
 
     def transitions(self, played: Array) -> Array:
         """How many of the rows [0, played[e]) of each slot are no resets, [E]."""
         before = np.arange(1, played.max()) < played[:, None]  # rows with one before them
-        film, rows = self.film, slice(0, before.shape[1])
-        done = film.terminated[:, rows] | film.truncated[:, rows]
+        buffer, rows = self.buffer, slice(0, before.shape[1])
+        done = buffer.terminated[:, rows] | buffer.truncated[:, rows]
         return np.asarray(played - (done & before).sum(1))
 
     def _check_finite(self, x: Array, what: str) -> None:

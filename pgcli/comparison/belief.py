@@ -120,7 +120,7 @@ class Trial:
         code, rew = self._code(state, action, following).numpy(), reward.numpy()
         known = self._model.reward.numpy()
         left = np.searchsorted(self._codes, code)
-        found, nearest = np.full(len(code), -1), np.full(len(code), np.inf)
+        entries, nearest = np.full(len(code), -1), np.full(len(code), np.inf)
         for i in range(self._most):
             place = np.minimum(left + i, len(self._codes) - 1)
             entry = self._order[place]
@@ -128,8 +128,8 @@ class Trial:
             near = away <= 1e-6 * np.abs(known[entry]) + 1e-9
             fits = (self._codes[place] == code) & near
             nearer = fits & (away < nearest)
-            found, nearest = np.where(nearer, entry, found), np.where(nearer, away, nearest)
-        return torch.from_numpy(found)
+            entries, nearest = np.where(nearer, entry, entries), np.where(nearer, away, nearest)
+        return torch.from_numpy(entries)
 
     def _impossible(self, state: int, action: int, following: int, reward: float) -> str:
         model = self._model

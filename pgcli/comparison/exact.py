@@ -154,12 +154,12 @@ class Problem:
             return None
         if base.exact == "time":
             return self._time_baseline(config)
-        found = self._moments(config, base)
+        moments = self._moments(config, base)
         if base.exact == "fitted":
-            return self._optimal(found, per_parameter=base.fitted == "per_parameter")
+            return self._optimal(moments, per_parameter=base.fitted == "per_parameter")
         if base.exact in ("mean", "own_mean"):
-            return self._mean_baseline(config, found, batch_size, own=base.exact == "own_mean")
-        return Exact(found.mean[0], self._trace(found))
+            return self._mean_baseline(config, moments, batch_size, own=base.exact == "own_mean")
+        return Exact(moments.mean[0], self._trace(moments))
 
     def _moments(self, config: EstimatorConfig, base: Baseline) -> Moments:
         """Of the estimate before a baseline that depends on the batch is subtracted."""
@@ -168,24 +168,24 @@ class Problem:
         key = repr(config)
         if key not in self._known:
             kernel = _Kernel(config, self)
-            found = kernel.moments(measure=2)
+            moments = kernel.moments(measure=2)
             if kernel.weighs_measure:
-                found = found._replace(mean=kernel.moments(second=False).mean)
-            self._known[key] = found
+                moments = moments._replace(mean=kernel.moments(second=False).mean)
+            self._known[key] = moments
         return self._known[key]
 
     def _mean_baseline(
-        self, config: EstimatorConfig, found: Moments, n: int, *, own: bool
+        self, config: EstimatorConfig, moments: Moments, n: int, *, own: bool
     ) -> Exact:
         """g_n = X_n − b S_n, with b the batch's mean of a, the time average of Φ."""
         a, a_square, a_score = self._time_average(config)
-        mean = found.mean[0] - a * found.mean[1]
+        mean = moments.mean[0] - a * moments.mean[1]
         if own:
-            return Exact(mean - (a_score - a * found.mean[1]) / n, None)
-        if found.mean[1].norm() > 1e-9 * (1 + found.product[1, 1].sum().sqrt()):
+            return Exact(mean - (a_score - a * moments.mean[1]) / n, None)
+        if moments.mean[1].norm() > 1e-9 * (1 + moments.product[1, 1].sum().sqrt()):
             return Exact(mean, None)  # under these weights the mean score is not zero
         b_square = a**2 + (a_square - a**2) / (n - 1)
-        xx, xs, ss = (float(found.product[i].sum()) for i in ((0, 0), (0, 1), (1, 1)))
+        xx, xs, ss = (float(moments.product[i].sum()) for i in ((0, 0), (0, 1), (1, 1)))
         # b_{−n} holds a_m and b_{−m} holds a_n: two trajectories of one batch are correlated.
         both = float(a_score.square().sum()) / (n - 1)
         squares = (xx, -2 * a * xs, b_square * ss, -float(mean.square().sum()), both)
@@ -204,8 +204,8 @@ class Problem:
         first = self._at_start(kernel.y_moments(end=lambda length: 1 / length))
         second = self._at_start(kernel.y_moments(end=lambda length: 1 / length**2))
         weighted = _Kernel(scored, self, average=True, weigh_terms=False)
-        found = weighted.moments(end=lambda length: 1 / length, second=False)
-        return float(first[0, -1]), float(second[-1, -1]), found.with_y[1, -1]
+        moments = weighted.moments(end=lambda length: 1 / length, second=False)
+        return float(first[0, -1]), float(second[-1, -1]), moments.with_y[1, -1]
 
     def _at_start(self, moments: Tensor) -> Tensor:
         return (self.model.start[:, None, None] * moments[0, :-1]).sum(0)
@@ -218,22 +218,24 @@ class Problem:
         alive = self.visits()
         b = (alive * expected).sum(-1) / alive.sum(-1).clamp(min=1e-300)  # [T]
         table = b[:, None].expand(-1, self.model.states + 1)
-        found = _Kernel(replace(config, baseline=NONE), self, baseline=table).moments()
-        return Exact(found.mean[0], self._trace(found), limit=True)
+        moments = _Kernel(replace(config, baseline=NONE), self, baseline=table).moments()
+        return Exact(moments.mean[0], self._trace(moments), limit=True)
 
-    def _optimal(self, found: Moments, *, per_parameter: bool) -> Exact:
+    def _optimal(self, moments: Moments, *, per_parameter: bool) -> Exact:
         """b* = E⟨X, S⟩ / E‖S‖², the constant of least variance, or one for each parameter."""
-        (xx, xs), (_, ss) = found.product
+        (xx, xs), (_, ss) = moments.product
         above, below = xs, ss
         if not per_parameter:
             above, below = (x.sum().expand_as(x) for x in (xs, ss))
         b = torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)
-        mean = found.mean[0] - b * found.mean[1]
+        mean = moments.mean[0] - b * moments.mean[1]
         squares = (xx.sum(), -2 * (b * xs).sum(), (b.square() * ss).sum(), -mean.square().sum())
         return Exact(mean, self._told(*map(float, squares)), limit=True)
 
-    def _trace(self, found: Moments) -> float | None:
-        return self._told(float(found.product[0, 0].sum()), -float(found.mean[0].square().sum()))
+    def _trace(self, moments: Moments) -> float | None:
+        return self._told(
+            float(moments.product[0, 0].sum()), -float(moments.mean[0].square().sum())
+        )
 
     def _told(self, *squares: float) -> float | None:
         """A variance as the sum of these second moments; None where rounding leaves little of it.
@@ -304,13 +306,13 @@ class _Kernel:
     def y_moments(self, measure: int = 1, end: EndWeight = equal) -> Tensor:
         """E[y_t y_tᵀ | s_t], [T + 1, states + 1, a, a]: no parameter enters it."""
         m, weight = self._problem.model, self._chance(measure)
-        found = torch.zeros(m.horizon + 1, m.states + 1, self._a, self._a, dtype=torch.float64)
-        found[m.horizon, :, 0, 0] = end(m.horizon)
+        y2 = torch.zeros(m.horizon + 1, m.states + 1, self._a, self._a, dtype=torch.float64)
+        y2[m.horizon, :, 0, 0] = end(m.horizon)
         for t in reversed(range(m.horizon)):
             C, _, _ = self._transition(t)
-            found[t + 1, m.states, 0, 0] = end(t + 1)
-            found[t].index_add_(0, m.state, weight * (C @ found[t + 1, m.following] @ C.mT))
-        return found
+            y2[t + 1, m.states, 0, 0] = end(t + 1)
+            y2[t].index_add_(0, m.state, weight * (C @ y2[t + 1, m.following] @ C.mT))
+        return y2
 
     def moments(self, measure: int = 1, end: EndWeight = equal, *, second: bool = True) -> Moments:
         """The recursion, for the parameters block by block; products only if `second`.
@@ -358,8 +360,8 @@ class _Kernel:
             return (start * xy[:-1]).sum(0), (start * xx[:-1]).sum(0)
 
         width = max(1, BLOCK // (cells * v**2))
-        found = list(ordered(block, [slice(i, i + width) for i in range(0, psi.shape[1], width)]))
-        xy, xx = (torch.cat(parts, -1) for parts in zip(*found, strict=True))
+        blocks = list(ordered(block, [slice(i, i + width) for i in range(0, psi.shape[1], width)]))
+        xy, xx = (torch.cat(parts, -1) for parts in zip(*blocks, strict=True))
         if self._whole:
             out = torch.tensor([[1.0, 0, -1], [0, 1, 0]], dtype=torch.float64)
             xy = torch.einsum("iv,vap->iap", out, xy)
@@ -378,14 +380,14 @@ class _Kernel:
         m = self._problem.model
         y = torch.zeros(m.states + 1, self._a, dtype=torch.float64)
         y[:, 0] = 1
-        found: list[Tensor] = []
+        expected: list[Tensor] = []
         for t in reversed(range(m.horizon)):
             C, _, _ = self._transition(t)
             each = self._problem.chance[:, None] * (C @ y[m.following].unsqueeze(-1)).squeeze(-1)
             y = torch.zeros_like(y).index_add_(0, m.state, each)
             y[:, 0] = 1
-            found.insert(0, y[:-1, self.y])
-        return torch.stack(found)
+            expected.insert(0, y[:-1, self.y])
+        return torch.stack(expected)
 
     def _transition(self, t: int) -> tuple[Tensor, Tensor, Tensor]:
         """C [K, a, a], D [K, v, a] and F [K, v, v] at time t."""
@@ -429,9 +431,9 @@ class _Kernel:
         # Before the time limit the next state's value counts in any case.
         last = t == self._problem.model.horizon - 1
         config = replace(self._config, bootstrap=self._config.bootstrap or not last)
-        found = self._form.function(config, self._one_step(t))
-        assert isinstance(found, Stream)
-        return found
+        stream = self._form.function(config, self._one_step(t))
+        assert isinstance(stream, Stream)
+        return stream
 
     def _one_step(self, t: int) -> Episodes:
         """Every transition at time t as an episode of one step, [K, 1, 1]."""

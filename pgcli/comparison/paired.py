@@ -55,9 +55,9 @@ def samples(
     weights: dict[str, tuple[Tensor, Tensor]] = {}
     for name, (config, episodes) in cases.items():
         clock = time.thread_time()
-        found = terms(config, in_batches(episodes, rounds))
+        weighted = terms(config, in_batches(episodes, rounds))
         flat = (1, rounds * batch_size, -1)
-        weights[name] = found.weights.reshape(flat), found.control.reshape(flat)
+        weights[name] = weighted.weights.reshape(flat), weighted.control.reshape(flat)
         spent[name] += time.thread_time() - clock
 
     fit = {name: baseline(config).fitted for name, (config, _) in cases.items()}
@@ -75,7 +75,7 @@ def samples(
             else []
         )
         shared = time.thread_time() - clock
-        found = {}
+        measured = {}
         for name, (config, _) in cases.items():
             clock = time.thread_time()
             # Sums over trajectories in their own precision, what becomes of them in double.
@@ -97,17 +97,17 @@ def samples(
             else:
                 mean = g.reshape(most, -1, policy.num_params).mean(1)
                 square = g.square().sum(-1, dtype=torch.float64).reshape(most, -1).mean(1)
-            found[name] = mean, square, time.thread_time() - clock
-        return found, shared
+            measured[name] = mean, square, time.thread_time() - clock
+        return measured, shared
 
     parts = list(ordered(one_batch, range(rounds)))
     shared = sum(seconds for _, seconds in parts)
     return {
         name: Sample(
-            torch.stack([found[name][0] for found, _ in parts]),
-            torch.stack([found[name][1] for found, _ in parts]),
+            torch.stack([measured[name][0] for measured, _ in parts]),
+            torch.stack([measured[name][1] for measured, _ in parts]),
             batch_size if couples(config) else 1,
-            shared + spent[name] + sum(found[name][2] for found, _ in parts),
+            shared + spent[name] + sum(measured[name][2] for measured, _ in parts),
         )
         for name, (config, _) in cases.items()
     }
@@ -128,8 +128,8 @@ def joined(parts: list[dict[str, Sample]]) -> dict[str, Sample]:
 
 def in_batches(episodes: Episodes, rounds: int) -> Episodes:
     """Fields [1, R · n, ...] as [R, n, ...]: batches are coupled within, never across."""
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         name: None if x is None else x[0].unflatten(0, (rounds, -1))
         for name, x in vars(episodes).items()
     }
-    return Episodes(**found)
+    return Episodes(**fields)

@@ -133,7 +133,7 @@ class Comparison:
         """
         per_unit = self._n // self._samples[name].mean.shape[1]
         gram = self._products(name, name, by_batch=False).gram
-        found = []
+        variances = []
         for size in sizes:
             group, rest = divmod(size, per_unit)
             count = 0 if rest else len(gram) // group
@@ -141,8 +141,8 @@ class Comparison:
                 cut = gram[: count * group, : count * group]
                 means = cut.reshape(count, group, count, group).mean((1, 3))  # their products
                 spread = (means.diagonal().sum() - means.sum() / count) / (count - 1)
-                found.append((size, float(spread)))
-        return found
+                variances.append((size, float(spread)))
+        return variances
 
     def _against(
         self, name: str, truth: Tensor | str | None, signal: Array, unbiased: bool

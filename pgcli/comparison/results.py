@@ -294,11 +294,11 @@ def _ladder(rows: Sequence[Mapping[str, Any]], where: str) -> bytes:
     names = list(dict.fromkeys(row["estimator"] for row in rows))
 
     def lines(figure: Any) -> list[slides.Line]:
-        found = []
+        series = []
         for name in names:
             own = [row for row in rows if row["estimator"] == name]
-            found.append(slides.Line(name, [r["kl"] for r in own], [figure(r) for r in own]))
-        return found
+            series.append(slides.Line(name, [r["kl"] for r in own], [figure(r) for r in own]))
+        return series
 
     def bias(row: Mapping[str, Any]) -> float:
         return _bias_to_show(row) or math.nan

@@ -14,7 +14,7 @@ from pgcli.comparison.exact import Exact, Problem, Solution, solve
 from pgcli.comparison.paired import MOST_UNITS, Sample, joined, samples
 from pgcli.comparison.resampled import Comparison, Resamples
 from pgcli.comparison.results import Finding
-from pgcli.comparison.subject import Critics, Frozen
+from pgcli.comparison.subject import Critics, Subject
 from pgcli.environments.choose import open_engine, slots_per_seed
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import Stopped
@@ -41,7 +41,7 @@ class Study:
     config: CompareConfig
     estimators: dict[str, EstimatorConfig]
     notes: dict[str, list[str]]  # sources of bias, by estimator
-    frozen: Frozen
+    subject: Subject
     critics: Critics
     model: Tabular | None
     solution: Solution | None
@@ -61,18 +61,18 @@ def run(config: CompareConfig, estimators: dict[str, EstimatorConfig], directory
         slots = slots_per_seed(config.env, max(config.episodes // ROUNDS, config.batch_size))
         engine = open_engine(config.env, slots)
         try:
-            frozen = Frozen(config, engine, slots)
-            frozen.believe(belief := Belief(config))
-            solution = _solution(config, frozen, belief.model)
+            subject = Subject(config, engine, slots)
+            subject.believe(belief := Belief(config))
+            solution = _solution(config, subject, belief.model)
             known = solution if config.critic.kind is CriticKind.exact else None
-            fitted = Critics(frozen, estimators, known)
+            fitted = Critics(subject, estimators, known)
             circumstances = Circumstances(
                 horizon=engine.max_episode_steps,
                 critic="learned" if known is None else "exact",
                 off_policy=config.off_policy,
             )
             notes = {name: bias_notes(est, circumstances) for name, est in estimators.items()}
-            study = Study(config, estimators, notes, frozen, fitted, belief.model, solution)
+            study = Study(config, estimators, notes, subject, fitted, belief.model, solution)
             findings = _compared(study, belief, progress, signals)
         finally:
             engine.close()
@@ -85,8 +85,8 @@ def run(config: CompareConfig, estimators: dict[str, EstimatorConfig], directory
             raise Stopped(signals[0])
 
 
-def _solution(config: CompareConfig, frozen: Frozen, model: Tabular | None) -> Solution | None:
-    return None if model is None else solve(model, frozen.policy, frozen.theta, config.gamma)
+def _solution(config: CompareConfig, subject: Subject, model: Tabular | None) -> Solution | None:
+    return None if model is None else solve(model, subject.policy, subject.theta, config.gamma)
 
 
 def _compared(
@@ -94,15 +94,15 @@ def _compared(
 ) -> list[Finding]:
     """Every estimator on the data of every source; exact figures while the model is believed."""
     findings: list[Finding] = []
-    sources = study.frozen.sources()
+    sources = study.subject.sources()
     for i, (kl, theta) in enumerate(sources):
-        found, ess = _sampled(study, theta, (i, len(sources)), progress, signals)
+        sampled, ess = _sampled(study, theta, (i, len(sources)), progress, signals)
         if belief.model is None and study.model is not None:
             study = replace(study, model=None, solution=None)
             if findings:  # judged by it: once more, without
                 return _compared(study, belief, progress, signals)
         exact = _exact(study, theta, progress, signals)
-        findings += _judged(study, found, ess, exact, i, kl)
+        findings += _findings(study, sampled, ess, exact, i, kl)
         if signals:
             break
     return findings
@@ -115,7 +115,7 @@ def _sampled(
 
     A signal ends it as soon as there are the fewest batches.
     """
-    config, frozen = study.config, study.frozen
+    config, subject = study.config, study.subject
     total = config.episodes // config.batch_size
     each, units = max(1, total // ROUNDS), max(1, MOST_UNITS // total)
     parts: list[dict[str, Sample]] = []
@@ -123,8 +123,8 @@ def _sampled(
     done = 0
     while done < total and not (signals and done >= FEWEST):
         count = min(each, total - done)
-        batch = frozen.collect(count * config.batch_size, part[0] * total + done, theta)
-        ratio = frozen.log_ratio(batch, theta) if config.off_policy else None
+        batch = subject.collect(count * config.batch_size, part[0] * total + done, theta)
+        ratio = subject.log_ratio(batch, theta) if config.off_policy else None
         cases = {}
         for name, est in study.estimators.items():
             episodes = replace(study.critics.episodes(batch, est), log_ratio=ratio)
@@ -134,7 +134,7 @@ def _sampled(
                 drawn = mask.any(-1, keepdim=True).expand_as(mask)
                 whole = effective_sample_size(log_prefix(per_batch), drawn)[:, -1]
                 ess[name].append(float(whole.mean()))
-        parts.append(samples(frozen.policy, frozen.theta, batch, cases, config.batch_size, units))
+        parts.append(samples(subject.policy, subject.theta, batch, cases, config.batch_size, units))
         done += count
         spent = (part[0] + done / total) / part[1]
         progress.advance(spent, [f"episodes {round(spent * part[1] * config.episodes)}"])
@@ -143,16 +143,16 @@ def _sampled(
 
 def _exact(study: Study, theta: Tensor, progress: Progress, signals: list[int]) -> dict[str, Exact]:
     """Exact mean and variance of the estimators for which they are known."""
-    config, frozen, model = study.config, study.frozen, study.model
+    config, subject, model = study.config, study.subject, study.model
     if model is None or config.exact is False:
         return {}
-    cost = len(model.state) * model.horizon * frozen.policy.num_params
+    cost = len(model.state) * model.horizon * subject.policy.num_params
     if config.exact is None and cost > AFFORDABLE:
         progress.say("note: exact variances would take long here; exact=true computes them")
         return {}
-    acting = frozen.probabilities(theta, model.states) if config.off_policy else None
+    acting = subject.probabilities(theta, model.states) if config.off_policy else None
     problems: dict[tuple[str, ...], Problem] = {}  # estimators with the same critics share one
-    found = {}
+    exact = {}
     for i, (name, est) in enumerate(study.estimators.items()):
         if signals:
             break
@@ -160,18 +160,18 @@ def _exact(study: Study, theta: Tensor, progress: Progress, signals: list[int]) 
         if key not in problems:
             value, q = study.critics.tables(est, model)
             problems[key] = Problem(
-                model, frozen.policy, frozen.theta, behaviour=acting, value=value, q=q
+                model, subject.policy, subject.theta, behaviour=acting, value=value, q=q
             )
         known = problems[key].estimate(est, config.batch_size)
         if known is not None:
-            found[name] = known
+            exact[name] = known
         progress.advance((i + 1) / len(study.estimators), [f"exact {name}"])
-    return found
+    return exact
 
 
-def _judged(
+def _findings(
     study: Study,
-    found: dict[str, Sample],
+    sampled: dict[str, Sample],
     ess: dict[str, float],
     exact: dict[str, Exact],
     index: int,
@@ -179,12 +179,12 @@ def _judged(
 ) -> list[Finding]:
     """The figures of every estimator with their intervals."""
     config = study.config
-    reference = config.reference or (FIRST if FIRST in found else next(iter(found)))
-    batches = len(found[reference].mean)
-    units = max(sample.mean.shape[1] for sample in found.values())
+    reference = config.reference or (FIRST if FIRST in sampled else next(iter(sampled)))
+    batches = len(sampled[reference].mean)
+    units = max(sample.mean.shape[1] for sample in sampled.values())
     rng = generator(config.seed, index, Purpose.BOOTSTRAP)
     resamples = Resamples(batches, units, config.resamples, rng)
-    comparison = Comparison(found, config.batch_size, resamples, config.level)
+    comparison = Comparison(sampled, config.batch_size, resamples, config.level)
     unbiased = [name for name, notes in study.notes.items() if not notes]
     best = min(unbiased, key=comparison.noise, default=None)
     truth = best if study.solution is None else study.solution.gradient
@@ -199,7 +199,7 @@ def _judged(
             variances=[] if couples(est) else comparison.variances(name, config.sizes),
             exact=exact.get(name),
             ess=ess.get(name),
-            seconds=found[name].seconds,
+            seconds=sampled[name].seconds,
         )
         for name, est in study.estimators.items()
     ]

@@ -34,7 +34,7 @@ FIT, PROBE, DATA = 2**20, 2**20 + 1, 2**20 + 2
 PROBED, PROBES = 64, 4096  # episodes and states at which a divergence is averaged
 
 
-class Frozen:
+class Subject:
     """A policy that is looked at, and where its data come from."""
 
     def __init__(self, config: CompareConfig, engine: Engine, slots: int) -> None:
@@ -154,50 +154,50 @@ class Critics:
 
     def __init__(
         self,
-        frozen: Frozen,
+        subject: Subject,
         estimators: Mapping[str, EstimatorConfig],
         solution: Solution | None,
     ) -> None:
         """`solution`: take V and Q from it."""
-        self._frozen, config = frozen, frozen.config
+        self._subject, config = subject, subject.config
         needed = {kind for est in estimators.values() for kind in estimator.critics(est)}
         self._exact = Tables(solution.value, solution.action_value) if solution else None
         if solution is not None:
             needed -= {"value", "q"}
-        sizes = frozen.engine.obs_dim, frozen.engine.max_episode_steps
+        sizes = subject.engine.obs_dim, subject.engine.max_episode_steps
         settings: CriticConfig = config.critic
         self._fitted = build_critics(
-            needed, settings, frozen.policy, *sizes, [config.seed], torch.device("cpu")
+            needed, settings, subject.policy, *sizes, [config.seed], torch.device("cpu")
         )
         if self._fitted:
-            batch = frozen.collect_own(config.fit_episodes)
+            batch = subject.collect_own(config.fit_episodes)
             target = reward_to_go(rewards(batch, config.env.reward_shift), config.gamma)
             for name, critic in self._fitted.items():
                 obs = (
-                    frozen.policy.state_actions(batch.obs, batch.act) if name == "q" else batch.obs
+                    subject.policy.state_actions(batch.obs, batch.act) if name == "q" else batch.obs
                 )
                 started(critic.fits(obs, batch.mask, target, FIT))()
 
     def episodes(self, batch: Batch, config: EstimatorConfig) -> Episodes:
         """What that estimator may look at."""
-        wanted, shift = estimator.critics(config), self._frozen.config.env.reward_shift
-        value = [self._values(kind, batch) for kind in ("value", "linear") if kind in wanted]
-        q = self._q(batch) if "q" in wanted else None
+        kinds, shift = estimator.critics(config), self._subject.config.env.reward_shift
+        value = [self._values(kind, batch) for kind in ("value", "linear") if kind in kinds]
+        q = self._q(batch) if "q" in kinds else None
         return episodes(batch, shift, value=value[-1] if value else None, q=q)
 
     def tables(
         self, config: EstimatorConfig, model: Tabular
     ) -> tuple[Tensor | None, Tensor | None]:
         """What it takes for V_t(s) and Q_t(s, a) in a model: see `Problem`."""
-        wanted, grid = estimator.critics(config), _Grid(model)
+        kinds, grid = estimator.critics(config), _Grid(model)
         value = q = None
         for kind in ("value", "linear"):
-            if kind in wanted:
+            if kind in kinds:
                 exact = kind == "value" and self._exact is not None
                 value = (
                     self._exact.value if exact and self._exact else self._value_table(kind, grid)
                 )
-        if "q" in wanted:
+        if "q" in kinds:
             q = self._exact.q if self._exact else self._q_table(grid)
         return value, q
 
@@ -214,7 +214,7 @@ class Critics:
             time = torch.arange(batch.mask.shape[2])
             return self._exact.q[time, batch.obs.argmax(-1), batch.act] * batch.mask
         return self._fitted["q"].along(
-            self._frozen.policy.state_actions(batch.obs, batch.act), batch.mask
+            self._subject.policy.state_actions(batch.obs, batch.act), batch.mask
         )
 
     def _value_table(self, kind: str, grid: _Grid) -> Tensor:
@@ -228,11 +228,11 @@ class Critics:
         states, actions = len(grid.obs), grid.actions
         obs = grid.obs.repeat_interleave(actions, 0)
         act = torch.arange(actions).repeat(states)
-        rows = self._frozen.policy.state_actions(obs, act)[None, :, None].expand(
+        rows = self._subject.policy.state_actions(obs, act)[None, :, None].expand(
             -1, -1, grid.horizon, -1
         )
-        found = self._fitted["q"].along(rows, torch.ones(rows.shape[:-1], dtype=torch.bool))
-        table = found[0].T.reshape(grid.horizon, states, actions).double()
+        q = self._fitted["q"].along(rows, torch.ones(rows.shape[:-1], dtype=torch.bool))
+        table = q[0].T.reshape(grid.horizon, states, actions).double()
         return torch.nn.functional.pad(table, (0, 0, 0, 1))
 
 

@@ -183,10 +183,10 @@ def seeded(seed: int) -> Iterator[None]:
 
 def spaces_of(env: gym.Env[Any, Any]) -> list[Space[Any]]:
     """All spaces from which an environment may draw by `sample()`."""
-    found: dict[int, Space[Any]] = {}
+    spaces: dict[int, Space[Any]] = {}
 
     def visit(space: Space[Any]) -> None:
-        found[id(space)] = space
+        spaces[id(space)] = space
         parts = getattr(space, "spaces", ())
         for part in parts.values() if isinstance(parts, Mapping) else parts:
             visit(part)
@@ -194,7 +194,7 @@ def spaces_of(env: gym.Env[Any, Any]) -> list[Space[Any]]:
     for layer in layers(env):
         visit(layer.observation_space)
         visit(layer.action_space)
-    return list(found.values())
+    return list(spaces.values())
 
 
 def _positions(generators: Sequence[np.random.Generator | None]) -> list[Any]:

@@ -42,16 +42,16 @@ class Base:
         return self.obs.dim
 
     def notices(self) -> list[str]:
-        found = list(self._notices)
+        notices = list(self._notices)
         if self._first_look is not None:
-            found += self._first_look.notices()
+            notices += self._first_look.notices()
         if self.ambient is not None and self.ambient.confirmed:
-            found.append(
+            notices.append(
                 "the environment draws from random, numpy.random, torch or a space's sample() "
                 "beside its np_random: each copy has seeded ones of its own, which takes time; "
                 "the first batch was played twice for that, and counts once"
             )
-        return found
+        return notices
 
     def _begun(self, seeds: Sequence[int]) -> None:
         """A batch begins: the first look is over after the first one."""
@@ -66,7 +66,7 @@ class Base:
         """Observations of all slots as [E, D]; EnvironmentFailed where one is none of its space."""
         try:
             array = np.asarray(obs)
-            found = self.obs.encode(array)
+            encoded = self.obs.encode(array)
         except Exception as error:
             for slot, one in enumerate(obs):
                 if (fault := self.obs.fault(one)) is not None:
@@ -74,4 +74,4 @@ class Base:
             raise failure(self.id, what, error) from error
         if self._first_look is not None:
             self._first_look.at(array)
-        return found
+        return encoded

@@ -64,8 +64,8 @@ class Engine(Protocol):
         ...
 
 
-class Film(NamedTuple):
-    """What happens, slot by slot and row by row."""
+class Buffer(NamedTuple):
+    """The rollout buffer: what happens, slot by slot and row by row."""
 
     obs: Array  # [E, rows, D] float32
     act: Array  # [E, rows, A], float32 or int64
@@ -131,8 +131,8 @@ class PlayingEngine(Protocol):
         """Whether it can stand for this policy, and is worth it."""
         ...
 
-    def play(self, network: Network, noise: Array, left: Array, film: Film, row: int) -> int:
-        """Fill `film` from `row` on for as many rows as there is noise [rows, S, K, O].
+    def play(self, network: Network, noise: Array, left: Array, buffer: Buffer, row: int) -> int:
+        """Fill `buffer` from `row` on for as many rows as there is noise [rows, S, K, O].
 
         Slot e plays left[e] more episodes. Returns how many rows that took.
         """

@@ -158,8 +158,8 @@ def _one_hot(space: spaces.Discrete) -> Callable[[Array], Array]:
     def encode(obs: Array) -> Array:
         if obs.ndim != 1:
             raise ValueError(f"shape {obs.shape[1:]}")
-        found: Array = table[_index(obs, first, n)]
-        return found
+        one_hot: Array = table[_index(obs, first, n)]
+        return one_hot
 
     return encode
 

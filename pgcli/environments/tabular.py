@@ -63,7 +63,7 @@ def read_model(env: gym.Env[Any, Any], horizon: int) -> Tabular | None:
     if seen.start != 0 or acted.start != 0:
         return None
     states, actions = int(seen.n), int(acted.n)
-    found: dict[tuple[int, int, int, float], float] = defaultdict(float)
+    transitions: dict[tuple[int, int, int, float], float] = defaultdict(float)
     for s in range(states):
         for a in range(actions):
             outcomes = table[s][a]
@@ -73,14 +73,14 @@ def read_model(env: gym.Env[Any, Any], horizon: int) -> Tabular | None:
             for p, following, reward, terminated in outcomes:
                 if p > 0:
                     end = states if terminated else int(following)
-                    found[s, a, end, float(reward)] += float(p) / total
+                    transitions[s, a, end, float(reward)] += float(p) / total
     first = np.asarray(start, np.float64)
     if first.shape != (states,) or abs(first.sum() - 1) > 1e-6:
         raise ValueError(f"initial_state_distrib is no distribution over {states} states")
-    *places, rewards = zip(*found, strict=True)
+    *places, rewards = zip(*transitions, strict=True)
     state, action, following = (torch.tensor(column, dtype=torch.int64) for column in places)
     reward = torch.tensor(rewards, dtype=torch.float64)  # by itself torch takes float32
-    probability = torch.tensor(list(found.values()), dtype=torch.float64)
+    probability = torch.tensor(list(transitions.values()), dtype=torch.float64)
     begin = torch.from_numpy(first / first.sum())
     return Tabular(begin, state, action, following, probability, reward, actions, horizon)
 

@@ -230,15 +230,15 @@ class _Worker(gym.Wrapper[Any, Any, Any, Any]):
         if self._own is not None:
             self._own.enter_numpy()
         try:
-            found = call()
-            self._check(found[0])
+            result = call()
+            self._check(result[0])
         except Exception as error:
             raise InCopy(f"(environment {self._copy}): {told(error)}") from error
-        return found
+        return result
 
 
-def _observation(found: Any) -> Any:
+def _observation(result: Any) -> Any:
     """The observation that a reset gave."""
-    if not isinstance(found, (tuple, list)) or len(found) != 2:
-        raise TypeError(f"it gave {described(found)} instead of (observation, info)")
-    return found[0]
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        raise TypeError(f"it gave {described(result)} instead of (observation, info)")
+    return result[0]

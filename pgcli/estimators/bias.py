@@ -31,7 +31,7 @@ def bias_notes(config: EstimatorConfig, run: Circumstances) -> list[str]:
     several = run.horizon > 1 and not only_first  # steps that count: what is before or after one
     leaning = _leaning(form, config, run)
     name = config.importance.replace("_", "-")
-    found = {
+    sources = {
         form.bias(config): True,
         f"{leaning}, so its error biases the gradient": leaning is not None
         and run.critic == "learned",
@@ -61,7 +61,7 @@ def bias_notes(config: EstimatorConfig, run: Circumstances) -> list[str]:
         "critic of the behaviour: it is fitted on another policy's returns": leaning is not None
         and run.critic_of_behaviour,
     }
-    return [note for note, applies in found.items() if note and applies]
+    return [note for note, applies in sources.items() if note and applies]
 
 
 def _leaning(form: Phi, config: EstimatorConfig, run: Circumstances) -> str | None:

@@ -72,16 +72,16 @@ def check_estimator(config: EstimatorConfig, batch_size: int | None = None) -> N
 def terms(config: EstimatorConfig, episodes: Episodes) -> Terms:
     """Every score's weight. A baseline that is fitted on gradients is left to `control`."""
     form = phi(config)
-    found = form.function(config, episodes)
-    plain = found.sum() if isinstance(found, Stream) else found
+    raw = form.function(config, episodes)
+    plain = raw.sum() if isinstance(raw, Stream) else raw
     if plain.shape != episodes.rew.shape:
         allowed = f"gave the shape {list(plain.shape)} for rewards {list(episodes.rew.shape)}"
         raise ConfigError("estimator.phi", config.phi, allowed)
     omega, clamped = _importance_weights(config, episodes)
     if not importance.importance(config).terms:
         weighted = omega * plain
-    elif isinstance(found, Stream):
-        weighted = found.sum(omega)
+    elif isinstance(raw, Stream):
+        weighted = raw.sum(omega)
     else:
         raise ConfigError("estimator.phi", config.phi, "is registered as a stream and gave none")
     b = baseline(config).function(config, episodes, plain)

@@ -58,8 +58,8 @@ def self_normalized(log_weight: Tensor, counted: Tensor) -> Tensor:
 def effective_sample_size(log_weight: Tensor, counted: Tensor) -> Tensor:
     """ESS = (Σ w)² / Σ w² over the trajectories counted, at each t: `[..., N, T]` to `[..., T]`."""
     shown = log_weight.masked_fill(~counted, -torch.inf)
-    found = (2 * shown.logsumexp(-2) - (2 * shown).logsumexp(-2)).exp()
-    return torch.where(counted.any(-2), found, 0.0)
+    ess = (2 * shown.logsumexp(-2) - (2 * shown).logsumexp(-2)).exp()
+    return torch.where(counted.any(-2), ess, 0.0)
 
 
 @dataclass(frozen=True)

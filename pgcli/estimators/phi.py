@@ -135,19 +135,19 @@ def phi(config: EstimatorConfig) -> Phi:
 
     Raises ConfigError where there is none, or where it does not fit the importance weights.
     """
-    found = PHIS.find(config.phi)
-    if importance.importance(config).terms and not found.stream:
+    form = PHIS.find(config.phi)
+    if importance.importance(config).terms and not form.stream:
         allowed = f"{config.importance} weighs the terms of a sum, and {config.phi} is no stream"
         raise ConfigError("estimator.importance", config.importance, allowed)
-    return found
+    return form
 
 
 def given(episodes: Episodes, name: str) -> Tensor:
     """The field of that name; ValueError where it was not given."""
-    found: Tensor | None = getattr(episodes, name)
-    if found is None:
+    field: Tensor | None = getattr(episodes, name)
+    if field is None:
         raise ValueError(f"this estimator needs Episodes.{name}")
-    return found
+    return field
 
 
 def td(config: EstimatorConfig, e: Episodes) -> Tensor:

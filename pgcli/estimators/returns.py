@@ -53,9 +53,9 @@ def difference(a: Tensor, b: Tensor) -> Tensor:
     A Φ whose baseline explains it wholly is 0: what rounding leaves would be divided by its own
     size, by a standard deviation, by Adam, in a cosine.
     """
-    found = a - b
-    limit = 2**10 * torch.finfo(found.dtype).eps
-    return torch.where(found.abs() <= limit * (a.abs() + b.abs()), 0.0, found)
+    diff = a - b
+    limit = 2**10 * torch.finfo(diff.dtype).eps
+    return torch.where(diff.abs() <= limit * (a.abs() + b.abs()), 0.0, diff)
 
 
 def total_return(rew: Tensor, gamma: float) -> Tensor:

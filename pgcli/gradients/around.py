@@ -57,5 +57,5 @@ def mean_kl(
     step = chosen - (ends - batch.length).gather(1, episode)
     seed = torch.arange(len(ends), device=ends.device).unsqueeze(1)
     pieces = batch.obs[seed, episode, step].split(KL_STEPS // 2, 1)
-    found = torch.cat(list(ordered(lambda obs: policy.kl(p, q, obs, changed), pieces)), 1)
-    return (found * (i < most)).sum(1) / most.squeeze(1)
+    kl = torch.cat(list(ordered(lambda obs: policy.kl(p, q, obs, changed), pieces)), 1)
+    return (kl * (i < most)).sum(1) / most.squeeze(1)

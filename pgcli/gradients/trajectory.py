@@ -197,9 +197,9 @@ def _grouped(
         return over_time(piece.factors, 1, policy.num_params), piece.entropy
 
     for member in members:  # [S, M]
-        found = list(ordered(whole, chunks_of(batch.length, member)))
-        total = torch.stack([g.double() for g, _ in found]).sum(0)  # [S, 1, P]
-        entropy = torch.stack([entropy for _, entropy in found]).sum(0)
+        sums = list(ordered(whole, chunks_of(batch.length, member)))
+        total = torch.stack([g.double() for g, _ in sums]).sum(0)  # [S, 1, P]
+        entropy = torch.stack([entropy for _, entropy in sums]).sum(0)
         sizes = (batch.length.gather(1, member) > 0).sum(1, keepdim=True)
         yield _part(total, sizes, entropy)
 
@@ -220,12 +220,12 @@ def _fitted(
 
     numbers = policy.num_params
     chunks = list(chunks_of(batch.length, _by_length(batch), lambda steps: numbers))
-    found = list(ordered(pair, chunks))
+    pairs = list(ordered(pair, chunks))
     sums = [
-        [m.sum(1, dtype=torch.float64) for m in moments(x, s, per_parameter)] for x, s, _ in found
+        [m.sum(1, dtype=torch.float64) for m in moments(x, s, per_parameter)] for x, s, _ in pairs
     ]
     elsewhere = [sum_of_others(torch.stack(m, 1)) for m in zip(*sums, strict=True)]
-    for i, (index, (x, s, entropy)) in enumerate(zip(chunks, found, strict=True)):
+    for i, (index, (x, s, entropy)) in enumerate(zip(chunks, pairs, strict=True)):
         other_chunks = elsewhere[0][:, i : i + 1], elsewhere[1][:, i : i + 1]  # [S, 1, ·]
         g = controlled(x, s, per_parameter=per_parameter, elsewhere=other_chunks)
         yield _part(g, batch.length.gather(1, index).clamp(max=1), entropy)
@@ -311,8 +311,8 @@ def log_probs(
 
     rows = max(1, CHUNK_STEPS // len(batch.obs))
     obs, act = (x.flatten(1, 2).split(rows, 1) for x in (batch.obs, batch.act))
-    found = list(ordered(log_prob, zip(obs, act, strict=True)))
-    return torch.cat(found, 1).reshape(batch.mask.shape).double() * batch.mask
+    pieces = list(ordered(log_prob, zip(obs, act, strict=True)))
+    return torch.cat(pieces, 1).reshape(batch.mask.shape).double() * batch.mask
 
 
 def entropy_gradient(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:

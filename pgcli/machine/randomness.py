@@ -71,12 +71,12 @@ def _distinct(seeds: Sequence[int], iteration: ArrayLike, slots: int) -> list[in
     """
     stride = 2 ** max(16, (slots - 1).bit_length())  # divides a block
     keys: dict[tuple[int, int], np.random.SeedSequence] = {}
-    found: list[int] = []
+    slot_seeds: list[int] = []
     for seed, i in zip(seeds, per_seed(iteration, len(seeds)), strict=True):
         block, first = divmod(seed * stride, 2**BITS)
         key = keys.setdefault((block, i), sequence(block, i, Purpose.ENVIRONMENT))
-        found += _shuffled(np.arange(first, first + slots, dtype=np.uint64), key).tolist()
-    return found
+        slot_seeds += _shuffled(np.arange(first, first + slots, dtype=np.uint64), key).tolist()
+    return slot_seeds
 
 
 def _shuffled(x: np.ndarray, key: np.random.SeedSequence) -> np.ndarray:

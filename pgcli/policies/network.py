@@ -25,8 +25,8 @@ class Activation(NamedTuple):
 
 
 def _tanh_backward_(delta: Tensor, y: Tensor) -> Tensor:
-    found: Tensor = torch.ops.aten.tanh_backward.grad_input(delta, y, grad_input=delta)
-    return found
+    grad: Tensor = torch.ops.aten.tanh_backward.grad_input(delta, y, grad_input=delta)
+    return grad
 
 
 ACTIVATIONS = {
@@ -130,22 +130,22 @@ class Mlp:
         Back-propagation (Rumelhart et al. 1986): δ_l = (δ_{l+1} W_{l+1}ᵀ) ∘ σ'(z_l).
         """
         backward_ = ACTIVATIONS[self.activation].backward_
-        found = [delta]
+        deltas = [delta]
         with torch.no_grad():
             weights = [weight for weight, _ in self.unpack(theta)]
             for weight, y in zip(weights[:0:-1], trace.inputs[:0:-1], strict=True):
-                found.append(backward_(torch.bmm(found[-1], weight.mT), y))
-        return found[::-1]
+                deltas.append(backward_(torch.bmm(deltas[-1], weight.mT), y))
+        return deltas[::-1]
 
     def gradient(self, theta: Tensor, trace: Trace, delta: Tensor) -> Tensor:
         """∂/∂theta [S, P] of a sum over the rows, from `delta` = its derivative by out."""
-        found = torch.empty_like(theta)
+        grad = torch.empty_like(theta)
         deltas = self.deltas(theta, trace, delta)
         for layer, x, d in zip(self.layers, trace.inputs, deltas, strict=True):
-            found[:, layer.weight] = torch.bmm(x.mT, d).flatten(1)
+            grad[:, layer.weight] = torch.bmm(x.mT, d).flatten(1)
             if layer.bias is not None:
-                found[:, layer.bias] = d.sum(1)
-        return found
+                grad[:, layer.bias] = d.sum(1)
+        return grad
 
     def init(self, generators: Sequence[np.random.Generator], output_gain: float) -> Tensor:
         """theta [S, P] float32: orthogonal weights (Saxe et al. 2014), zero biases.

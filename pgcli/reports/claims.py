@@ -71,13 +71,13 @@ def _alike(claim: Claim, groups: Sequence[Group]) -> list[tuple[str, list[Group]
     others = sorted(key for key in typed - _named(groups) if not _is_beside(key))
     values = [tuple(_setting(group, key) for key in others) for group in groups]
     telling = [i for i in range(len(others)) if len({row[i] for row in values}) > 1]
-    found: dict[str, list[Group]] = {}
+    by_place: dict[str, list[Group]] = {}
     for group, row in zip(groups, values, strict=True):
         where = [group.environment, *(f"{others[i]}={row[i]}" for i in telling)]
-        found.setdefault(", ".join(where), []).append(group)
+        by_place.setdefault(", ".join(where), []).append(group)
     whole = [
         (where, alike)
-        for where, alike in found.items()
+        for where, alike in by_place.items()
         if all(any(_fits(group, claim[side]) for group in alike) for side in ("of", "against"))
     ]
     return whole or [(groups[0].environment, list(groups))]
@@ -109,33 +109,32 @@ def _checked(claim: Claim, groups: Sequence[Group], environment: str) -> Finding
     y = _values(claim["figure"], claim["against_when"] or when, second, start, stop)
     if not x or not y:
         return Finding(claim, environment, Estimate(*np.full(3, np.nan)), len(x), NO_RUNS)
-    found = effect(
+    estimate = effect(
         np.array(list(x.values())),
         np.array(list(y.values())),
         ratio=claim["effect"] == Effect.ratio.name,
         paired=x.keys() == y.keys(),
         robust=claim["figure"] in ROBUST,  # the others are unbiased in the mean only
     )
-    if not np.isfinite(found.value):
-        return Finding(claim, environment, found, len(x), NO_NUMBERS)
+    if not np.isfinite(estimate.value):
+        return Finding(claim, environment, estimate, len(x), NO_NUMBERS)
     if min(len(x), len(y)) < FEWEST:
-        return Finding(claim, environment, found, len(x), FEW)
-    return Finding(
-        claim, environment, found, len(x), _verdict(found, claim["at_least"], claim["at_most"])
-    )
+        return Finding(claim, environment, estimate, len(x), FEW)
+    verdict = _verdict(estimate, claim["at_least"], claim["at_most"])
+    return Finding(claim, environment, estimate, len(x), verdict)
 
 
-def _verdict(found: Estimate, at_least: float | None, at_most: float | None) -> str:
+def _verdict(estimate: Estimate, at_least: float | None, at_most: float | None) -> str:
     """By the whole interval: within the bounds, outside of one, or neither, as a tie is."""
     low = -math.inf if at_least is None else at_least
     high = math.inf if at_most is None else at_most
-    if found.lower > low and found.upper < high:
+    if estimate.lower > low and estimate.upper < high:
         return BORNE_OUT
-    return CONTRADICTED if found.upper < low or found.lower > high else OPEN
+    return CONTRADICTED if estimate.upper < low or estimate.lower > high else OPEN
 
 
-def _fits(group: Group, wanted: Mapping[str, Any]) -> bool:
-    return all(_same(str(value), _setting(group, key)) for key, value in wanted.items())
+def _fits(group: Group, settings: Mapping[str, Any]) -> bool:
+    return all(_same(str(value), _setting(group, key)) for key, value in settings.items())
 
 
 def _setting(group: Group, key: str) -> str:
@@ -162,17 +161,17 @@ def _values(
     figure: str, when: str, groups: Sequence[Group], start: float, stop: float
 ) -> dict[Key, float]:
     """The figure of each seed."""
-    found: dict[Key, float] = {}
+    values: dict[Key, float] = {}
     for i, group in enumerate(groups):
         for seed, rows in sorted(group.seeds.items()):
             if figure == "return":
                 mean = running_mean(rows[RETURN], rows[EPISODES], RECENT)
-                found[i, seed] = float(mean[0 if when == When.first.name else -1])
+                values[i, seed] = float(mean[0 if when == When.first.name else -1])
             elif figure == "area":
-                found[i, seed] = area(rows["env_steps"], rows[RETURN], start, stop)
+                values[i, seed] = area(rows["env_steps"], rows[RETURN], start, stop)
             else:
-                found[i, seed] = _at(_column(group, seed, figure), when)
-    return found
+                values[i, seed] = _at(_column(group, seed, figure), when)
+    return values
 
 
 def _column(group: Group, seed: int, name: str) -> np.ndarray:

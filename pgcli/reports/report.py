@@ -83,15 +83,15 @@ def report(argv: Sequence[str]) -> int:
     }
     from pgcli.reports import tensorboard as aggregate  # brings torch: when all else is done
 
-    wanted = args.out or Path(f"{datetime.now():{WHERE}}")
-    with made(wanted, args.out is not None, is_bare=lambda _: True) as directory:
+    path = args.out or Path(f"{datetime.now():{WHERE}}")
+    with made(path, args.out is not None, is_bare=lambda _: True) as directory:
         for name, content in files.items():
             write_atomically(directory / name, content)
         tags = {RETURN: returns, VARIANCE: variances}
         aggregate.write(
             directory / "tensorboard",
             {
-                label: {tag: found[label] for tag, found in tags.items() if label in found}
+                label: {tag: by_label[label] for tag, by_label in tags.items() if label in by_label}
                 for label in returns
             },
         )
@@ -178,15 +178,15 @@ def _threshold(environment: str, given: float | None) -> float:
 
 def _picture(
     groups: Sequence[Group],
-    found: Mapping[str, Curve],
+    by_label: Mapping[str, Curve],
     y_label: str,
     thresholds: Mapping[str, float] | None = None,
 ) -> dict[str, bytes]:
     """A panel per environment, with its threshold where thresholds are returns; {} for none."""
     panels: dict[str, list[Curve]] = {}
     for g in groups:
-        if g.label in found:
-            panels.setdefault(g.environment, []).append(found[g.label])
+        if g.label in by_label:
+            panels.setdefault(g.environment, []).append(by_label[g.label])
     levels = thresholds or {}
     return draw(
         [Panel(name, mine, levels.get(name, math.nan)) for name, mine in panels.items()],

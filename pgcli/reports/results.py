@@ -82,7 +82,7 @@ def _better(places: Sequence[str], finals: Sequence[np.ndarray]) -> list[Better]
     The groups of an environment are one family: intervals at level 1 − 5 %/k hold at once for its
     k comparisons at 95 % (Bonferroni), and Holm's procedure tells which differ.
     """
-    found = [NOBODY] * len(places)
+    better = [NOBODY] * len(places)
     for place in set(places):
         family = [i for i, x in enumerate(finals) if x.size and places[i] == place]
         reference = finals[family[0]] if family else np.empty(0)
@@ -94,13 +94,13 @@ def _better(places: Sequence[str], finals: Sequence[np.ndarray]) -> list[Better]
         tests = [p_value(float(c.value), *s) for c, s in zip(chances, sizes, strict=True)]
         told = holm(tests, ALPHA)
         for i, chance, both, differs in zip(family[1:], chances, sizes, told, strict=True):
-            found[i] = Better(chance, len(chances), differs and min(both) >= FEWEST)
-    return found
+            better[i] = Better(chance, len(chances), differs and min(both) >= FEWEST)
+    return better
 
 
 def curves(groups: Sequence[Group], column: str) -> dict[str, Curve]:
     """By label: the IQM of a column over a group's seeds, up to where half of them have ended."""
-    found = {}
+    by_label = {}
     for group in groups:
         steps = [rows["env_steps"] for rows in group.seeds.values()]
         values = [rows[column] for rows in group.seeds.values()]
@@ -108,8 +108,8 @@ def curves(groups: Sequence[Group], column: str) -> dict[str, Curve]:
             continue
         grid = np.linspace(min(x[0] for x in steps), max(x[-1] for x in steps), POINTS)
         over_seeds = band(interpolate(steps, values, grid), positive=column == VARIANCE)
-        found[group.label] = Curve(group.series, grid, over_seeds, len(steps))
-    return found
+        by_label[group.label] = Curve(group.series, grid, over_seeds, len(steps))
+    return by_label
 
 
 def common_range(groups: Sequence[Group], environment: str) -> Range:

@@ -78,25 +78,25 @@ def terminal(results: Table, notes: Sequence[str], left_out: LeftOut) -> str:
     return "\n".join([table(rows, results.headers), *notes, *out])
 
 
-def claims_table(found: Sequence[claims.Finding]) -> list[Block]:
+def claims_table(findings: Sequence[claims.Finding]) -> list[Block]:
     """What the runs set out to show, and whether the data bear it out."""
-    if not found:
+    if not findings:
         return []
     rows = [
         (f.claim["says"], f.environment, f.verdict, _of(f.claim), _interval(f.effect),
          _bounds(f.claim))
-        for f in found
+        for f in findings
     ]  # fmt: skip
     headers = ["claim", "environment", "verdict", "effect", "found", "claimed"]
     return [Heading("Claims"), Table(headers, rows, words=True), Paragraph(ON_CLAIMS)]
 
 
-def verdicts(found: Sequence[claims.Finding]) -> str:
+def verdicts(findings: Sequence[claims.Finding]) -> str:
     """The claims for a terminal."""
     return "\n".join(
         f"{f.verdict}: {f.claim['says']} ({f.environment}: {_interval(f.effect)}, "
         f"claimed {_bounds(f.claim)})"
-        for f in found
+        for f in findings
     )
 
 
@@ -111,8 +111,8 @@ def _of(claim: Mapping[str, Any]) -> str:
     return f"{claim['figure']}{at}, {claim['effect']}: {sides[0]} {word} {sides[1]}"
 
 
-def _setting(wanted: Mapping[str, Any]) -> str:
-    return " ".join(f"{key}={value}" for key, value in wanted.items())
+def _setting(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _bounds(claim: Mapping[str, Any]) -> str:

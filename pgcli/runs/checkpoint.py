@@ -69,9 +69,9 @@ def load(run: Path, iteration: int | None = None) -> Checkpoint:
     if iteration is not None and saved and iteration not in saved:
         there = ", ".join(map(str, saved))
         raise NoCheckpoint(f"{run} has no checkpoint of iteration {iteration}; saved: {there}")
-    wanted = saved[::-1] if iteration is None else [iteration]
+    candidates = saved[::-1] if iteration is None else [iteration]
     damage: list[str] = []
-    for number in wanted:
+    for number in candidates:
         path = _path(run, number)
         try:
             return _read(path, number, "; ".join(damage))
@@ -85,40 +85,40 @@ def load_for(run: Path, config: TrainConfig) -> Checkpoint:
 
     ConfigError where it asks for fewer iterations than there are.
     """
-    found = load(run)
-    if found.format > FORMAT:
+    checkpoint = load(run)
+    if checkpoint.format > FORMAT:
         raise RunDirectoryError(f"resume={run}: a newer version of pg has written that run")
     unknown = {key: _digest(value) for key, value in before(config).items()}
-    old, new = {**unknown, **found.meta["settings"]}, fingerprints(config)
+    old, new = {**unknown, **checkpoint.meta["settings"]}, fingerprints(config)
     differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if differ:
         raise RunDirectoryError(
             f"resume={run}: the run there was started with another {', '.join(differ)}; "
             f"only {', '.join(having(*MAY_CHANGE))} may change"
         )
-    if config.iterations is not None and config.iterations < found.iteration:
-        done = f"that run has done {found.iteration} iterations: as many, or more"
+    if config.iterations is not None and config.iterations < checkpoint.iteration:
+        done = f"that run has done {checkpoint.iteration} iterations: as many, or more"
         raise ConfigError("iterations", config.iterations, done)
-    return found
+    return checkpoint
 
 
 def policy(
-    key: str, run: str, found: Checkpoint, config: Any, spaces: dict[str, str], width: int
+    key: str, run: str, checkpoint: Checkpoint, config: Any, spaces: dict[str, str], width: int
 ) -> np.ndarray:
     """theta [S, P] as saved there, for a policy of `width` = P parameters between these spaces.
 
     ConfigError where the one saved there is another: of another kind, for other spaces, for an
     environment made otherwise, or of another size.
     """
-    old = found.meta["settings"]
+    old = checkpoint.meta["settings"]
     differ = [name for name in SAME_POLICY if not _alike(old.get(name), config, name)]
-    known = found.meta.get("spaces", spaces)  # none is noted in older ones
+    known = checkpoint.meta.get("spaces", spaces)  # none is noted in older ones
     differ += [
         f"{name} space ({known.get(name)}, here {here})"
         for name, here in spaces.items()
         if known.get(name) != here
     ]
-    theta = found.arrays["theta"]
+    theta = checkpoint.arrays["theta"]
     if theta.shape[1:] != (width,):
         shape = " × ".join(map(str, theta.shape[1:]))
         differ.append(f"number of parameters ({shape}, here {width})")
@@ -148,8 +148,8 @@ def _digest(value: Any) -> str:
 
 def iterations(run: Path) -> list[int]:
     """The iterations that are saved, in order."""
-    found = (run / "checkpoint").glob("*.npz")
-    return sorted(int(path.stem) for path in found if path.stem.isdigit())
+    files = (run / "checkpoint").glob("*.npz")
+    return sorted(int(path.stem) for path in files if path.stem.isdigit())
 
 
 def _path(run: Path, iteration: int) -> Path:

@@ -58,19 +58,19 @@ def is_held(directory: Path) -> bool:
 
 
 @contextmanager
-def made(wanted: Path, named: bool, is_bare: Callable[[Path], bool]) -> Iterator[Path]:
-    """A directory that is this process's alone, or `wanted` itself where the user named it.
+def made(path: Path, named: bool, is_bare: Callable[[Path], bool]) -> Iterator[Path]:
+    """A directory that is this process's alone, or `path` itself where the user named it.
 
-    Where another process was faster it is `wanted-1`, `wanted-2`, ... What was made goes again if
+    Where another process was faster it is `path-1`, `path-2`, ... What was made goes again if
     an error comes while it `is_bare`. StorageFailed where it cannot be made.
     """
-    new_parents = [path for path in wanted.parents if not path.exists()]
+    new_parents = [parent for parent in path.parents if not parent.exists()]
     try:
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        directory, is_new = (wanted, not wanted.is_dir()) if named else (_reserved(wanted), True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        directory, is_new = (path, not path.is_dir()) if named else (_reserved(path), True)
         directory.mkdir(exist_ok=True)
     except OSError as error:
-        raise StorageFailed(f"{wanted}: {error.strerror}") from error
+        raise StorageFailed(f"{path}: {error.strerror}") from error
     try:
         yield directory
     except BaseException:
@@ -82,15 +82,15 @@ def made(wanted: Path, named: bool, is_bare: Callable[[Path], bool]) -> Iterator
         raise
 
 
-def _reserved(wanted: Path) -> Path:
-    number, candidate = 0, wanted
+def _reserved(path: Path) -> Path:
+    number, candidate = 0, path
     while True:
         try:
             candidate.mkdir()
             return candidate
         except FileExistsError:
             number += 1
-            candidate = wanted.with_name(f"{wanted.name}-{number}")
+            candidate = path.with_name(f"{path.name}-{number}")
 
 
 def holds_run(directory: Path) -> bool:
@@ -102,9 +102,9 @@ def holds_run(directory: Path) -> bool:
 def clear_records(directory: Path) -> None:
     """Remove what a training run wrote here before its first checkpoint; nothing else."""
     with lock(directory):
-        found = [directory / name for name in ("metrics.csv", "summary.json", ".wandb-id")]
-        found += [*directory.glob("events.out.tfevents.*"), *directory.glob("seed-*/events.out.*")]
-        for path in found:
+        files = [directory / name for name in ("metrics.csv", "summary.json", ".wandb-id")]
+        files += [*directory.glob("events.out.tfevents.*"), *directory.glob("seed-*/events.out.*")]
+        for path in files:
             path.unlink(missing_ok=True)
 
 

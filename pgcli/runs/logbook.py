@@ -124,8 +124,8 @@ class Logbook:
             }
             events.add(custom_scalars(charts), 0)
             self._layout_due = False
-        found = mean_interval(np.array(list(metrics.values()), float))
-        for prefix, numbers in zip(("", LOWER, UPPER), found, strict=True):
+        interval = mean_interval(np.array(list(metrics.values()), float))
+        for prefix, numbers in zip(("", LOWER, UPPER), interval, strict=True):
             tags = (prefix + tag for tag in metrics)
             events.add_scalars(zip(tags, numbers.tolist(), strict=True), step)
 
@@ -155,9 +155,9 @@ def _drop_rows_after(path: Path, kept: Mapping[int, int]) -> tuple[list[str], di
 
 def _figures(tags: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
     """The metrics in rows of metrics.csv, [S] each; NaN where a row does not have one."""
-    found = np.full((len(tags), len(rows)), np.nan)
+    figures = np.full((len(tags), len(rows)), np.nan)
     for s, row in enumerate(rows):
         for k, cell in enumerate(row[len(KEYS) : len(KEYS) + len(tags)]):
             with suppress(ValueError):
-                found[k, s] = float(cell)
-    return dict(zip(tags, found, strict=True))
+                figures[k, s] = float(cell)
+    return dict(zip(tags, figures, strict=True))

@@ -37,9 +37,9 @@ def saved_theta(
     NoCheckpoint where there is none, ConfigError where the policy is of another kind or has none
     of the seeds, NonFinite where it is no policy any more.
     """
-    found = checkpoint.load(Path(run), iteration)
+    ckpt = checkpoint.load(Path(run), iteration)
     width = build_policy(config.policy, config.behaviour, spaces).num_params
-    theta = checkpoint.policy(key, run, found, config, spaces.told, width)
+    theta = checkpoint.policy(key, run, ckpt, config, spaces.told, width)
     if isinstance(config, TrainConfig) and len(theta) not in (1, config.seeds):
         allowed = f"it has {len(theta)} seeds, this run {config.seeds}: 1, or as many"
         raise ConfigError(key, run, allowed)
@@ -51,7 +51,7 @@ def saved_theta(
             raise ConfigError("seed", config.seed, allowed)
         theta = theta[row : row + 1]
     if not np.isfinite(theta).all():
-        raise NonFinite(f"{key}={run}: the policy of iteration {found.iteration} is not finite")
+        raise NonFinite(f"{key}={run}: the policy of iteration {ckpt.iteration} is not finite")
     return torch.from_numpy(theta)
 
 

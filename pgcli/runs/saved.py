@@ -68,8 +68,8 @@ class Run:
     @cached_property
     def claims(self) -> list[dict[str, Any]]:
         """What it set out to show."""
-        found = (self.settings or {}).get("claims")
-        return [c for c in found if isinstance(c, dict)] if isinstance(found, list) else []
+        claims = (self.settings or {}).get("claims")
+        return [c for c in claims if isinstance(c, dict)] if isinstance(claims, list) else []
 
     @cached_property
     def choices(self) -> dict[str, str]:
@@ -90,19 +90,19 @@ class Run:
         """Any column of metrics.csv for one seed, [R]; a single NaN where it cannot be read."""
         try:
             with open(self.directory / "metrics.csv", newline="") as file:
-                found = [row[name] for row in csv.DictReader(file) if row["seed"] == str(seed)]
-            return np.array(found, float)
+                cells = [row[name] for row in csv.DictReader(file) if row["seed"] == str(seed)]
+            return np.array(cells, float)
         except (OSError, KeyError, TypeError, ValueError):
             return np.full(1, np.nan)
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
     """Every run directory at or below the paths, once, in natural order for each path."""
-    found: dict[str, Path] = {}
+    runs: dict[str, Path] = {}
     for path in paths:
         for directory in sorted(_below(path), key=natural):
-            found.setdefault(os.path.realpath(directory), directory)
-    return list(found.values())
+            runs.setdefault(os.path.realpath(directory), directory)
+    return list(runs.values())
 
 
 def natural(path: Path) -> list[tuple[int, int, str]]:
@@ -243,9 +243,9 @@ def _ending(path: Path, records: dict[int, np.ndarray]) -> tuple[State, str]:
     rows = min((int(r["iteration"][-1]) for r in records.values()), default=0)
     unfinished = State.unfinished if rows else State.empty
     try:
-        found = json.loads(path.read_bytes())
-        status, reason = found["status"], found.get("reason")
-        iterations = _iterations(found)
+        summary = json.loads(path.read_bytes())
+        status, reason = summary["status"], summary.get("reason")
+        iterations = _iterations(summary)
     except FileNotFoundError:
         return unfinished, f"no {path.name}, {rows} iterations: running or killed"
     except OSError as error:

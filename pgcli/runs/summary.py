@@ -20,10 +20,10 @@ PACKAGES = ("policygrad", "torch", "numpy", "gymnasium", "hydra-core", "tensorbo
 def read(directory: Path) -> dict[str, Any]:
     """What summary.json says; {} where there is none that can be read."""
     try:
-        found = json.loads((directory / NAME).read_bytes())
+        summary = json.loads((directory / NAME).read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return summary if isinstance(summary, dict) else {}
 
 
 def remove(directory: Path) -> None:
@@ -47,13 +47,13 @@ def write(directory: Path, figures: dict[str, Any], name: str = NAME) -> None:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _finite(value: Any) -> Any:

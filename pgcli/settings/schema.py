@@ -357,26 +357,26 @@ class CompareConfig:
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     """Every setting by its dotted key; an Enum by its name."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for f in fields(config):
         value = getattr(config, f.name)
         if is_dataclass(value):
-            found |= flat(value, f"{prefix}{f.name}.")
+            settings |= flat(value, f"{prefix}{f.name}.")
         else:
-            found[prefix + f.name] = value.name if isinstance(value, Enum) else value
-    return found
+            settings[prefix + f.name] = value.name if isinstance(value, Enum) else value
+    return settings
 
 
 def before(config: Any, prefix: str = "") -> dict[str, Any]:
     """What runs that do not know a setting had in its place, by its dotted key: see `since`."""
-    found: dict[str, Any] = {}
+    earlier: dict[str, Any] = {}
     for f in fields(config):
         value = getattr(config, f.name)
         if is_dataclass(value):
-            found |= before(value, f"{prefix}{f.name}.")
+            earlier |= before(value, f"{prefix}{f.name}.")
         elif "before" in f.metadata:
-            found[prefix + f.name] = f.metadata["before"]
-    return found
+            earlier[prefix + f.name] = f.metadata["before"]
+    return earlier
 
 
 def role_of(key: str) -> Role | None:

@@ -69,10 +69,10 @@ def band(y: np.ndarray, positive: bool = False) -> Band:
     """
     ordered = np.sort(y.T, -1)  # [P, S]: NaN last
     seeds = (~np.isnan(y)).sum(0)
-    found = np.full((3, seeds.size), np.nan)
+    estimate = np.full((3, seeds.size), np.nan)
     for count in np.unique(seeds[2 * seeds >= len(y)]):
         if count > 0:
             points = seeds == count
-            found[:, points] = iqm_interval(ordered[points, :count], positive=positive)
-    value, lower, upper = found
+            estimate[:, points] = iqm_interval(ordered[points, :count], positive=positive)
+    value, lower, upper = estimate
     return Band(value, lower, upper, seeds)

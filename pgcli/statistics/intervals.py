@@ -47,15 +47,15 @@ def iqm_interval(x: np.ndarray, level: float = 0.95, positive: bool = False) -> 
     `positive`: on the scale of logarithms (the delta method) wherever the IQM is positive, as a
     figure that cannot be negative wants it. The limits are NaN where S is 1.
     """
-    found = _student(iqm_centre(x), x.shape[-1], level)
+    estimate = _student(iqm_centre(x), x.shape[-1], level)
     if not positive:
-        return found
+        return estimate
     with np.errstate(all="ignore"):
-        factor = np.exp((found.upper - found.value) / found.value)
-        logs = found.value / factor, found.value * factor
-    above = found.value > 0
-    lower, upper = (np.where(above, a, b) for a, b in zip(logs, found[1:], strict=True))
-    return Estimate(found.value, lower, upper)
+        factor = np.exp((estimate.upper - estimate.value) / estimate.value)
+        logs = estimate.value / factor, estimate.value * factor
+    above = estimate.value > 0
+    lower, upper = (np.where(above, a, b) for a, b in zip(logs, estimate[1:], strict=True))
+    return Estimate(estimate.value, lower, upper)
 
 
 def iqm(x: np.ndarray) -> np.ndarray:

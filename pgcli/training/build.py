@@ -87,13 +87,13 @@ def facts(
     }
 
 
-def devices(wanted: Device) -> list[torch.device]:
+def devices(device: Device) -> list[torch.device]:
     """Where torch may compute: one device, or for `auto` all there are; ConfigError without it."""
     there = torch.cuda.is_available()
-    if wanted is Device.cuda and not there:
-        raise ConfigError("device", wanted, "no CUDA device here: cpu or auto")
+    if device is Device.cuda and not there:
+        raise ConfigError("device", device, "no CUDA device here: cpu or auto")
     names = {"cpu": ["cpu"], "cuda": ["cuda"], "auto": ["cpu", "cuda"] if there else ["cpu"]}
-    return [torch.device(name) for name in names[wanted.name]]
+    return [torch.device(name) for name in names[device.name]]
 
 
 def fastest(candidates: list[torch.device], config: TrainConfig, engine: Engine) -> torch.device:

@@ -50,11 +50,11 @@ class Cohort:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Copies of everything that training changes, by name, a row for each of the S seeds."""
-        found = {**self.learner.arrays(), **self.noise.arrays()}
+        arrays = {**self.learner.arrays(), **self.noise.arrays()}
         if len(self.index) == len(self._all):
-            return found
-        whole = {name: self._kept[name].copy() for name in found}
-        for name, rows in found.items():
+            return arrays
+        whole = {name: self._kept[name].copy() for name in arrays}
+        for name, rows in arrays.items():
             whole[name][self.index] = rows
         return whole
 

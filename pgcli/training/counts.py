@@ -13,7 +13,7 @@ ALL = slice(None)
 
 
 @dataclass
-class Tally:
+class Counters:
     """Counts of S seeds; all of it fits in `arrays()`."""
 
     iteration: int  # turns of the loop: in each, every seed with budget left has an iteration
@@ -25,7 +25,7 @@ class Tally:
     older: bool = False
 
     @classmethod
-    def start(cls, seeds: int) -> Tally:
+    def start(cls, seeds: int) -> Counters:
         """Nothing done yet."""
         done, steps = np.zeros((2, seeds), np.int64)
         return cls(0, done, steps, np.full((seeds, RECENT), np.nan))

@@ -42,10 +42,10 @@ class Learner:
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that learns, live."""
-        found = {"theta": self.theta, **_below("optimizer", self.rule.state())}
+        tensors = {"theta": self.theta, **_below("optimizer", self.rule.state())}
         for name, critic in self.critics.items():
-            found |= _below(name, critic.state())
-        return found
+            tensors |= _below(name, critic.state())
+        return tensors
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

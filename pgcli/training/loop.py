@@ -39,7 +39,7 @@ from pgcli.settings.schema import TrainConfig
 from pgcli.training import metrics
 from pgcli.training.build import behaviour_parameters, devices, facts, fastest
 from pgcli.training.cohort import Cohort
-from pgcli.training.counts import Tally
+from pgcli.training.counts import Counters
 from pgcli.training.learner import Learner
 from pgcli.training.session import Session
 
@@ -58,18 +58,18 @@ def run(config: TrainConfig, directory: Path) -> None:
         cohort.begin(device)
         policy = cohort.learner.policy
         others = other = behaviour_parameters(config, cohort.engine, device)
-        tally = Tally.start(len(seeds))
-        session.begin(tally, [cohort], facts(config, cohort.engine, policy, device))
+        counters = Counters.start(len(seeds))
+        session.begin(counters, [cohort], facts(config, cohort.engine, policy, device))
         seeded = seeding(session.format)
         if session.format == 1 and cohort.engine.renewed:
             session.notice(f"{cohort.engine.renewed} than in the version of pg that began this run")
 
-        while (left := (spent := tally.spent(config)) < 1).any():
+        while (left := (spent := counters.spent(config)) < 1).any():
             clock = time.perf_counter()
             if cohort.narrow(left) and others is not None:
                 other = others[cohort.index]
             ran, seeds, learner, noise = cohort.index, cohort.seeds, cohort.learner, cohort.noise
-            policy, critics, done = learner.policy, learner.critics, tally.done[ran]
+            policy, critics, done = learner.policy, learner.critics, counters.done[ran]
             old_theta = learner.theta.detach().clone()
             source = old_theta if other is None else other
             actor = PolicyActor(policy, source, seeds, done, slots, changed)
@@ -82,8 +82,8 @@ def run(config: TrainConfig, directory: Path) -> None:
             if config.batch_steps is not None:
                 record[tags.DISCARDED] = batch.discarded
             # Critics learn beside the policy: what serves this batch has not seen it.
-            looked, work, judged = with_critics(config, learner, batch, done)
-            record |= judged
+            looked, work, figures = with_critics(config, learner, batch, done)
+            record |= figures
             fitted = cores.started(work)
 
             if config.off_policy:
@@ -110,7 +110,7 @@ def run(config: TrainConfig, directory: Path) -> None:
                 check_finite(learner.theta, "a parameter of the policy", done, seeds)
             noise.update(first)
             length, discarded = batch.length.cpu().numpy(), batch.discarded.cpu().numpy()
-            tally.add(returns.cpu().numpy(), length, discarded, ran)
+            counters.add(returns.cpu().numpy(), length, discarded, ran)
 
             record |= {
                 **metrics.gradient(first, noise, batch.episodes),
@@ -149,16 +149,16 @@ def with_critics(
         q = critics["q"].along(pairs, batch.mask)
     looked = episodes(batch, config.env.reward_shift, value=value, q=q)
     work: list[Work] = []
-    judged: dict[str, Tensor] = {}
+    figures: dict[str, Tensor] = {}
     if "value" in critics:
         target = estimator.value_target(est, config.critic, looked)
-        judged |= metrics.critic("critic", looked.value, target, batch.mask)
+        figures |= metrics.critic("critic", looked.value, target, batch.mask)
         work += critics["value"].fits(batch.obs, batch.mask, target, done)
     if "q" in critics:
         target = estimator.q_target(est, config.critic, looked)
-        judged |= metrics.critic("q_critic", looked.q, target, batch.mask)
+        figures |= metrics.critic("q_critic", looked.q, target, batch.mask)
         work += critics["q"].fits(pairs, batch.mask, target, done)
-    return looked, work, judged
+    return looked, work, figures
 
 
 def sums_of(

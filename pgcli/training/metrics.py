@@ -22,13 +22,13 @@ def rollout(batch: Batch, returns: Tensor) -> dict[str, Tensor]:
     }
 
 
-def gradient(found: Measurement, noise: NoiseScale, episodes: Tensor) -> dict[str, Tensor]:
+def gradient(measured: Measurement, noise: NoiseScale, episodes: Tensor) -> dict[str, Tensor]:
     """The estimate and its noise; the ratios from smoothed signal and noise."""
     return {
-        tags.NORM: found.norm,
-        tags.NORM_SQ: found.norm_sq,
-        tags.TRACE_COV: found.trace_cov,
-        tags.VARIANCE: found.variance,
+        tags.NORM: measured.norm,
+        tags.NORM_SQ: measured.norm_sq,
+        tags.TRACE_COV: measured.trace_cov,
+        tags.VARIANCE: measured.variance,
         tags.SNR: noise.snr(episodes.cpu()),
         tags.NOISE_SCALE: noise.noise_scale,
     }
@@ -60,9 +60,9 @@ def importance(terms: Terms, log_ratio: Tensor, mask: Tensor) -> dict[str, Tenso
     }
 
 
-def score(found: Measurement) -> dict[str, Tensor]:
+def score(measured: Measurement) -> dict[str, Tensor]:
     """‖(1/N) Σ_n S_n‖, zero in expectation (the EGLP lemma), and its standard error."""
-    return {tags.SCORE: found.norm, tags.SCORE_ERROR: found.variance.sqrt()}
+    return {tags.SCORE: measured.norm, tags.SCORE_ERROR: measured.variance.sqrt()}
 
 
 def _mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from pgcli.runs.directory import lock
 from pgcli.runs.logbook import Logbook, Metrics, Places
 from pgcli.runs.progress import Progress, table
 from pgcli.settings.schema import Schedule, TrainConfig, flat, role_of
-from pgcli.training.counts import Tally
+from pgcli.training.counts import Counters
 
 Closing = TypeVar("Closing", bound="Closeable")
 
@@ -85,17 +85,17 @@ class Session:
         self._stack.callback(resource.close)
         return resource
 
-    def begin(self, tally: Tally, parts: Sequence[Stateful], facts: dict[str, Any]) -> None:
+    def begin(self, counters: Counters, parts: Sequence[Stateful], facts: dict[str, Any]) -> None:
         """Restore the state where the run resumes, open the records, say what is to be known.
 
         `facts` go into the summary; its lists "bias" and "notices" are told to the user now.
         """
-        self._tally, self._parts, self._facts = tally, [tally, *parts], facts
+        self._counters, self._parts, self._facts = counters, [counters, *parts], facts
         self._progress = Progress(self._config.log.interval)
         known = list(facts["notices"])
         if self._config.resume is not None:
             self._restore()
-        self._saved = tally.iteration
+        self._saved = counters.iteration
         self._snapshot = self._arrays()
         self._last: dict[str, np.ndarray] = {}
         settings = _hparams(self._config)
@@ -111,7 +111,7 @@ class Session:
             self._seeds,
             config_text=saved.write_settings(self._directory, self._config),
             settings=settings,
-            resume_from=tally.done if self._config.resume is not None else None,
+            resume_from=counters.done if self._config.resume is not None else None,
         )
         self._recorders: list[Recorder] = [self._logbook, *elsewhere]
         self._start = time.perf_counter()
@@ -132,13 +132,13 @@ class Session:
         self._shield.up()
         if not self._last:  # what ended here before has not ended any more
             summary.remove(self._directory)
-        tally, iteration = self._tally, self._tally.iteration
+        counters, iteration = self._counters, self._counters.iteration
         self._snapshot = self._arrays()
         for recorder in self._recorders:
-            recorder.write(tally.done, tally.env_steps, metrics, ran)
+            recorder.write(counters.done, counters.env_steps, metrics, ran)
         self._last = self._logbook.last
-        spent = float(tally.spent(self._config).mean())
-        self._progress.update(spent, iteration, tally.env_steps, metrics)
+        spent = float(counters.spent(self._config).mean())
+        self._progress.update(spent, iteration, counters.env_steps, metrics)
         if iteration % self._config.checkpoint.every == 0:
             self._save()
         self._shield.down()
@@ -156,11 +156,11 @@ class Session:
 
     def _end(self, error: BaseException | None) -> None:
         """Keep what there is: the last whole iteration, the records and a summary."""
-        self._tally.load(self._snapshot)
+        self._counters.load(self._snapshot)
         try:
             self._save()
             for recorder in self._recorders:
-                recorder.close({tags.RECENT_RETURN: self._tally.mean_return})
+                recorder.close({tags.RECENT_RETURN: self._counters.mean_return})
             self._last = self._last or self._left_unsaid()
             if error is not None or self._last:  # else the summary there is still true
                 summary.write(self._directory, self._summary(error))
@@ -213,30 +213,30 @@ class Session:
 
     def _restore(self) -> None:
         """Load the newest checkpoint of the run directory, if it fits this configuration."""
-        found = checkpoint.load_for(self._directory, self._config)
-        self.format = found.format
-        if found.format < 2:
-            self._as_older(found.meta["budget"])
-        if found.damage:
-            self.notice(f"passed over {found.damage}")
+        ckpt = checkpoint.load_for(self._directory, self._config)
+        self.format = ckpt.format
+        if ckpt.format < 2:
+            self._as_older(ckpt.meta["budget"])
+        if ckpt.damage:
+            self.notice(f"passed over {ckpt.damage}")
         changes = {"engine": "other episodes", "device": "other rounding"}
         for key, effect in changes.items():  # as auto may choose elsewhere
-            now, before = self._facts[key], found.meta.get(key)
+            now, before = self._facts[key], ckpt.meta.get(key)
             if before is not None and now != before:
                 self.notice(f"the {key} was {before} and is {now}: {effect} from here on")
-        moved = found.meta["budget"] != self._budget
+        moved = ckpt.meta["budget"] != self._budget
         if moved and self._config.optimizer.schedule is not Schedule.constant:
             self.notice("the budget has changed, and the learning rate's schedule with it")
         try:
             for part in self._parts:
-                part.load(found.arrays)
+                part.load(ckpt.arrays)
         except (KeyError, ValueError) as error:
             raise RunDirectoryError(f"resume={self._directory}: {error}") from error
 
     def _as_older(self, budget: list[int | None]) -> None:
         """Go on by the rules of format 1, and say so where they differ from those of a new run."""
         config, begun = self._config, "begun by an earlier version of pg"
-        self._tally.older = True
+        self._counters.older = True
         if config.iterations is None and budget[0] is not None and budget[1] == config.total_steps:
             config.iterations = budget[0]  # which used to hold beside total_steps, unasked
             self.notice(f"{begun}: iterations={budget[0]} holds until total_steps is another")
@@ -247,15 +247,15 @@ class Session:
             self.notice(f"{begun}: {ruled} by the seed with the fewest steps")
 
     def _summary(self, error: BaseException | None) -> dict[str, Any]:
-        tally, seconds = self._tally, time.perf_counter() - self._start
+        counters, seconds = self._counters, time.perf_counter() - self._start
         return {
             "status": "finished" if error is None else type(error).__name__,
             "reason": None if error is None else str(error),
-            "iterations": int(tally.done.max()),
+            "iterations": int(counters.done.max()),
             "seeds": self._seeds,
-            "seed_iterations": tally.done.tolist(),
-            "env_steps": tally.env_steps.tolist(),
-            "return_100": tally.mean_return.tolist(),
+            "seed_iterations": counters.done.tolist(),
+            "env_steps": counters.env_steps.tolist(),
+            "return_100": counters.mean_return.tolist(),
             "seconds": seconds,
             "last": {tag: value.tolist() for tag, value in self._last.items()},
             **self._facts,
@@ -266,7 +266,7 @@ class Session:
         rows = [
             [str(seed), str(steps), f"{ret:.1f}", *(f"{self._last[t][i]:.4g}" for t in shown)]
             for i, (seed, steps, ret) in enumerate(
-                zip(self._seeds, self._tally.env_steps, self._tally.mean_return, strict=True)
+                zip(self._seeds, self._counters.env_steps, self._counters.mean_return, strict=True)
             )
         ]
         return table(rows, ["seed", "env_steps", f"return (last {tags.RECENT})", *shown])

@@ -146,23 +146,23 @@ def test_a_ladder_of_distances(mine):
 def test_the_column_kl_is_of_what_collects_from_the_policy(mine):
     """Temperature and ε are part of the behaviour; so is a step towards another policy."""
     from pgcli.cli.compose import compose_all
-    from pgcli.comparison.subject import PROBE, PROBED, PROBES, Frozen
+    from pgcli.comparison.subject import PROBE, PROBED, PROBES, Subject
     from pgcli.environments.choose import open_engine
 
     for more in ("behaviour.temperature=3", "behaviour.epsilon=0.5", "policy.hidden=[5]"):
         lines = ["env=FrozenLake-v1", "behaviour.kl=[0.02,0.1]", "policy.output_gain=1.0", more]
         (composed,) = compose_all("compare", lines, None, multirun=False)
         config = composed.config
-        frozen = Frozen(config, open_engine(config.env, 16), 16)
-        batch = frozen._played(PROBED, PROBE, frozen.theta, None)
+        subject = Subject(config, open_engine(config.env, 16), 16)
+        batch = subject._played(PROBED, PROBE, subject.theta, None)
         obs = batch.obs[batch.mask][:PROBES].unsqueeze(0)
         by = config.behaviour if config.behaviour.changes else None
-        for kl, theta in frozen.sources():
-            behaviour = frozen.policy.distribution(theta.double(), obs.double())
+        for kl, theta in subject.sources():
+            behaviour = subject.policy.distribution(theta.double(), obs.double())
             if by is not None:
-                behaviour = frozen.policy.head.behaviour(*behaviour, by.temperature, by.epsilon)
+                behaviour = subject.policy.head.behaviour(*behaviour, by.temperature, by.epsilon)
             logp = behaviour[0].log_softmax(-1)
-            logq = frozen.policy.distribution(frozen.theta.double(), obs.double())[0].log_softmax(
+            logq = subject.policy.distribution(subject.theta.double(), obs.double())[0].log_softmax(
                 -1
             )
             real = (logp.exp() * (logp - logq)).sum(-1).mean()

@@ -14,7 +14,7 @@ import numpy as np
 
 from pgcli.environments.base import Base
 from pgcli.environments.compiled import kernels
-from pgcli.environments.engine import Film, Network, Step
+from pgcli.environments.engine import Buffer, Network, Step
 from pgcli.environments.make import compiled_model, maker
 from pgcli.environments.spaces import ActionKind
 from pgcli.machine.cores import cores, ordered
@@ -88,14 +88,14 @@ class CompiledEngine(Base):
         gaussian = action.kind is ActionKind.GAUSSIAN
         outs = 1 if gaussian else action.sizes[0]
         sizes, weights = np.array([self.obs_dim, outs]), np.zeros((self.obs_dim + 1) * outs)
-        film = Film(
+        buffer = Buffer(
             np.zeros((e, 2, self.obs_dim), np.float32), np.zeros((e, 2, 1), action.dtype),
             np.zeros((e, 2)), np.zeros((e, 2), bool), np.zeros((e, 2), bool),
         )  # fmt: skip
         kernels.play(
             self._model.code, 1, self._slots, sizes, weights.astype(np.float32), False,
             np.zeros(int(gaussian), np.float32), np.zeros((1, e, outs), np.float32),
-            0, e, np.zeros(e, np.int64), film, 0,
+            0, e, np.zeros(e, np.int64), buffer, 0,
         )  # fmt: skip
         self.reset(range(e))
 
@@ -124,10 +124,10 @@ class CompiledEngine(Base):
         gaussian = bool(network.spread.size)
         return known and (not gaussian or network.spread.shape[1] == 1)
 
-    def play(self, network: Network, noise: Array, left: Array, film: Film, row: int) -> int:
+    def play(self, network: Network, noise: Array, left: Array, buffer: Buffer, row: int) -> int:
         """Up to as many rows as `noise [rows, S, K, O]` has; slot e plays left[e] more episodes.
 
-        Fills `film` from `row` on, the observation after a slot's last step one row further.
+        Fills `buffer` from `row` on, the observation after a slot's last step one row further.
         Returns how many rows that took.
         """
         rows, seeds, slots, _ = noise.shape
@@ -140,12 +140,12 @@ class CompiledEngine(Base):
             seed, k = divmod(first, slots)
             last = min(first + size, (seed + 1) * slots)
             drawn = np.ascontiguousarray(noise[:, seed, k : k + last - first])
-            found = kernels.play(
+            needed = kernels.play(
                 self._model.code, self.max_episode_steps, self._slots, network.sizes,
                 network.weights[seed], network.activation == "relu", network.spread[seed], drawn,
-                first, last, left, film, row,
+                first, last, left, buffer, row,
             )  # fmt: skip
-            return int(found)
+            return int(needed)
 
         return max(ordered(piece, firsts))
 

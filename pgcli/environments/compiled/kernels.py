@@ -308,15 +308,15 @@ def spaced(sizes: Array, weights: Array) -> Array:
     rows = 0
     for layer in range(len(sizes) - 1):
         rows += sizes[layer] + 1
-    found = np.zeros(rows * WIDEST, np.float32)
+    padded = np.zeros(rows * WIDEST, np.float32)
     at, row = 0, 0
     for layer in range(len(sizes) - 1):
         for _ in range(sizes[layer] + 1):
             for j in range(sizes[layer + 1]):
-                found[row * WIDEST + j] = weights[at + j]
+                padded[row * WIDEST + j] = weights[at + j]
             at += sizes[layer + 1]
             row += 1
-    return found
+    return padded
 
 
 @reordered
@@ -340,13 +340,13 @@ def outputs(x: Array, y: Array, n: int, sizes: Array, weights: Array, rectified:
 @compiled
 def play(
     model: int, limit: int, slots: Slots, sizes: Array, weights: Array, rectified: bool,
-    spread: Array, noise: Array, first: int, last: int, left: Array, film: Any, row: int,
+    spread: Array, noise: Array, first: int, last: int, left: Array, buffer: Any, row: int,
 ) -> int:  # fmt: skip
     """Up to as many rows as there is `noise [rows, slots, O]`, of slots first … last - 1.
 
     Slot e stops after left[e] more episodes, counted down here. The action is the first output's
     plus `spread` times noise where the policy is Gaussian, else that of the largest output plus
-    noise. `film` (a Film of the rollout) is filled
+    noise. `buffer` (a rollout Buffer) is filled
     from `row` on; the observation after a slot's last step stands one row further.
     Returns how many rows were needed.
     """
@@ -362,13 +362,13 @@ def play(
                 playing += 1
                 if slots.ended[e]:  # needs no action
                     turn(model, limit, slots, e, 0.0)
-                    film.act[e, r, 0], film.rew[e, r] = 0, 0.0
-                    film.terminated[e, r] = film.truncated[e, r] = False
-                    observe(model, slots.state, film.obs, e, r + 1)
+                    buffer.act[e, r, 0], buffer.rew[e, r] = 0, 0.0
+                    buffer.terminated[e, r] = buffer.truncated[e, r] = False
+                    observe(model, slots.state, buffer.obs, e, r + 1)
                 else:
                     alive[n] = e
-                    for i in range(film.obs.shape[2]):
-                        x[n * WIDEST + i] = film.obs[e, r, i]
+                    for i in range(buffer.obs.shape[2]):
+                        x[n * WIDEST + i] = buffer.obs[e, r, i]
                     n += 1
         if playing == 0:
             return t
@@ -377,17 +377,17 @@ def play(
             e = alive[k]
             draw = noise[t, e - first]
             if len(spread):
-                film.act[e, r, 0] = out[k * WIDEST] + spread[0] * draw[0]
+                buffer.act[e, r, 0] = out[k * WIDEST] + spread[0] * draw[0]
             else:
                 u, best = k * WIDEST, 0
                 for j in range(1, len(draw)):
                     if out[u + j] + draw[j] > out[u + best] + draw[best]:
                         best = j
-                film.act[e, r, 0] = best
-            rew, terminated, truncated = turn(model, limit, slots, e, float(film.act[e, r, 0]))
-            film.rew[e, r] = rew
-            film.terminated[e, r], film.truncated[e, r] = terminated, truncated
-            observe(model, slots.state, film.obs, e, r + 1)
+                buffer.act[e, r, 0] = best
+            rew, terminated, truncated = turn(model, limit, slots, e, float(buffer.act[e, r, 0]))
+            buffer.rew[e, r] = rew
+            buffer.terminated[e, r], buffer.truncated[e, r] = terminated, truncated
+            observe(model, slots.state, buffer.obs, e, r + 1)
             if terminated or truncated:
                 left[e] -= 1
     return len(noise)
