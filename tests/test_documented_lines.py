@@ -330,3 +330,9 @@ def compared(run: Path, given: dict[str, str]) -> None:
         source = yaml.safe_load((user / tree["checkpoint"] / ".hydra" / "config.yaml").read_text())
         assert (tree["policy"], tree["env"]) == (source["policy"], source["env"])
         assert tree["iteration"] == (int(given["iteration"]) if "iteration" in given else None)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.name)
+def test_files_that_are_named_are_there(text):
+    named = re.findall(r"\b(?:tests|pgcli|conf|docs)/[\w./-]+\.\w+", text.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
