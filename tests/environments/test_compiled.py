@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -236,3 +237,29 @@ def test_nowhere_to_keep_what_is_compiled(tmp_path):
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["engine"] == "compiled"
+
+
+STALE = """
+import pickle, sys, types
+from pathlib import Path
+module = types.ModuleType("pgcli.environments.gone")
+module.Gone = type("Gone", (), {"__module__": module.__name__})
+sys.modules[module.__name__] = module
+index = pickle.dumps(((0, 0), {"signature": module.Gone()}))
+for file in Path(sys.argv[1]).rglob("*.nbi"):
+    version = pickle.dumps(pickle.load(file.open("rb")))
+    file.write_bytes(version + index)
+"""
+
+
+@pytest.mark.slow
+def test_compiled_code_that_an_earlier_version_left_is_made_anew(tmp_path):
+    """numba's index on disk names classes of its time."""
+    line = [sys.executable, "-c", "from pgcli.cli.main import main; main()", "train",
+            "iterations=1", "batch_size=2", "env.engine=compiled"]  # fmt: skip
+    environ = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    for _ in range(2):
+        done = subprocess.run(line, cwd=tmp_path, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert list((tmp_path / "cache").rglob("*.nbi"))
+        subprocess.run([sys.executable, "-c", STALE, str(tmp_path / "cache")], check=True)

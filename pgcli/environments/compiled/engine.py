@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from pickle import UnpicklingError
 from typing import NamedTuple
 
 import numpy as np
@@ -80,7 +81,11 @@ class CompiledEngine(Base):
         self._rew = np.zeros(num_envs)
         self._terminated, self._truncated = np.zeros((2, num_envs), bool)
 
-        self._load()
+        try:
+            self._load()
+        except (AttributeError, ImportError, EOFError, UnpicklingError):
+            kernels.forget()
+            self._load()
 
     def _load(self) -> None:
         """Play no row: the compiled code is loaded, or made, before anybody's clock runs."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -45,6 +46,14 @@ def _jitted(function: Function, **options: Any) -> Function:
         return cast(Function, njit(function, cache=True, **common))
     except RuntimeError:  # a read-only installation, and no home to write to
         return cast(Function, njit(function, **common))
+
+
+def forget() -> None:
+    """Take what an earlier version left on disk away: numba reads it before it looks at its age."""
+    dispatchers: list[Any] = [play, step_all, observe_all]
+    kept = {Path(each.stats.cache_path) for each in dispatchers}
+    for file in (file for folder in kept for file in folder.glob("kernels.*.nb[ic]")):
+        file.unlink(missing_ok=True)
 
 
 CARTPOLE, ACROBOT, MOUNTAIN_CAR, PENDULUM = range(4)
