@@ -1,15 +1,22 @@
-"""The objective around the parameters of an estimate: surrogate and divergence."""
+"""The objective around the parameters of an estimate: what update rules may ask of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from pgcli.collection.batch import Batch
-from pgcli.gradients.trajectory import log_probs
+from pgcli.gradients.fisher import Fisher
+from pgcli.gradients.trajectory import CHUNK_STEPS, log_probs
 from pgcli.machine.cores import ordered
+from pgcli.machine.randomness import Purpose, generator
 from pgcli.policies.policy import Policy
 from pgcli.settings.schema import BehaviourConfig
+from pgcli.updates.rule import Clipped, Product
 
 KL_STEPS = 1024  # steps over which a divergence that is only logged is averaged
 
@@ -17,24 +24,176 @@ KL_STEPS = 1024  # steps over which a divergence that is only logged is averaged
 class Batched:
     """See `updates.rule.Around`: of one batch, estimated at theta [S, P]."""
 
-    def __init__(self, policy: Policy, theta: Tensor, batch: Batch, weights: Tensor | None) -> None:
-        """weights [S, N, T]: those of the scores whose mean is ĝ; None: there are none."""
+    def __init__(
+        self,
+        policy: Policy,
+        theta: Tensor,
+        batch: Batch,
+        weights: Tensor | None,
+        seeds: Sequence[int] = (),
+        done: Sequence[int] | np.ndarray = (),
+        entropy_coef: float = 0.0,
+    ) -> None:
+        """weights [S, N, T]: those of the scores whose mean is ĝ; None: there are none.
+
+        Minibatches are drawn from the streams of `seeds` in the iterations after `done`; their
+        gradients hold the entropy of the policy as well, by its coefficient.
+        """
         self._policy, self._theta, self._batch = policy, theta, batch
-        self._weights = weights
+        self._weights, self._coef = weights, entropy_coef
+        own = zip(seeds, done, strict=True)
+        self._rngs = [generator(seed, int(i), Purpose.MINIBATCH) for seed, i in own]
+
+    @property
+    def has_surrogate(self) -> bool:
+        """Whether weights of single steps make the estimate."""
+        return self._weights is not None
+
+    @cached_property
+    def length(self) -> Tensor:
+        """Steps per episode [S] float64."""
+        return self._batch.steps.double() / self._batch.episodes
 
     def surrogate(self, theta: Tensor) -> Tensor:
         """L(θ') [S] float64 (Schulman et al. 2015, equation 14, less its value at θ)."""
-        if self._weights is None:
-            raise ValueError("no weights of single steps make this estimate")
-        log_ratio = log_probs(self._policy, theta, self._batch)
-        log_ratio = log_ratio - log_probs(self._policy, self._theta, self._batch)
-        gain = (torch.expm1(log_ratio) * self._weights).sum((1, 2))
+        log_ratio = log_probs(self._policy, theta, self._batch) - self._log_probs
+        gain = (torch.expm1(log_ratio) * self._given_weights).sum((1, 2))
         return gain / self._batch.episodes
 
     def divergence(self, theta: Tensor) -> Tensor:
         """D(θ') [S] float64, over every state of the batch."""
         every = int(self._batch.steps.max())
         return mean_kl(self._policy, self._theta, theta, self._batch, steps=every)
+
+    def fisher(self, *, sampled: bool) -> Product:
+        """v ↦ F v at θ."""
+        return Fisher(self._policy, self._theta, self._batch, sampled=sampled).product
+
+    def minibatches(self, count: int, *, of_steps: bool) -> list[Tensor]:
+        """One pass: every row [S, m] of the batch in one of them; −1 where a seed has no more."""
+        length = self._batch.length.cpu().numpy()
+        if count == 1:  # in their own order: the same calls for old and new probabilities
+            drawn = [[np.flatnonzero(mask)] for mask in self._batch.mask.cpu().numpy()]
+        elif of_steps:
+            drawn = [
+                np.array_split(rng.permutation(np.flatnonzero(mask)), count)
+                for rng, mask in zip(self._rngs, self._batch.mask.cpu().numpy(), strict=True)
+            ]
+        else:
+            drawn = [
+                [self._rows_of(each, own) for each in np.array_split(rng.permutation(whole), count)]
+                for rng, own in zip(self._rngs, length, strict=True)
+                for whole in [np.flatnonzero(own)]
+            ]
+        return [_padded(parts).to(self._theta.device) for parts in zip(*drawn, strict=True)]
+
+    def _rows_of(self, episodes: np.ndarray, length: np.ndarray) -> np.ndarray:
+        steps = self._batch.mask.shape[2]
+        rows = [n * steps + np.arange(length[n]) for n in episodes]
+        return np.concatenate(rows) if rows else np.zeros(0, np.int64)
+
+    def clipped(
+        self, theta: Tensor, rows: Tensor, clip: float, *, of_steps: bool, normalize: bool
+    ) -> Clipped:
+        """The gradient at θ' of the clipped surrogate on some rows: see `rule.Around`."""
+        real = rows >= 0
+        rows = rows.clamp(min=0)
+        seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+        weights = self._given_weights.flatten(1)[seed, rows]
+        if normalize:
+            weights = _standardized(weights, real)
+        scale = self._scale(rows, real, of_steps=of_steps)
+        width = max(1, CHUNK_STEPS // len(rows))
+
+        def part(index: slice) -> tuple[Tensor, Tensor]:
+            own = rows[:, index], weights[:, index], real[:, index]
+            return self._clipped(theta, *own, clip, scale)
+
+        slices = [slice(i, i + width) for i in range(0, rows.shape[1], width)]
+        gradients, counts = zip(*ordered(part, slices), strict=True)
+        total = torch.stack([g.double() for g in gradients]).sum(0)
+        return Clipped(total, torch.stack(counts).sum(0) / real.sum(1).clamp(min=1), real.any(1))
+
+    def _clipped(
+        self, theta: Tensor, rows: Tensor, weights: Tensor, real: Tensor, clip: float, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The sum over some rows, and how many of them are clipped [S]."""
+        policy, batch = self._policy, self._batch
+        seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+        obs, act = (x.flatten(1, 2)[seed, rows] for x in (batch.obs, batch.act))
+        obs = obs.to(theta.dtype)
+        trace = policy.net.trace(theta, obs)
+        extra = theta[:, None, policy.net.num_params :]
+        new = policy.head.log_prob(trace.out, extra, act)
+        ratio = (new - self._old[seed, rows]).exp()
+        high, low = (weights > 0) & (ratio > 1 + clip), (weights < 0) & (ratio < 1 - clip)
+        is_clipped = (high | low) & real
+        w = torch.where(is_clipped | ~real, 0.0, ratio * weights) * scale
+        score = policy.head.score(trace.out, extra, act)
+        w = w.to(obs).unsqueeze(-1)
+        gradient = policy.net.gradient(theta[:, : policy.net.num_params], trace, score.out * w)
+        gradient = torch.cat([gradient, (score.extra * w).sum(1)], 1)
+        if self._coef:
+            gradient = gradient + self._entropy(theta, obs, self._coef * scale * real)
+        return gradient, is_clipped.sum(1)
+
+    def _entropy(self, theta: Tensor, obs: Tensor, weight: Tensor) -> Tensor:
+        free = theta.detach().requires_grad_()
+        entropy = self._policy.head.entropy(*self._policy.distribution(free, obs))
+        return torch.autograd.grad((entropy * weight).sum(), free)[0]
+
+    def _scale(self, rows: Tensor, real: Tensor, *, of_steps: bool) -> Tensor:
+        """What a row of a minibatch weighs [S, 1]: M/(m·N), or one over its episodes."""
+        batch = self._batch
+        if of_steps:
+            size = real.sum(1) / self.length
+        else:
+            first = (rows % batch.mask.shape[2] == 0) & real
+            size = first.sum(1).double()
+        return torch.where(size > 0, 1.0 / torch.where(size > 0, size, 1.0), 0.0).unsqueeze(1)
+
+    @cached_property
+    def _log_probs(self) -> Tensor:
+        return log_probs(self._policy, self._theta, self._batch)
+
+    @cached_property
+    def _old(self) -> Tensor:
+        """log π_θ(a|s) of every row, [S, N·T], by the calls that one pass makes of it."""
+        (rows,) = self.minibatches(1, of_steps=False)
+        policy, batch, theta = self._policy, self._batch, self._theta
+        seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+        extra = theta[:, None, policy.net.num_params :]
+
+        def part(index: Tensor) -> Tensor:
+            obs, act = (x.flatten(1, 2)[seed, index.clamp(min=0)] for x in (batch.obs, batch.act))
+            return policy.head.log_prob(policy.net.trace(theta, obs.to(theta)).out, extra, act)
+
+        width = max(1, CHUNK_STEPS // len(rows))
+        found = torch.cat(list(ordered(part, rows.split(width, 1))), 1)
+        old = found.new_zeros(batch.mask.flatten(1).shape)
+        return old.scatter_add_(1, rows.clamp(min=0), torch.where(rows >= 0, found, 0.0))
+
+    @property
+    def _given_weights(self) -> Tensor:
+        if self._weights is None:
+            raise ValueError("no weights of single steps make this estimate")
+        return self._weights
+
+
+def _padded(parts: Sequence[np.ndarray]) -> Tensor:
+    """Rows of each seed [m_s] as one table [S, m], −1 where there are no more."""
+    table = np.full((len(parts), max(map(len, parts))), -1)
+    for s, rows in enumerate(parts):
+        table[s, : len(rows)] = rows
+    return torch.from_numpy(table)
+
+
+def _standardized(x: Tensor, real: Tensor) -> Tensor:
+    """(x − mean)/std over the real rows [S, m] of each seed."""
+    count = real.sum(1, keepdim=True).clamp(min=1)
+    mean = (x * real).sum(1, keepdim=True) / count
+    centred = (x - mean) * real
+    return centred / ((centred.square().sum(1, keepdim=True) / count).sqrt() + 1e-8)
 
 
 def mean_kl(

@@ -23,14 +23,14 @@ def moments(x: Tensor, s: Tensor, per_parameter: bool) -> tuple[Tensor, Tensor]:
     return (x * s).sum(-1, keepdim=True), (s * s).sum(-1, keepdim=True)
 
 
-def controlled(
+def coefficients(
     x: Tensor,
     s: Tensor,
     *,
     per_parameter: bool,
     elsewhere: tuple[Tensor, Tensor] | tuple[float, float] = (0.0, 0.0),
 ) -> Tensor:
-    """g_n = X_n − b_{−n} S_n, [..., N, P]; b is 0 where the others' scores vanish.
+    """b_{−n} [..., N, 1], or [..., N, P] per parameter; 0 where the others' scores vanish.
 
     `elsewhere`: the moments summed over the trajectories of the batch that are not among these N.
     """
@@ -38,5 +38,9 @@ def controlled(
     others_xs = elsewhere[0] + sum_of_others(xs)
     others_ss = elsewhere[1] + sum_of_others(ss)
     vanished = others_ss == 0  # exactly: see `score_sums`
-    b = torch.where(vanished, 0.0, others_xs / torch.where(vanished, 1.0, others_ss))
-    return x - b * s
+    return torch.where(vanished, 0.0, others_xs / torch.where(vanished, 1.0, others_ss))
+
+
+def controlled(x: Tensor, s: Tensor, *, per_parameter: bool) -> Tensor:
+    """g_n = X_n − b_{−n} S_n, [..., N, P]."""
+    return x - coefficients(x, s, per_parameter=per_parameter) * s

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pgcli.collection.batch import Batch
 from pgcli.estimators.baselines import sum_of_others
-from pgcli.gradients.control import controlled, moments
+from pgcli.gradients.control import coefficients, moments
 from pgcli.machine.cores import ordered
 from pgcli.policies.policy import Factor, Policy
 from pgcli.settings.schema import BehaviourConfig, GradientConfig
@@ -141,16 +141,24 @@ def fitted_gradient_sums(
     control: Tensor,
     *,
     per_parameter: bool,
-) -> Sums:
+) -> tuple[Sums, Tensor | None]:
     """The same with the constant baseline of least variance, fitted leave-one-out.
+
+    And that baseline b_n [S, N]: weights − b_n · control make the same estimate; None where each
+    parameter has one of its own.
 
     `control` [S, N, T]: what one unit of the baseline subtracts from the weights. Needs memory
     for the gradients of all trajectories, twice, in double precision: what a baseline divides by
     may be the small rest of scores that nearly cancel.
     """
     theta = theta.detach().double()
-    parts = _fitted(policy, theta, batch, weights, control, per_parameter)
-    return _summed(parts, batch, theta)
+    parts: list[_Part] = []
+    baseline = None if per_parameter else torch.zeros_like(batch.length, dtype=theta.dtype)
+    for index, part, b in _fitted(policy, theta, batch, weights, control, per_parameter):
+        parts.append(part)
+        if baseline is not None:
+            baseline.scatter_(1, index, b.squeeze(-1))
+    return _summed(parts, batch, theta), baseline
 
 
 def _summed(parts: Iterable[_Part], batch: Batch, theta: Tensor) -> Sums:
@@ -211,7 +219,9 @@ def _fitted(
     weights: Tensor,
     control: Tensor,
     per_parameter: bool,
-) -> Iterator[_Part]:
+) -> Iterator[tuple[Tensor, _Part, Tensor]]:
+    """By chunks of episodes [S, C]: which, their part, and their baselines [S, C, 1 or P]."""
+
     def pair(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         piece = chunk(policy, theta, batch, index)
         w, c = (x.to(theta) for x in taken(batch, index, weights, control))
@@ -227,8 +237,8 @@ def _fitted(
     elsewhere = [sum_of_others(torch.stack(m, 1)) for m in zip(*sums, strict=True)]
     for i, (index, (x, s, entropy)) in enumerate(zip(chunks, pairs, strict=True)):
         other_chunks = elsewhere[0][:, i : i + 1], elsewhere[1][:, i : i + 1]  # [S, 1, ·]
-        g = controlled(x, s, per_parameter=per_parameter, elsewhere=other_chunks)
-        yield _part(g, batch.length.gather(1, index).clamp(max=1), entropy)
+        b = coefficients(x, s, per_parameter=per_parameter, elsewhere=other_chunks)
+        yield index, _part(x - b * s, batch.length.gather(1, index).clamp(max=1), entropy), b
 
 
 def _by_length(batch: Batch) -> Tensor:

@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     Q_FIT = 6
     PERTURBATION = 7
     BOOTSTRAP = 8
+    MINIBATCH = 9
 
 
 def sequence(seed: int, iteration: int, purpose: Purpose) -> np.random.SeedSequence:

@@ -14,7 +14,7 @@ class Registry(Generic[Part]):
     """What one setting may name. A part is registered where it is written, with its facts."""
 
     def __init__(self, key: str, home: str) -> None:
-        """`key`: the setting. `home`: the module whose parts need no module in their names."""
+        """`key`: the setting. `home`: whose parts need no module in their names, all below too."""
         self._key, self._home = key, home
         self._parts: dict[str, tuple[str, Part]] = {}  # each with the module that registered it
 
@@ -31,7 +31,7 @@ class Registry(Generic[Part]):
         ConfigError where there is none.
         """
         module, colon, name = value.rpartition(":")
-        if colon and module in ("", self._home):
+        if colon and (not module or self._is_home(module)):
             allowed = "module:name is a module of your own; the names here need no module"
             raise ConfigError(self._key, value, allowed)
         if module:
@@ -40,8 +40,9 @@ class Registry(Generic[Part]):
             except Exception as error:
                 allowed = f"the module does not import: {type(error).__name__}: {error}"
                 raise ConfigError(self._key, value, allowed) from error
-        owner = module or self._home
-        own = [key for key, (where, _) in self._parts.items() if where == owner]
+        own = self.names
+        if module:
+            own = [key for key, (where, _) in self._parts.items() if where == module]
         if name not in own:
             raise ConfigError(self._key, value, one_of(name, own if module else [*own, OWN]))
         return self._parts[name][1]
@@ -49,7 +50,10 @@ class Registry(Generic[Part]):
     @property
     def names(self) -> list[str]:
         """Of the parts that come with `pg`."""
-        return [name for name, (module, _) in self._parts.items() if module == self._home]
+        return [name for name, (module, _) in self._parts.items() if self._is_home(module)]
+
+    def _is_home(self, module: str) -> bool:
+        return module == self._home or module.startswith(self._home + ".")
 
 
 OWN = "module:name"

@@ -225,6 +225,49 @@ class OptimizerConfig:
     eps: Optional[float] = field(metadata=since(None, within(gt=0)))
 
 
+class Fisher(Enum):
+    """Over which actions the Fisher matrix is averaged at the batch's states."""
+
+    exact = auto()
+    sampled = auto()
+
+
+class StepLength(Enum):
+    """How long a natural step is."""
+
+    delta = auto()
+    lr = auto()
+
+
+class Minibatch(Enum):
+    """What a minibatch is made of."""
+
+    episodes = auto()
+    steps = auto()
+
+
+@dataclass
+class UpdateConfig:
+    """What is done with an estimate; null: the rule has no such setting."""
+
+    name: str  # registered, or `module:name`
+    # Mean KL(old‖new) per state in nats that a step may come to.
+    delta: Optional[float] = field(metadata=within(gt=0))
+    step: Optional[StepLength]
+    fisher: Optional[Fisher]
+    damping: Optional[float] = field(metadata=within(ge=0))  # added to F's diagonal
+    cg_iterations: Optional[int] = field(metadata=within(ge=1))
+    cg_tolerance: Optional[float] = field(metadata=within(ge=0, lt=1))  # of the residual's norm
+    backtracks: Optional[int] = field(metadata=within(ge=0))  # shorter steps that are tried
+    shrink: Optional[float] = field(metadata=within(gt=0, lt=1))  # each by this factor
+    epochs: Optional[int] = field(metadata=within(ge=1))  # passes over the batch
+    minibatches: Optional[int] = field(metadata=within(ge=1))  # steps per pass
+    minibatch_of: Optional[Minibatch]
+    clip: Optional[float] = field(metadata=within(gt=0))  # ε of the ratio; inf: none
+    target_kl: Optional[float] = field(metadata=within(gt=0))  # no further pass beyond it
+    normalize: Optional[bool]  # weights of each minibatch (biased)
+
+
 @dataclass
 class GradientConfig:
     """How the gradient's noise is measured."""
@@ -299,6 +342,7 @@ class TrainConfig:
     policy: PolicyConfig
     critic: CriticConfig
     optimizer: OptimizerConfig
+    update: UpdateConfig
     gradient: GradientConfig
     checkpoint: CheckpointConfig = field(metadata=role(Role.BOOKKEEPING))
     log: LogConfig = field(metadata=role(Role.BOOKKEEPING))

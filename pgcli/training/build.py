@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pgcli.environments.engine import Engine
 from pgcli.environments.spaces import Spaces
 from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
+from pgcli.estimators.baselines import baseline
 from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.gradients.trajectory import gradient_sums
 from pgcli.policies.build import build_critics, build_policy
@@ -23,7 +25,9 @@ from pgcli.runs.policies import saved_behaviour, saved_theta
 from pgcli.settings.schema import Device, TrainConfig
 from pgcli.training.learner import Learner
 from pgcli.updates.optimizers import optimizer
+from pgcli.updates.rule import registered
 
+USUAL = "adam"  # optimizer.name where nobody says another
 LONGEST = 1000  # steps of an episode with which devices are compared
 
 
@@ -31,8 +35,27 @@ def check(config: TrainConfig) -> None:
     """Raise ConfigError for a part that is not there, or that does not go with another."""
     estimator.check_estimator(config.estimator, None if config.batch_steps else config.batch_size)
     optimizer(config.optimizer)
+    check_rule(config)
     if config.log.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise ConfigError("log.wandb", config.log.wandb, "needs the extra wandb")
+
+
+def check_rule(config: TrainConfig) -> None:
+    """Raise ConfigError where the update rule is none, or does not go with what is beside it."""
+    one, name = registered(config.update), config.update.name
+    if one.surrogate and baseline(config.estimator).fitted == "per_parameter":
+        allowed = f"no weight of a step makes its estimate, and update={name} moves by such weights"
+        raise ConfigError("estimator.baseline", config.estimator.baseline, allowed)
+    if one.surrogate and config.updates_per_batch > 1:
+        allowed = f"update={name} uses a batch as often as it does: only 1"
+        raise ConfigError("updates_per_batch", config.updates_per_batch, allowed)
+    if not one.optimizer:
+        free = ("lr", "schedule")
+        for f in fields(config.optimizer):
+            value = getattr(config.optimizer, f.name)
+            if f.name not in free and value not in (None, USUAL):
+                allowed = f"update={name} takes no optimiser's step: it has no effect"
+                raise ConfigError(f"optimizer.{f.name}", value, allowed)
 
 
 def build_learner(

@@ -11,9 +11,8 @@ from torch import Tensor
 from pgcli.policies.critic import Critic, LinearCritic
 from pgcli.policies.policy import Policy
 from pgcli.settings.schema import TrainConfig
-from pgcli.updates.ascent import Ascent
 from pgcli.updates.optimizers import copy_into
-from pgcli.updates.rule import Rule
+from pgcli.updates.rule import Rule, Start, rule
 
 
 class Learner:
@@ -29,7 +28,7 @@ class Learner:
     ) -> None:
         self.policy, self.critics = policy, critics
         self.theta = policy.init(config.policy, seeds).to(device)
-        self.rule: Rule = Ascent(config.optimizer, self.theta)
+        self.rule: Rule = rule(config.update, Start(self.theta, config.optimizer, seeds))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Copies of everything that learns, by name."""

@@ -96,7 +96,7 @@ def run(config: TrainConfig, directory: Path) -> None:
                 if update > 0 or config.behaviour.differs:
                     looked = replace(looked, log_ratio=log_ratio)
                 terms = estimator.terms(config.estimator, looked)
-                sums = sums_of(config, learner, batch, terms, session)
+                sums, weights = sums_of(config, learner, batch, terms, session)
                 measured = measure(sums)
                 check_finite(measured.gradient, "the gradient", done, seeds)
                 if update == 0:  # what is reported: no update of this batch has moved it yet
@@ -105,7 +105,8 @@ def run(config: TrainConfig, directory: Path) -> None:
                 if config.policy.entropy_coef:  # outside of what is measured
                     bonus = entropy_gradient(policy, learner.theta, batch)
                     step = step + config.policy.entropy_coef * bonus
-                around = Batched(policy, target_theta, batch, own_weights(config, terms))
+                coef = config.policy.entropy_coef
+                around = Batched(policy, target_theta, batch, weights, seeds, done, coef)
                 record |= learner.rule.step(learner.theta, step, spent[ran], around)
                 check_finite(learner.theta, "a parameter of the policy", done, seeds)
             noise.update(first)
@@ -163,8 +164,11 @@ def with_critics(
 
 def sums_of(
     config: TrainConfig, learner: Learner, batch: Batch, terms: estimator.Terms, session: Session
-) -> Sums:
-    """One pass over the batch with the estimator's weights, fitted baseline included."""
+) -> tuple[Sums, Tensor | None]:
+    """One pass over the batch with the estimator's weights, fitted baseline included.
+
+    And the weights of single steps [S, N, T] that make the estimate, where there are any.
+    """
     policy, theta = learner.policy, learner.theta
     name, base = config.estimator.baseline, baseline(config.estimator)
     if bool((batch.episodes < base.fewest).any()):
@@ -174,16 +178,17 @@ def sums_of(
         if needed > config.gradient.memory_mb:
             session.notice(f"{name} holds the gradients of all episodes: {needed:.0f} MB")
         per_parameter = base.fitted == "per_parameter"
-        return fitted_gradient_sums(
+        sums, b = fitted_gradient_sums(
             policy, theta, batch, terms.weights, terms.control, per_parameter=per_parameter
         )
+        return sums, None if b is None else terms.weights - b.unsqueeze(-1) * terms.control
     group = group_size(batch.length.shape[1], policy.num_params, config.gradient)
     if group > 1 and config.gradient.measure:
         session.notice(
             f"variance from groups of {group} episodes: the gradients of all of them, "
             f"{policy.num_params} numbers each, exceed gradient.memory_mb"
         )
-    return gradient_sums(policy, theta, batch, terms.weights, group)
+    return gradient_sums(policy, theta, batch, terms.weights, group), terms.weights
 
 
 def mean_score(
@@ -194,11 +199,6 @@ def mean_score(
     if log_ratio is not None:  # without its weight the mean would not be zero
         weight = exponentiated(log_prefix(log_ratio), batch.mask).weight * weight
     return metrics.score(measure(gradient_sums(policy, theta, batch, weight)))
-
-
-def own_weights(config: TrainConfig, terms: estimator.Terms) -> Tensor | None:
-    """Those of single steps that make the estimate, where there are any."""
-    return terms.weights if baseline(config.estimator).fitted is None else None
 
 
 def check_finite(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pgcli.settings.schema import OptimizerConfig, Schedule
 from pgcli.updates.optimizers import optimizer, part
-from pgcli.updates.rule import Around
+from pgcli.updates.rule import Around, Start, register
 
 
 def learning_rate(config: OptimizerConfig, progress: float) -> float:
@@ -23,13 +23,14 @@ def learning_rate(config: OptimizerConfig, progress: float) -> float:
     return config.lr
 
 
+@register("ascent", optimizer=True)
 class Ascent:
     """θ' = θ + optimiser(ĝ); see `rule.Rule`."""
 
-    def __init__(self, config: OptimizerConfig, theta: Tensor) -> None:
-        self._config = config
-        self._optimizer = optimizer(config)
-        self._state = self._optimizer.init(theta)
+    def __init__(self, start: Start) -> None:
+        self._config = start.optimizer
+        self._optimizer = optimizer(start.optimizer)
+        self._state = self._optimizer.init(start.theta)
 
     def step(
         self, theta: Tensor, estimate: Tensor, progress: ArrayLike, around: Around | None = None
@@ -38,18 +39,27 @@ class Ascent:
 
         `progress` sets the learning rate. It asks nothing of what is around, and tells nothing.
         """
-        if self._config.clip_norm is not None:
-            norm = estimate.norm(dim=1, keepdim=True)
-            estimate = estimate * (self._config.clip_norm / norm.clamp(min=1e-12)).clamp(max=1.0)
-        down = -estimate.to(theta)
-        rates = [learning_rate(self._config, float(x)) for x in np.atleast_1d(progress)]
-        if len(set(rates)) == 1:
-            self._optimizer.update(theta, down, self._state, rates[0])
-            return {}
-        for s, rate in enumerate(rates):  # each in its own step, as it is where it trains alone
-            own = slice(s, s + 1)
-            self._optimizer.update(theta[own], down[own], part(self._state, own), rate)
+        self.move(theta, estimate, progress)
         return {}
+
+    def move(
+        self, theta: Tensor, gradient: Tensor, progress: ArrayLike, which: Tensor | None = None
+    ) -> None:
+        """One step of theta [S, P], in place, up a gradient [S, P]; `which` [S] bool: of these."""
+        if self._config.clip_norm is not None:
+            norm = gradient.norm(dim=1, keepdim=True)
+            gradient = gradient * (self._config.clip_norm / norm.clamp(min=1e-12)).clamp(max=1.0)
+        down = -gradient.to(theta)
+        rates = [learning_rate(self._config, float(x)) for x in np.atleast_1d(progress)]
+        everyone = which is None or bool(which.all())
+        if len(set(rates)) == 1 and everyone:
+            self._optimizer.update(theta, down, self._state, rates[0])
+            return
+        rates = rates * len(theta) if len(rates) == 1 else rates
+        for s, rate in enumerate(rates):  # each in its own step, as it is where it trains alone
+            if which is None or bool(which[s]):
+                own = slice(s, s + 1)
+                self._optimizer.update(theta[own], down[own], part(self._state, own), rate)
 
     def state(self) -> Mapping[str, Tensor]:
         """What the optimiser remembers."""

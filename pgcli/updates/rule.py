@@ -1,12 +1,44 @@
-"""What an update rule is: from an estimate, which is measured before, to the next parameters."""
+"""What an update rule is: from an estimate, which is measured before, to the next parameters.
+
+Each stands in a file of this folder and is registered by name; a module of your own adds more.
+
+    # my_rules.py: pg train update.name=my_rules:twice
+    from pgcli.updates.rule import register
+
+    @register("twice")
+    class Twice:
+        def __init__(self, start): ...
+        def step(self, theta, estimate, progress, around): ...
+        def state(self): return {}
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from numpy.typing import ArrayLike
 from torch import Tensor
+
+from pgcli.errors import ConfigError
+from pgcli.settings.registry import Registry
+from pgcli.settings.schema import OptimizerConfig, UpdateConfig
+
+PACKAGE = __name__.rpartition(".")[0]
+
+Product = Callable[[Tensor], Tensor]  # v [S, P] to A v [S, P]
+
+
+class Clipped(NamedTuple):
+    """The gradient of a clipped surrogate on a minibatch."""
+
+    gradient: Tensor  # [S, P] float64
+    fraction: Tensor  # [S]: of its rows, those whose ratio is clipped
+    present: Tensor  # [S] bool: seeds that have any row in it
 
 
 class Around(Protocol):
@@ -17,6 +49,34 @@ class Around(Protocol):
 
         w are the final weights at θ: Φ less its baseline, times importance and γ^t. ValueError
         where no weight of a step makes that estimate (a baseline fitted on gradients).
+        """
+        ...
+
+    @property
+    def has_surrogate(self) -> bool:
+        """Whether weights of single steps make the estimate, so that there is an L."""
+        ...
+
+    @property
+    def length(self) -> Tensor:
+        """Steps per episode, the mean over the batch [S]."""
+        ...
+
+    def fisher(self, *, sampled: bool) -> Product:
+        """v ↦ F v at θ, in the unit of ĝ: see `gradients.fisher`."""
+        ...
+
+    def minibatches(self, count: int, *, of_steps: bool) -> list[Tensor]:
+        """One pass over the batch: every row in one of so many tables [S, m], −1 beyond."""
+        ...
+
+    def clipped(
+        self, theta: Tensor, rows: Tensor, clip: float, *, of_steps: bool, normalize: bool
+    ) -> Clipped:
+        """∇_θ' of M/(m·N) Σ_rows min(ρ'w, clip(ρ', 1 ± ε)w) at θ' (Schulman et al. 2017, eq. 7).
+
+        Of a minibatch of m of M rows; of whole episodes the mean over them. So the mean over one
+        pass at θ' = θ is ĝ. `normalize`: w less their mean in the minibatch, over their deviation.
         """
         ...
 
@@ -41,3 +101,69 @@ class Rule(Protocol):
     def state(self) -> Mapping[str, Tensor]:
         """What it remembers, by name, live: [S, ...] each."""
         ...
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a rule may look at when it is made."""
+
+    theta: Tensor  # [S, P]
+    optimizer: OptimizerConfig  # with the learning rate and its schedule
+    seeds: Sequence[int]
+
+
+class Registered(NamedTuple):
+    """A rule and what must be known of it."""
+
+    make: Callable[..., Rule]  # of a Start, then its own settings of `update` by name
+    surrogate: bool  # it moves by L, not by ĝ alone: L must be there, and new at each update
+    optimizer: bool  # it steps by `optimizer`; else of that only lr and schedule can matter
+
+
+RULES: Registry[Registered] = Registry("update.name", PACKAGE)
+Made = TypeVar("Made", bound=Callable[..., Any])
+
+
+def register(
+    name: str, *, surrogate: bool = False, optimizer: bool = False
+) -> Callable[[Made], Made]:
+    """Register what makes a rule under a name; its keyword parameters are the settings it has."""
+
+    def add(maker: Made) -> Made:
+        RULES.add(name, Registered(maker, surrogate, optimizer), maker.__module__)
+        return maker
+
+    return add
+
+
+def rule(config: UpdateConfig, start: Start) -> Rule:
+    """The rule that `config` names, to begin with; ConfigError as `registered` has it."""
+    return registered(config).make(start, **_given(config))
+
+
+def registered(config: UpdateConfig) -> Registered:
+    """The rule that `config` names; ConfigError where it lacks a setting, or has none such."""
+    for module in pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__):
+        importlib.import_module(f"{PACKAGE}.{module.name}")  # which registers what it has
+    one = RULES.find(config.name)
+    known, given = _parameters(one), _given(config)
+    for name, value in given.items():
+        if name not in known:
+            having = [other for other in RULES.names if name in _parameters(RULES.find(other))]
+            allowed = f"null: {config.name} has none, only {' and '.join(having)}"
+            raise ConfigError(f"update.{name}", value, allowed)
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in given:
+            allowed = f"{config.name} needs one; update={config.name} sets them all"
+            raise ConfigError(f"update.{name}", "null", allowed)
+    return one
+
+
+def _parameters(one: Registered) -> dict[str, inspect.Parameter]:
+    """The settings that a rule has, by name."""
+    return dict(list(inspect.signature(one.make).parameters.items())[1:])
+
+
+def _given(config: UpdateConfig) -> dict[str, Any]:
+    values = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "name"}
+    return {name: value for name, value in values.items() if value is not None}

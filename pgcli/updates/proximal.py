@@ -1,0 +1,73 @@
+"""PPO: several passes over a batch by a clipped surrogate (Schulman et al. 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from pgcli.settings.schema import Minibatch
+from pgcli.updates.ascent import Ascent
+from pgcli.updates.rule import Around, Start, register
+
+
+@register("proximal", surrogate=True, optimizer=True)
+class Proximal:
+    """Steps of the optimiser up the clipped surrogate, minibatch by minibatch; see `rule.Rule`."""
+
+    def __init__(
+        self,
+        start: Start,
+        *,
+        epochs: int,
+        minibatches: int,
+        minibatch_of: Minibatch,
+        clip: float,
+        normalize: bool = False,
+        target_kl: float | None = None,
+    ) -> None:
+        self._ascent = Ascent(start)
+        self._epochs, self._minibatches, self._clip = epochs, minibatches, clip
+        self._of_steps, self._normalize = minibatch_of is Minibatch.steps, normalize
+        self._target = target_kl
+
+    def step(
+        self, theta: Tensor, estimate: Tensor, progress: ArrayLike, around: Around
+    ) -> Mapping[str, Tensor]:
+        """`epochs` passes; a seed whose D(θ') is beyond the target begins none."""
+        old, spent = theta.clone(), np.broadcast_to(progress, len(theta))
+        running = torch.ones(len(theta), dtype=torch.bool, device=theta.device)
+        passes = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)
+        clipped = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
+        for epoch in range(self._epochs):
+            if epoch and self._target is not None:
+                running = running & (around.divergence(theta) <= self._target)
+            if not running.any():
+                break
+            passes += running
+            fractions = []
+            for rows in around.minibatches(self._minibatches, of_steps=self._of_steps):
+                found = around.clipped(
+                    theta, rows, self._clip, of_steps=self._of_steps, normalize=self._normalize
+                )
+                self._ascent.move(theta, found.gradient, spent, running & found.present)
+                fractions.append(found.fraction)
+            mean = torch.stack(fractions).mean(0).double()
+            clipped = torch.where(running, mean, clipped)
+        step = (theta - old).double()
+        g = estimate.double()
+        norms = (step.norm(dim=1) * g.norm(dim=1)).clamp(min=torch.finfo(g.dtype).tiny)
+        return {
+            "update/step_norm": step.norm(dim=1),
+            "update/surrogate_gain": around.surrogate(theta),
+            "update/cos_step_gradient": (step * g).sum(1) / norms,
+            "update/clip_fraction": clipped,  # of the last pass
+            "update/epochs": passes,
+        }
+
+    def state(self) -> Mapping[str, Tensor]:
+        """What the optimiser remembers."""
+        return self._ascent.state()
