@@ -92,6 +92,7 @@ def facts(
     notices = engine.notices()
     if not engine.exact_resume:
         notices.append(f"{engine.name} cannot be seeded at reset: a resumed run is not bit-exact")
+    notices += registered(config.update).notes(config.update)
     circumstances = Circumstances(
         horizon=engine.max_episode_steps,
         critic_of_behaviour=config.behaviour.differs,

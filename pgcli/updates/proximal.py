@@ -9,12 +9,23 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pgcli.settings.schema import Minibatch
+from pgcli.settings.schema import Minibatch, UpdateConfig
 from pgcli.updates.ascent import Ascent
 from pgcli.updates.rule import Around, Start, register
 
 
-@register("proximal", surrogate=True, optimizer=True)
+def notes(config: UpdateConfig) -> list[str]:
+    """What its steps are, beside the estimate that is measured."""
+    found = [
+        "update=proximal: after the first its steps go up a surrogate on old states, with old "
+        "values and clipped ratios, the gradient of no objective; what is measured is ĝ before them"
+    ]
+    if config.normalize:
+        found.append("update.normalize: the weights of each minibatch are over its own deviation")
+    return found
+
+
+@register("proximal", surrogate=True, optimizer=True, notes=notes)
 class Proximal:
     """Steps of the optimiser up the clipped surrogate, minibatch by minibatch; see `rule.Rule`."""
 

@@ -112,12 +112,16 @@ class Start:
     seeds: Sequence[int]
 
 
+Notes = Callable[[UpdateConfig], list[str]]
+
+
 class Registered(NamedTuple):
     """A rule and what must be known of it."""
 
     make: Callable[..., Rule]  # of a Start, then its own settings of `update` by name
     surrogate: bool  # it moves by L, not by ĝ alone: L must be there, and new at each update
     optimizer: bool  # it steps by `optimizer`; else of that only lr and schedule can matter
+    notes: Notes  # what a reader of the results must know of its steps, with these settings
 
 
 RULES: Registry[Registered] = Registry("update.name", PACKAGE)
@@ -125,12 +129,16 @@ Made = TypeVar("Made", bound=Callable[..., Any])
 
 
 def register(
-    name: str, *, surrogate: bool = False, optimizer: bool = False
+    name: str,
+    *,
+    surrogate: bool = False,
+    optimizer: bool = False,
+    notes: Notes = lambda config: [],
 ) -> Callable[[Made], Made]:
     """Register what makes a rule under a name; its keyword parameters are the settings it has."""
 
     def add(maker: Made) -> Made:
-        RULES.add(name, Registered(maker, surrogate, optimizer), maker.__module__)
+        RULES.add(name, Registered(maker, surrogate, optimizer, notes), maker.__module__)
         return maker
 
     return add

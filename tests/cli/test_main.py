@@ -243,10 +243,14 @@ def until_it_trains(run: Path, process: subprocess.Popen) -> None:
     raise AssertionError("it does not train")
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_run_resumes_bit_for_bit(signum, tmp_path):
+@pytest.mark.parametrize(
+    ("signum", "update"),
+    [(signal.SIGTERM, "ascent"), (signal.SIGINT, "proximal"), (signal.SIGKILL, "ascent"),
+     (signal.SIGKILL, "trust_region"), (signal.SIGKILL, "proximal")],
+)  # fmt: skip
+def test_a_stopped_run_resumes_bit_for_bit(signum, update, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    settings = [*LONG, "checkpoint.every=7", "optimizer.schedule=constant"]
+    settings = [*LONG, "checkpoint.every=7", "optimizer.schedule=constant", f"update={update}"]
     process = subprocess.Popen(
         [PG, "train", *settings, f"hydra.run.dir={broken}"],
         cwd=tmp_path,

@@ -239,7 +239,9 @@ def assert_alike(together, alone, exact=False):
         for tag in a:
             if tag == "time/fps":
                 continue
-            if exact or tag in ("iteration", "env_steps", "rollout/episodes"):
+            if tag == "update/cg_residual" and not exact:  # of what rounding leaves
+                assert float(a[tag]) == pytest.approx(float(b[tag]), 0.5, 1e-6, True), tag
+            elif exact or tag in ("iteration", "env_steps", "rollout/episodes"):
                 assert a[tag] == b[tag], tag
             else:
                 assert float(a[tag]) == pytest.approx(float(b[tag]), 2e-3, 1e-6, True), tag
@@ -252,6 +254,8 @@ def assert_alike(together, alone, exact=False):
         ("total_steps=700", "estimator=q", "optimizer=sgd"),
         ("total_steps=700", "estimator=gae", "optimizer.schedule=cosine", "iterations=25"),
         ("total_steps=700", "estimator=rtg_linear", "batch_steps=40", "env.num_envs=3"),
+        ("total_steps=700", "estimator=gae", "update=proximal", "update.target_kl=0.01"),
+        ("total_steps=700", "estimator=rtg_optimal", "update=trust_region"),
     ],
     ids=" ".join,
 )
@@ -276,9 +280,11 @@ def test_each_seed_spends_its_own_budget_as_it_would_alone(line, tmp_path):
     assert ending(tmp_path / "all") == "finished"
 
 
-def test_a_run_that_goes_on_where_a_seed_has_ended_is_the_same_run(tmp_path):
+@pytest.mark.parametrize("update", ["ascent", "natural", "trust_region", "proximal"])
+def test_a_run_that_goes_on_where_a_seed_has_ended_is_the_same_run(update, tmp_path):
     """Every checkpoint of it, in the phase of one, two or three seeds, leads to the same end."""
-    line = (*SHORT, *UNEVEN, "total_steps=700", "estimator=rtg_value", "checkpoint.every=1")
+    line = (*SHORT, *UNEVEN, "total_steps=700", "estimator=rtg_value", "checkpoint.every=1",
+            f"update={update}")  # fmt: skip
     run(train_config(*line), tmp_path / "whole")
     last = checkpoint.load(tmp_path / "whole")
     done = last.arrays["tally/done"].tolist()
