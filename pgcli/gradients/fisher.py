@@ -28,8 +28,11 @@ class Fisher:
     """F of one batch at theta [S, P]; each seed its own."""
 
     def __init__(self, policy: Policy, theta: Tensor, batch: Batch, *, sampled: bool) -> None:
-        """`sampled`: the action that was taken stands for all."""
-        self._policy, self._theta, self._episodes = policy, theta, batch.episodes
+        """`sampled`: the action that was taken stands for all.
+
+        In double precision: its inverse magnifies rounding by the spread of its eigenvalues.
+        """
+        self._policy, self._theta, self._episodes = policy, theta.double(), batch.episodes
         make = self._sampled if sampled else self._exact
         by_length = batch.length.argsort(dim=1, descending=True)
         chunks = list(chunks_of(batch.length, by_length))
@@ -37,8 +40,7 @@ class Fisher:
 
     def product(self, v: Tensor) -> Tensor:
         """F v [S, P] float64, for v [S, P]."""
-        v = v.to(self._theta.dtype)
-        sums = ordered(lambda piece: piece(v).double(), self._pieces)
+        sums = ordered(lambda piece: piece(v.double()), self._pieces)
         return torch.stack(list(sums)).sum(0) / self._episodes.unsqueeze(1)
 
     def _exact(self, batch: Batch, index: Tensor) -> Piece:
