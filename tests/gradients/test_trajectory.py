@@ -149,9 +149,14 @@ def test_fitted_baseline_is_the_same_in_chunks(per_parameter, chunk, monkeypatch
             xs, ss = (x * s)[i, others], (s * s)[i, others]
             b = xs.sum(0) / ss.sum(0) if per_parameter else xs.sum() / ss.sum()
             expected[i, j] = x[i, j] - b * s[i, j]
-    sums = trajectory.fitted_gradient_sums(
+    sums, b = trajectory.fitted_gradient_sums(
         policy, theta, batch, weights, control, per_parameter=per_parameter
     )
     torch.testing.assert_close(sums.gradient, expected.sum(1), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(sums.square, expected.square().sum((1, 2)), rtol=1e-9, atol=1e-9)
     assert sums.groups.tolist() == [7, 6]
+    assert (b is None) == per_parameter
+    if b is not None:  # weights of single steps that make the same estimate
+        own = weights - b.unsqueeze(-1) * control
+        again = trajectory.gradient_sums(policy, theta, batch, own).gradient
+        torch.testing.assert_close(again, sums.gradient, rtol=1e-9, atol=1e-9)
