@@ -250,22 +250,30 @@ class Minibatch(Enum):
 class UpdateConfig:
     """What is done with an estimate; null: the rule has no such setting."""
 
-    name: str  # registered, or `module:name`
+    # A registered name, or `module:name`.
+    name: str = field(metadata=since("ascent"))
     # Mean KL(old‖new) per state in nats that a step may come to.
-    delta: Optional[float] = field(metadata=within(gt=0))
-    step: Optional[StepLength]
-    fisher: Optional[Fisher]
-    damping: Optional[float] = field(metadata=within(ge=0))  # added to F's diagonal
-    cg_iterations: Optional[int] = field(metadata=within(ge=1))
-    cg_tolerance: Optional[float] = field(metadata=within(ge=0, lt=1))  # of the residual's norm
-    backtracks: Optional[int] = field(metadata=within(ge=0))  # shorter steps that are tried
-    shrink: Optional[float] = field(metadata=within(gt=0, lt=1))  # each by this factor
-    epochs: Optional[int] = field(metadata=within(ge=1))  # passes over the batch
-    minibatches: Optional[int] = field(metadata=within(ge=1))  # steps per pass
-    minibatch_of: Optional[Minibatch]
-    clip: Optional[float] = field(metadata=within(gt=0))  # ε of the ratio; inf: none
-    target_kl: Optional[float] = field(metadata=within(gt=0))  # no further pass beyond it
-    normalize: Optional[bool]  # weights of each minibatch (biased)
+    delta: Optional[float] = field(metadata=since(None, within(gt=0)))
+    step: Optional[StepLength] = field(metadata=since(None))
+    fisher: Optional[Fisher] = field(metadata=since(None))
+    # Added to the diagonal of F.
+    damping: Optional[float] = field(metadata=since(None, within(ge=0)))
+    cg_iterations: Optional[int] = field(metadata=since(None, within(ge=1)))
+    # Of the residual's norm, relative.
+    cg_tolerance: Optional[float] = field(metadata=since(None, within(ge=0, lt=1)))
+    # How many shorter steps are tried, each shorter by this factor.
+    backtracks: Optional[int] = field(metadata=since(None, within(ge=0)))
+    shrink: Optional[float] = field(metadata=since(None, within(gt=0, lt=1)))
+    # Passes over the batch, steps in each.
+    epochs: Optional[int] = field(metadata=since(None, within(ge=1)))
+    minibatches: Optional[int] = field(metadata=since(None, within(ge=1)))
+    minibatch_of: Optional[Minibatch] = field(metadata=since(None))
+    # ε: ratios count between 1 ± ε.
+    clip: Optional[float] = field(metadata=since(None, within(gt=0)))
+    # No further pass beyond it.
+    target_kl: Optional[float] = field(metadata=since(None, within(gt=0)))
+    # Standardise the weights of each minibatch (biased).
+    normalize: Optional[bool] = field(metadata=since(None))
 
 
 @dataclass
