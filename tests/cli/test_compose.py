@@ -151,7 +151,7 @@ def test_conf_is_found_beside_or_inside_the_package():
 
 
 def test_every_setting_has_a_meaning():
-    given_by_groups = {"env.id", "estimator.phi", "optimizer.name"}
+    given_by_groups = {"env.id", "estimator.phi", "optimizer.name", "update.name"}
     assert set(settings(TrainConfig)) - given_by_groups <= set(comments("train"))
 
 
