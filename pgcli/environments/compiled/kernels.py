@@ -355,8 +355,8 @@ def play(
 
     Slot e stops after left[e] more episodes, counted down here. The action is the first output's
     plus `spread` times noise where the policy is Gaussian, else that of the largest output plus
-    noise. `buffer` (a rollout Buffer) is filled
-    from `row` on; the observation after a slot's last step stands one row further.
+    noise. `buffer` (a rollout Buffer) is filled from `row` on; the observation after a slot's last
+    step stands one row further.
     Returns how many rows were needed.
     """
     x = np.zeros((BLOCK + 4) * WIDEST, np.float32)
