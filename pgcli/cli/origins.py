@@ -148,7 +148,7 @@ class _Completing(Launcher):
 def _settled(sweep: Path) -> dict[str, int]:
     """The iterations that were newest to a sweep's jobs, by the directory of the run."""
     newest: dict[str, int] = {}
-    for job in sorted(path.parent for path in sweep.rglob(".hydra")):
+    for job in sorted(path.parent for path in sweep.rglob(saved.HYDRAS)):
         where, iterations = _noted(job)
         *typed, last = iterations or [None]
         if where and last is not None and not any(typed):

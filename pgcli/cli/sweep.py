@@ -23,7 +23,7 @@ from pgcli.runs import summary
 from pgcli.runs.checkpoint import MAY_CHANGE
 from pgcli.runs.directory import holds_run, is_held, lock, write_atomically
 from pgcli.runs.progress import Progress, table
-from pgcli.runs.saved import Run, limits, natural, overrides, read
+from pgcli.runs.saved import HYDRAS, Run, limits, natural, overrides, read
 from pgcli.runs.tags import EPISODES, RECENT, RETURN, VARIANCE
 from pgcli.settings.schema import Role, TrainConfig, having, role_of
 from pgcli.statistics.curves import running_mean
@@ -222,7 +222,7 @@ def _names(plan: Plan, directory: Path, since: float = -math.inf) -> list[str]:
 
 
 def _job_directories(directory: Path) -> list[Path]:
-    return sorted((path.parent for path in directory.rglob(".hydra")), key=natural)
+    return sorted((path.parent for path in directory.rglob(HYDRAS)), key=natural)
 
 
 def _is_finished(plan: Plan, job: Path) -> bool:
@@ -269,7 +269,7 @@ def _newest(path: Path) -> float:
 def _begun(job: Path) -> float:
     """When it was last begun; Hydra writes its configuration then."""
     try:
-        return (job / ".hydra" / "config.yaml").stat().st_mtime
+        return (job / HYDRAS / "config.yaml").stat().st_mtime
     except OSError:
         return -math.inf
 
@@ -282,7 +282,7 @@ def _row(plan: Plan, job: Path, failure: Mapping[str, str] | None) -> list[str]:
         reason = failure["reason"]
     elif _is_finished(plan, job):
         state, reason = FINISHED, ""
-    elif (job / ".hydra").exists():
+    elif (job / HYDRAS).exists():
         state, reason = "lost", outcome.reason
     else:
         state, reason = NOT_BEGUN, ""

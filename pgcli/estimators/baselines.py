@@ -60,8 +60,11 @@ def register(
 
     It returns anything that broadcasts to Φ [..., N, T], and may depend on all but the own action
     and what follows it. For its facts see `Baseline`; `exact="state"` claims that b_{n,t} is a
-    function of s_t and t alone.
+    function of s_t and t alone. ValueError for a critic that cannot be had, a name that is taken.
     """
+
+    if critic not in (None, "value", "linear"):
+        raise ValueError(f"baseline {name} reads {critic}: only value and linear can be had")
 
     def add(function: Function) -> Function:
         part = Baseline(function, critic, couples, fewest, fitted, bias, exact)

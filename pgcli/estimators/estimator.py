@@ -85,6 +85,9 @@ def terms(config: EstimatorConfig, episodes: Episodes) -> Terms:
     else:
         raise ConfigError("estimator.phi", config.phi, "is registered as a stream and gave none")
     b = baseline(config).function(config, episodes, plain)
+    if not _broadcasts(b, plain):
+        allowed = f"gave the shape {list(b.shape)} for {list(plain.shape)}"
+        raise ConfigError("estimator.baseline", config.baseline, allowed)
     weights, control = returns.difference(weighted, omega * b), omega
     if config.discount_state and not form.from_start:
         discount = returns.powers(config.gamma, plain)
@@ -131,11 +134,22 @@ def standardized(x: Tensor, mask: Tensor) -> Tensor:
     return centred / (std + 1e-8)
 
 
+def _broadcasts(x: Tensor, like: Tensor) -> bool:
+    """Whether x stands for a tensor of that shape."""
+    try:
+        return torch.broadcast_shapes(x.shape, like.shape) == like.shape
+    except RuntimeError:
+        return False
+
+
 def _importance_weights(config: EstimatorConfig, e: Episodes) -> importance.Weights:
     form, log_ratio = importance.importance(config), e.log_ratio
     if form.log_weight is None or log_ratio is None:
         return importance.Weights(torch.ones_like(e.rew), torch.zeros_like(e.mask.sum((-2, -1))))
     log_weight = form.log_weight(log_ratio)
+    if log_weight.shape != log_ratio.shape:
+        allowed = f"gave the shape {list(log_weight.shape)} for {list(log_ratio.shape)}"
+        raise ConfigError("estimator.importance", config.importance, allowed)
     if not config.self_normalize:
         return importance.exponentiated(log_weight, e.mask, config.clip_ratio)
     if config.clip_ratio is not None:

@@ -55,10 +55,15 @@ class Batched:
         return self._batch.steps.double() / self._batch.episodes
 
     def surrogate(self, theta: Tensor) -> Tensor:
-        """L(θ') [S] float64 (Schulman et al. 2015, equation 14, less its value at θ)."""
+        """L(θ') [S] float64 (Schulman et al. 2015, equation 14, less its value at θ).
+
+        With an entropy bonus, its part of the objective too.
+        """
         log_ratio = log_probs(self._policy, theta, self._batch) - self._log_probs
-        gain = (torch.expm1(log_ratio) * self._given_weights).sum((1, 2))
-        return gain / self._batch.episodes
+        gain = (torch.expm1(log_ratio) * self._given_weights).sum((1, 2)) / self._batch.episodes
+        if self._coef:
+            gain = gain + self._coef * (self._entropy(theta) - self._entropy(self._theta))
+        return gain
 
     def divergence(self, theta: Tensor) -> Tensor:
         """D(θ') [S] float64, over every state of the batch."""
@@ -85,7 +90,8 @@ class Batched:
                 for rng, own in zip(self._rngs, length, strict=True)
                 for whole in [np.flatnonzero(own)]
             ]
-        return [_padded(parts).to(self._theta.device) for parts in zip(*drawn, strict=True)]
+        tables = [_padded(parts).to(self._theta.device) for parts in zip(*drawn, strict=True)]
+        return [rows for rows in tables if rows.shape[1]]  # there may be fewer rows than tables
 
     def _rows_of(self, episodes: np.ndarray, length: np.ndarray) -> np.ndarray:
         steps = self._batch.mask.shape[2]
@@ -134,10 +140,24 @@ class Batched:
         gradient = policy.net.gradient(theta[:, : policy.net.num_params], trace, score.out * w)
         gradient = torch.cat([gradient, (score.extra * w).sum(1)], 1)
         if self._coef:
-            gradient = gradient + self._entropy(theta, obs, self._coef * scale * real)
+            gradient = gradient + self._entropy_gradient(theta, obs, self._coef * scale * real)
         return gradient, is_clipped.sum(1)
 
-    def _entropy(self, theta: Tensor, obs: Tensor, weight: Tensor) -> Tensor:
+    def _entropy(self, theta: Tensor) -> Tensor:
+        """(1/N) Σ_n Σ_t H(π_θ(·|s_t)) [S] float64, what a bonus climbs."""
+        policy, batch = self._policy, self._batch
+
+        def part(index: slice) -> Tensor:
+            obs = batch.obs.flatten(1, 2)[:, index].to(theta.dtype)
+            with torch.no_grad():
+                entropy = policy.head.entropy(*policy.distribution(theta, obs))
+            return (entropy * batch.mask.flatten(1)[:, index]).sum(1, dtype=torch.float64)
+
+        width, rows = max(1, CHUNK_STEPS // len(theta)), batch.mask.flatten(1).shape[1]
+        parts = ordered(part, [slice(i, i + width) for i in range(0, rows, width)])
+        return torch.stack(list(parts)).sum(0) / batch.episodes
+
+    def _entropy_gradient(self, theta: Tensor, obs: Tensor, weight: Tensor) -> Tensor:
         free = theta.detach().requires_grad_()
         entropy = self._policy.head.entropy(*self._policy.distribution(free, obs))
         return torch.autograd.grad((entropy * weight).sum(), free)[0]
@@ -169,9 +189,9 @@ class Batched:
             return policy.head.log_prob(policy.net.trace(theta, obs.to(theta)).out, extra, act)
 
         width = max(1, CHUNK_STEPS // len(rows))
-        found = torch.cat(list(ordered(part, rows.split(width, 1))), 1)
-        old = found.new_zeros(batch.mask.flatten(1).shape)
-        return old.scatter_add_(1, rows.clamp(min=0), torch.where(rows >= 0, found, 0.0))
+        log_prob = torch.cat(list(ordered(part, rows.split(width, 1))), 1)
+        old = log_prob.new_zeros(batch.mask.flatten(1).shape)
+        return old.scatter_add_(1, rows.clamp(min=0), torch.where(rows >= 0, log_prob, 0.0))
 
     @property
     def _given_weights(self) -> Tensor:

@@ -88,7 +88,7 @@ def load_for(run: Path, config: TrainConfig) -> Checkpoint:
     checkpoint = load(run)
     if checkpoint.format > FORMAT:
         raise RunDirectoryError(f"resume={run}: a newer version of pg has written that run")
-    unknown = {key: _digest(value) for key, value in before(config).items()}
+    unknown = {key: _digest(value) for key, value in before(TrainConfig).items()}
     old, new = {**unknown, **checkpoint.meta["settings"]}, fingerprints(config)
     differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if differ:

@@ -22,7 +22,7 @@ import yaml  # type: ignore[import-untyped]
 
 from pgcli.runs.directory import write_atomically
 from pgcli.runs.tags import EPISODES, KEYS, NORM_SQ, RETURN, TRACE_COV, VARIANCE
-from pgcli.settings.schema import budget
+from pgcli.settings.schema import TrainConfig, before, budget
 
 
 class State(Enum):
@@ -35,6 +35,7 @@ class State(Enum):
 
 
 SETTINGS = "config.yaml"
+EARLIER = before(TrainConfig)
 NEEDED = (*KEYS, RETURN, EPISODES)
 MEASURED = (VARIANCE, TRACE_COV, NORM_SQ)  # or NaN
 WHOLE = KEYS  # numbers without a fraction
@@ -57,13 +58,17 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, str] | None:
-        """Its settings as text by dotted key, a budget as what it comes to; None: not readable."""
+        """Its settings as text by dotted key, a budget as what it comes to; None: not readable.
+
+        Those that it does not know by what it did in their place: see `settings.schema.since`.
+        """
         if self.settings is None:
             return None
         tree = dict(self.settings)
         if "iterations" in tree:
             tree["iterations"], _ = budget(tree["iterations"], tree.get("total_steps"))
-        return dict(_flat(tree))
+        told = dict(_flat(tree))
+        return told | {key: _text(x) for key, x in EARLIER.items() if key not in told}
 
     @cached_property
     def claims(self) -> list[dict[str, Any]]:

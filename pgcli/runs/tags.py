@@ -23,6 +23,11 @@ def ess(prefix: str) -> str:
     return f"importance/ess_{prefix}"
 
 
+def update(name: str) -> str:
+    """Of what an update rule tells of its step."""
+    return f"update/{name}"
+
+
 def loss(critic: str) -> str:
     """Of a critic's mean squared error, before it is fitted."""
     return f"{critic}/loss"

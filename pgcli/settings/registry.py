@@ -37,7 +37,7 @@ class Registry(Generic[Part]):
         if module:
             try:
                 importlib.import_module(module)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 allowed = f"the module does not import: {type(error).__name__}: {error}"
                 raise ConfigError(self._key, value, allowed) from error
         own = self.names

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, auto
-from typing import Any, Optional
+from typing import Any, Optional, get_type_hints
 
 from pgcli.errors import ConfigError
 
@@ -225,7 +225,7 @@ class OptimizerConfig:
     eps: Optional[float] = field(metadata=since(None, within(gt=0)))
 
 
-class Fisher(Enum):
+class FisherKind(Enum):
     """Over which actions the Fisher matrix is averaged at the batch's states."""
 
     exact = auto()
@@ -255,7 +255,7 @@ class UpdateConfig:
     # Mean KL(old‖new) per state in nats that a step may come to.
     delta: Optional[float] = field(metadata=since(None, within(gt=0)))
     step: Optional[StepLength] = field(metadata=since(None))
-    fisher: Optional[Fisher] = field(metadata=since(None))
+    fisher: Optional[FisherKind] = field(metadata=since(None))
     # Added to the diagonal of F.
     damping: Optional[float] = field(metadata=since(None, within(ge=0)))
     cg_iterations: Optional[int] = field(metadata=since(None, within(ge=1)))
@@ -419,13 +419,13 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     return settings
 
 
-def before(config: Any, prefix: str = "") -> dict[str, Any]:
+def before(schema: type, prefix: str = "") -> dict[str, Any]:
     """What runs that do not know a setting had in its place, by its dotted key: see `since`."""
+    kinds = get_type_hints(schema)
     earlier: dict[str, Any] = {}
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if is_dataclass(value):
-            earlier |= before(value, f"{prefix}{f.name}.")
+    for f in fields(schema):
+        if is_dataclass(kinds[f.name]):
+            earlier |= before(kinds[f.name], f"{prefix}{f.name}.")
         elif "before" in f.metadata:
             earlier[prefix + f.name] = f.metadata["before"]
     return earlier

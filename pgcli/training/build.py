@@ -25,7 +25,7 @@ from pgcli.runs.policies import saved_behaviour, saved_theta
 from pgcli.settings.schema import Device, TrainConfig
 from pgcli.training.learner import Learner
 from pgcli.updates.optimizers import optimizer
-from pgcli.updates.rule import registered
+from pgcli.updates.rule import Start, registered, rule
 
 USUAL = "adam"  # optimizer.name where nobody says another
 LONGEST = 1000  # steps of an episode with which devices are compared
@@ -43,6 +43,14 @@ def check(config: TrainConfig) -> None:
 def check_rule(config: TrainConfig) -> None:
     """Raise ConfigError where the update rule is none, or does not go with what is beside it."""
     one, name = registered(config.update), config.update.name
+    made = Start(torch.zeros(1, 1), config.optimizer, [0])
+    try:
+        rule(config.update, made)  # what it refuses is refused before anything is written
+    except ConfigError:
+        raise
+    except Exception as error:
+        allowed = f"it cannot be made: {type(error).__name__}: {error}"
+        raise ConfigError("update.name", name, allowed) from error
     if one.surrogate and baseline(config.estimator).fitted == "per_parameter":
         allowed = f"no weight of a step makes its estimate, and update={name} moves by such weights"
         raise ConfigError("estimator.baseline", config.estimator.baseline, allowed)

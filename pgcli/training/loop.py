@@ -42,6 +42,7 @@ from pgcli.training.cohort import Cohort
 from pgcli.training.counts import Counters
 from pgcli.training.learner import Learner
 from pgcli.training.session import Session
+from pgcli.updates.rule import registered
 
 
 def run(config: TrainConfig, directory: Path) -> None:
@@ -50,6 +51,7 @@ def run(config: TrainConfig, directory: Path) -> None:
     quota = Quota(None if config.batch_steps else config.batch_size, config.batch_steps)
     changed = config.behaviour if config.behaviour.changes else None
     candidates = devices(config.device)
+    blamed = "optimizer.lr" if registered(config.update).optimizer else "update.delta"
     cores.begin()
     with Session(config, directory, seeds) as session:
         slots = slots_per_seed(config.env, quota.episodes)
@@ -107,8 +109,9 @@ def run(config: TrainConfig, directory: Path) -> None:
                     step = step + config.policy.entropy_coef * bonus
                 coef = config.policy.entropy_coef
                 around = Batched(policy, target_theta, batch, weights, seeds, done, coef)
-                record |= learner.rule.step(learner.theta, step, spent[ran], around)
-                check_finite(learner.theta, "a parameter of the policy", done, seeds)
+                told = learner.rule.step(learner.theta, step, spent[ran], around)
+                record |= {tags.update(name): x for name, x in told.items()}
+                check_finite(learner.theta, "a parameter of the policy", done, seeds, blamed)
             noise.update(first)
             length, discarded = batch.length.cpu().numpy(), batch.discarded.cpu().numpy()
             counters.add(returns.cpu().numpy(), length, discarded, ran)

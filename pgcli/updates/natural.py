@@ -10,7 +10,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pgcli.settings.schema import Fisher, StepLength
+from pgcli.errors import ConfigError
+from pgcli.settings.schema import FisherKind, StepLength
 from pgcli.updates.ascent import learning_rate
 from pgcli.updates.rule import Around, Product, Start, register
 
@@ -69,13 +70,12 @@ class Direction(NamedTuple):
     way: Tensor  # [S, P] float64: d = (F + damping · I)⁻¹ ĝ; 0 where nothing can be said
     curvature: Tensor  # [S]: dᵀFd, exact in the action and undamped
     solved: Solved
-    cosine: Tensor  # [S]: of d and ĝ
 
 
 def direction(
     estimate: Tensor,
     around: Around,
-    fisher: Fisher,
+    fisher: FisherKind,
     damping: float,
     cg_iterations: int,
     cg_tolerance: float,
@@ -83,36 +83,44 @@ def direction(
     """The natural gradient of an estimate [S, P]."""
     g = estimate.double()
     exact = around.fisher(sampled=False)
-    product = around.fisher(sampled=True) if fisher is Fisher.sampled else exact
+    product = around.fisher(sampled=True) if fisher is FisherKind.sampled else exact
     solved = conjugate_gradients(lambda v: product(v) + damping * v, g, cg_iterations, cg_tolerance)
     d = solved.x
     curvature = (d * exact(d)).sum(1)
     fine = solved.usable & torch.isfinite(curvature) & (curvature > 0)
     d = torch.where(fine.unsqueeze(1), d, 0.0)
-    norms = (d.norm(dim=1) * g.norm(dim=1)).clamp(min=torch.finfo(d.dtype).tiny)
-    return Direction(d, torch.where(fine, curvature, 0.0), solved, (d * g).sum(1) / norms)
+    return Direction(d, torch.where(fine, curvature, 0.0), solved)
 
 
-def length_of(delta: float, found: Direction, around: Around) -> Tensor:
+def length_of(delta: float, natural: Direction, around: Around) -> Tensor:
     """β [S] with which the quadratic model of D(θ + βd) is `delta`: √(2·delta/(dᵀFd/T̄)).
 
     F is of sums over an episode, D a mean over its steps: T̄ of them.
     """
-    per_step = found.curvature / around.length
+    per_step = natural.curvature / around.length
     fine = per_step > 0
     return torch.where(fine, (2 * delta / torch.where(fine, per_step, 1.0)).sqrt(), 0.0)
 
 
-def told(found: Direction, step: Tensor, around: Around, theta: Tensor) -> dict[str, Tensor]:
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Of the rows of a and b [S, P], float64 [S]; 0 where one of them is nothing."""
+    a, b = a.double(), b.double()
+    norms = (a.norm(dim=1) * b.norm(dim=1)).clamp(min=torch.finfo(a.dtype).tiny)
+    return (a * b).sum(1) / norms
+
+
+def told(
+    natural: Direction, step: Tensor, estimate: Tensor, around: Around, theta: Tensor
+) -> dict[str, Tensor]:
     """What every natural step has to tell, by seed."""
     figures = {
-        "update/step_norm": step.norm(dim=1),
-        "update/cg_residual": found.solved.residual,
-        "update/cg_iterations": found.solved.iterations,
-        "update/cos_step_gradient": found.cosine,
+        "step_norm": step.norm(dim=1),
+        "cg_residual": natural.solved.residual,
+        "cg_iterations": natural.solved.iterations,
+        "cos_step_gradient": cosine(step, estimate),
     }
     if around.has_surrogate:
-        figures["update/surrogate_gain"] = around.surrogate(theta)
+        figures["surrogate_gain"] = around.surrogate(theta)
     return figures
 
 
@@ -128,29 +136,31 @@ class Natural:
         start: Start,
         *,
         step: StepLength,
-        fisher: Fisher,
+        fisher: FisherKind,
         damping: float,
         cg_iterations: int,
         cg_tolerance: float,
         delta: float | None = None,
     ) -> None:
         self._config, self._step, self._delta = start.optimizer, step, delta
+        if step is StepLength.delta and delta is None:
+            raise ConfigError("update.delta", "null", "update.step=delta needs one")
         self._solver = fisher, damping, cg_iterations, cg_tolerance
 
     def step(
         self, theta: Tensor, estimate: Tensor, progress: ArrayLike, around: Around
     ) -> Mapping[str, Tensor]:
         """One step, of each seed for itself; none where F's curvature is not positive."""
-        found = direction(estimate, around, *self._solver)
+        natural = direction(estimate, around, *self._solver)
         if self._step is StepLength.delta:
             assert self._delta is not None
-            size = length_of(self._delta, found, around)
+            size = length_of(self._delta, natural, around)
         else:
             rates = [learning_rate(self._config, float(x)) for x in np.atleast_1d(progress)]
             size = torch.tensor(rates, dtype=torch.float64, device=theta.device)
-        moved = size.expand(len(theta)).unsqueeze(1) * found.way
+        moved = size.expand(len(theta)).unsqueeze(1) * natural.way
         theta.add_(moved.to(theta))
-        return told(found, moved, around, theta)
+        return told(natural, moved, estimate, around, theta)
 
     def state(self) -> Mapping[str, Tensor]:
         """Nothing is remembered."""

@@ -72,8 +72,11 @@ def optimizer(config: OptimizerConfig) -> Optimizer:
             raise ConfigError(f"optimizer.{name}", value, allowed)
     try:
         return maker(**given)
-    except (TypeError, ValueError) as error:
-        raise ConfigError("optimizer", str(given), str(error)) from error
+    except ConfigError:
+        raise
+    except Exception as error:
+        allowed = f"it cannot be made: {type(error).__name__}: {error}"
+        raise ConfigError("optimizer.name", config.name, allowed) from error
 
 
 def part(state: State, rows: slice) -> State:
@@ -127,6 +130,8 @@ def adam(
     betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
 ) -> Optimizer:
     """Kingma and Ba 2015, algorithm 1; weight decay is an L2 penalty."""
+    if len(betas) != 2:
+        raise ConfigError("optimizer.betas", list(betas), "two numbers, of both moments")
     beta1, beta2 = betas
 
     def init(theta: Tensor) -> State:

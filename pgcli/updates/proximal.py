@@ -11,18 +11,19 @@ from torch import Tensor
 
 from pgcli.settings.schema import Minibatch, UpdateConfig
 from pgcli.updates.ascent import Ascent
+from pgcli.updates.natural import cosine
 from pgcli.updates.rule import Around, Start, register
 
 
 def notes(config: UpdateConfig) -> list[str]:
     """What its steps are, beside the estimate that is measured."""
-    found = [
+    lines = [
         "update=proximal: after the first its steps go up a surrogate on old states, with old "
         "values and clipped ratios, the gradient of no objective; what is measured is ĝ before them"
     ]
     if config.normalize:
-        found.append("update.normalize: the weights of each minibatch are over its own deviation")
-    return found
+        lines.append("update.normalize: the weights of each minibatch are over its own deviation")
+    return lines
 
 
 @register("proximal", surrogate=True, optimizer=True, notes=notes)
@@ -61,22 +62,20 @@ class Proximal:
             passes += running
             fractions = []
             for rows in around.minibatches(self._minibatches, of_steps=self._of_steps):
-                found = around.clipped(
+                minibatch = around.clipped(
                     theta, rows, self._clip, of_steps=self._of_steps, normalize=self._normalize
                 )
-                self._ascent.move(theta, found.gradient, spent, running & found.present)
-                fractions.append(found.fraction)
+                self._ascent.move(theta, minibatch.gradient, spent, running & minibatch.present)
+                fractions.append(minibatch.fraction)
             mean = torch.stack(fractions).mean(0).double()
             clipped = torch.where(running, mean, clipped)
         step = (theta - old).double()
-        g = estimate.double()
-        norms = (step.norm(dim=1) * g.norm(dim=1)).clamp(min=torch.finfo(g.dtype).tiny)
         return {
-            "update/step_norm": step.norm(dim=1),
-            "update/surrogate_gain": around.surrogate(theta),
-            "update/cos_step_gradient": (step * g).sum(1) / norms,
-            "update/clip_fraction": clipped,  # of the last pass
-            "update/epochs": passes,
+            "step_norm": step.norm(dim=1),
+            "surrogate_gain": around.surrogate(theta),
+            "cos_step_gradient": cosine(step, estimate),
+            "clip_fraction": clipped,  # of the last pass
+            "epochs": passes,
         }
 
     def state(self) -> Mapping[str, Tensor]:

@@ -94,7 +94,7 @@ class Rule(Protocol):
         """Move theta [S, P], in place, by the estimate [S, P] of the gradient.
 
         `progress`: spent of the budget, of all seeds or of each [S]. Returns what it has to tell,
-        `update/...` by seed [S].
+        by name and by seed [S]: it becomes `update/<name>`.
         """
         ...
 
@@ -160,6 +160,10 @@ def registered(config: UpdateConfig) -> Registered:
             having = [other for other in RULES.names if name in _parameters(RULES.find(other))]
             allowed = f"null: {config.name} has none, only {' and '.join(having)}"
             raise ConfigError(f"update.{name}", value, allowed)
+    asked = [name for name in known if name not in {f.name for f in fields(UpdateConfig)}]
+    if asked:
+        allowed = f"it asks for {asked[0]}, which is no setting of update"
+        raise ConfigError("update.name", config.name, allowed)
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in given:
             allowed = f"{config.name} needs one; update={config.name} sets them all"

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from pgcli.settings.schema import Fisher
+from pgcli.settings.schema import FisherKind
 from pgcli.updates.natural import direction, length_of, told
 from pgcli.updates.rule import Around, Start, register
 
@@ -25,7 +25,7 @@ class TrustRegion:
         start: Start,
         *,
         delta: float,
-        fisher: Fisher,
+        fisher: FisherKind,
         damping: float,
         cg_iterations: int,
         cg_tolerance: float,
@@ -39,8 +39,8 @@ class TrustRegion:
         self, theta: Tensor, estimate: Tensor, progress: ArrayLike, around: Around
     ) -> Mapping[str, Tensor]:
         """One step or none."""
-        found = direction(estimate, around, *self._solver)
-        longest = length_of(self._delta, found, around).unsqueeze(1) * found.way
+        natural = direction(estimate, around, *self._solver)
+        longest = length_of(self._delta, natural, around).unsqueeze(1) * natural.way
         old, searching = theta.clone(), (longest != 0).any(1)
         accepted = torch.zeros_like(searching)
         tried = accepted.to(torch.int64)
@@ -57,9 +57,9 @@ class TrustRegion:
             searching = searching & ~good
             tried += searching
         return {
-            **told(found, (theta - old).double(), around, theta),
-            "update/backtracks": tried,
-            "update/accepted": accepted.double(),
+            **told(natural, (theta - old).double(), estimate, around, theta),
+            "backtracks": tried,
+            "accepted": accepted.double(),
         }
 
     def state(self) -> Mapping[str, Tensor]:

@@ -85,7 +85,7 @@ def test_another_number_of_steps_lifts_the_limit_that_was_not_asked_for(old, tmp
 def test_a_run_before_a_setting_was_known_is_read_resumed_and_goes_on(older, tmp_path):
     """`critic.lam` is null there: TD(λ) targets have the estimator's λ, as they had."""
     before = rows(older)
-    assert (read(older).state.name, read(older).config.get("critic.lam")) == ("finished", None)
+    assert (read(older).state.name, read(older).settings["critic"].get("lam", 0)) == ("finished", 0)
     done = pg("train", "resume=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     same(rows(older), before)

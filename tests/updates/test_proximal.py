@@ -164,6 +164,6 @@ def test_a_seed_beyond_the_target_begins_no_further_pass(place):
     told = proximal(moved, (3, 4), epochs=50, target_kl=1e-4).step(
         moved, torch.ones_like(theta), 0.0, where
     )
-    passes = told["update/epochs"]
+    passes = told["epochs"]
     assert (passes < 50).all()
     assert (where.divergence(moved) > 1e-4).all()
