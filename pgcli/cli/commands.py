@@ -43,9 +43,10 @@ def _report(argv: Sequence[str]) -> int:
 
 
 def _train(config: Any, directory: Path) -> None:
+    from pgcli.runs.saved import as_composed
     from pgcli.training import loop
 
-    loop.run(config, directory)
+    loop.run(config, directory, as_composed(directory))
 
 
 def _check_train(config: Any) -> None:

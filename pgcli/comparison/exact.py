@@ -148,8 +148,9 @@ class Problem:
             config = replace(config, importance=NONE)
         base, form = baseline(config), importance(config)
         clipped = config.clip_ratio is not None and form.before
-        if config.normalize or is_own(config.phi) or base.exact is None or not form.exact:
-            return None
+        parts = (config.phi, config.baseline, config.importance)
+        if config.normalize or base.exact is None or not form.exact or any(map(is_own, parts)):
+            return None  # what a part of one's own says of itself is no proof
         if config.weighted and (clipped or config.self_normalize):
             return None
         if base.exact == "time":

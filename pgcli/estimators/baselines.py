@@ -5,7 +5,7 @@ Each is registered by name with what must be known of it; a module of your own a
     # my_baselines.py: pg train estimator=rtg estimator.baseline=my_baselines:median
     from pgcli.estimators.baselines import register
 
-    @register("median", couples=True, bias="the median includes the own return")
+    @register("median", bias="the median includes the own return")
     def median(config, episodes, phi):
         return phi.median(-2, keepdim=True).values
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from pgcli.settings.schema import EstimatorConfig
 Fitted = Literal["constant", "per_parameter"]
 Programme = Literal["state", "mean", "own_mean", "time", "fitted"]
 Function = Callable[[EstimatorConfig, Episodes, Tensor], Tensor]
+CRITICS = ("value", "linear")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def register(
     name: str,
     *,
     critic: str | None = None,
-    couples: bool = False,
+    couples: bool = True,
     fewest: int = 1,
     fitted: Fitted | None = None,
     bias: str | None = None,
@@ -59,12 +60,17 @@ def register(
     """Register b(config, episodes, Φ) under a name.
 
     It returns anything that broadcasts to Φ [..., N, T], and may depend on all but the own action
-    and what follows it. For its facts see `Baseline`; `exact="state"` claims that b_{n,t} is a
+    and what follows it. For its facts see `Baseline`; `couples=False` promises that it looks at no
+    other trajectory. `exact` serves those that come with `pg`: "state" says that b_{n,t} is a
     function of s_t and t alone. ValueError for a critic that cannot be had, a name that is taken.
     """
 
-    if critic not in (None, "value", "linear"):
-        raise ValueError(f"baseline {name} reads {critic}: only value and linear can be had")
+    facts = {critic: CRITICS, fitted: get_args(Fitted), exact: get_args(Programme)}
+    for fact, known in facts.items():
+        if fact is not None and fact not in known:
+            raise ValueError(f"baseline {name} says {fact}: only {', '.join(known)} can be had")
+    if fitted and not couples:
+        raise ValueError(f"baseline {name} is fitted on other trajectories, so it couples them")
 
     def add(function: Function) -> Function:
         part = Baseline(function, critic, couples, fewest, fitted, bias, exact)
@@ -120,12 +126,12 @@ def sum_of_others(x: Tensor) -> Tensor:
     return before + after
 
 
-@register("none", exact="state")
+@register("none", couples=False, exact="state")
 def _none(c: EstimatorConfig, e: Episodes, phi: Tensor) -> Tensor:
     return torch.zeros_like(e.rew[..., :1])
 
 
-@register("constant", exact="state")
+@register("constant", couples=False, exact="state")
 def _constant(c: EstimatorConfig, e: Episodes, phi: Tensor) -> Tensor:
     return torch.full_like(e.rew[..., :1], c.constant)
 
@@ -158,7 +164,7 @@ register("optimal_per_parameter", couples=True, fewest=2, fitted="per_parameter"
 )
 
 
-@register("linear", critic="linear", exact="state")
-@register("value", critic="value", exact="state")
+@register("linear", critic="linear", couples=False, exact="state")
+@register("value", critic="value", couples=False, exact="state")
 def _value(c: EstimatorConfig, e: Episodes, phi: Tensor) -> Tensor:
     return given(e, "value")

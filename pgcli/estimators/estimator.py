@@ -86,7 +86,7 @@ def terms(config: EstimatorConfig, episodes: Episodes) -> Terms:
         raise ConfigError("estimator.phi", config.phi, "is registered as a stream and gave none")
     b = baseline(config).function(config, episodes, plain)
     if not _broadcasts(b, plain):
-        allowed = f"gave the shape {list(b.shape)} for {list(plain.shape)}"
+        allowed = f"gave {_shape(b)} for the shape {list(plain.shape)}"
         raise ConfigError("estimator.baseline", config.baseline, allowed)
     weights, control = returns.difference(weighted, omega * b), omega
     if config.discount_state and not form.from_start:
@@ -134,8 +134,14 @@ def standardized(x: Tensor, mask: Tensor) -> Tensor:
     return centred / (std + 1e-8)
 
 
-def _broadcasts(x: Tensor, like: Tensor) -> bool:
+def _shape(x: object) -> str:
+    return f"the shape {list(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+
+
+def _broadcasts(x: object, like: Tensor) -> bool:
     """Whether x stands for a tensor of that shape."""
+    if not isinstance(x, Tensor):
+        return False
     try:
         return torch.broadcast_shapes(x.shape, like.shape) == like.shape
     except RuntimeError:
@@ -147,8 +153,8 @@ def _importance_weights(config: EstimatorConfig, e: Episodes) -> importance.Weig
     if form.log_weight is None or log_ratio is None:
         return importance.Weights(torch.ones_like(e.rew), torch.zeros_like(e.mask.sum((-2, -1))))
     log_weight = form.log_weight(log_ratio)
-    if log_weight.shape != log_ratio.shape:
-        allowed = f"gave the shape {list(log_weight.shape)} for {list(log_ratio.shape)}"
+    if not isinstance(log_weight, Tensor) or log_weight.shape != log_ratio.shape:
+        allowed = f"gave {_shape(log_weight)} for the shape {list(log_ratio.shape)}"
         raise ConfigError("estimator.importance", config.importance, allowed)
     if not config.self_normalize:
         return importance.exponentiated(log_weight, e.mask, config.clip_ratio)

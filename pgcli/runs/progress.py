@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pgcli.errors import StorageFailed
+from pgcli.runs import tags
 
 BAR = 20  # characters
 REDRAW = 0.1  # seconds
@@ -44,10 +45,10 @@ class Progress:
         words = [
             f"iteration {iteration}",
             f"steps {_short(float(env_steps.sum()))}",
-            f"return {np.mean(metrics['rollout/ep_rew_mean']):.1f}",
-            f"variance {np.mean(metrics['gradient/variance']):.3g}",
-            f"SNR {np.mean(metrics['gradient/snr']):.3g}",
-            f"{_short(float(np.sum(metrics['time/fps'])))} steps/s",
+            f"return {np.mean(metrics[tags.RETURN]):.1f}",
+            f"variance {np.mean(metrics[tags.VARIANCE]):.3g}",
+            f"SNR {np.mean(metrics[tags.SNR]):.3g}",
+            f"{_short(float(np.sum(metrics[tags.FPS])))} steps/s",
         ]
         self.advance(spent, words)
 

@@ -133,16 +133,21 @@ def read(directory: Path) -> Run:
     return Run(directory, state, reason, tree, records)
 
 
-def write_settings(directory: Path, config: Any) -> str:
+def as_composed(directory: Path) -> str | None:
+    """What Hydra composed for a run that a command line begins here, interpolations unresolved."""
+    try:
+        return (directory / HYDRAS / SETTINGS).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def write_settings(directory: Path, config: Any, text: str | None = None) -> str:
     """Write the whole configuration of a run, a dataclass, beside its records; its text.
 
-    As a command line gave it: with interpolations, and so secrets, unresolved.
+    `text`: the same with interpolations, and so secrets, unresolved, where a command line gave it.
     """
-    try:
-        text = (directory / HYDRAS / SETTINGS).read_text(encoding="utf-8")
-    except OSError:  # from Python
-        plain = _plain(asdict(config))
-        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    if text is None:
+        text = yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
     write_atomically(directory / SETTINGS, text.encode())
     return text
 

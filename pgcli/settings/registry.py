@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from pgcli.errors import ConfigError, one_of
 
 Part = TypeVar("Part")
+OWN = "module:name"
 
 
 class Registry(Generic[Part]):
@@ -16,14 +20,14 @@ class Registry(Generic[Part]):
     def __init__(self, key: str, home: str) -> None:
         """`key`: the setting. `home`: whose parts need no module in their names, all below too."""
         self._key, self._home = key, home
-        self._parts: dict[str, tuple[str, Part]] = {}  # each with the module that registered it
+        self._parts: dict[tuple[str, str], Part] = {}  # by the module that registered it, and name
 
     def add(self, name: str, part: Part, module: str) -> None:
-        """Register a part of that module; ValueError for a name that another one has taken."""
-        owner, _ = self._parts.get(name, (module, None))
-        if owner != module:
+        """Register a part of that module; ValueError for a name that another of `pg`'s has."""
+        others = (m for m, n in self._parts if n == name and self._is_home(m))
+        if self._is_home(module) and (owner := next(others, module)) != module:
             raise ValueError(f"{self._key}={name} is registered by {owner} already")
-        self._parts[name] = module, part
+        self._parts[module, name] = part
 
     def find(self, value: str) -> Part:
         """The part that a setting names; `module:name` imports the module, which registers it.
@@ -40,25 +44,34 @@ class Registry(Generic[Part]):
             except (Exception, SystemExit) as error:
                 allowed = f"the module does not import: {type(error).__name__}: {error}"
                 raise ConfigError(self._key, value, allowed) from error
-        own = self.names
-        if module:
-            own = [key for key, (where, _) in self._parts.items() if where == module]
-        if name not in own:
-            raise ConfigError(self._key, value, one_of(name, own if module else [*own, OWN]))
-        return self._parts[name][1]
+        for (where, known), part in self._parts.items():
+            if known == name and (where == module if module else self._is_home(where)):
+                return part
+        own = [known for where, known in self._parts if where == module]
+        raise ConfigError(self._key, value, one_of(name, own if module else [*self.names, OWN]))
 
     @property
     def names(self) -> list[str]:
         """Of the parts that come with `pg`."""
-        return [name for name, (module, _) in self._parts.items() if self._is_home(module)]
+        return [name for module, name in self._parts if self._is_home(module)]
 
     def _is_home(self, module: str) -> bool:
         return module == self._home or module.startswith(self._home + ".")
 
 
-OWN = "module:name"
-
-
 def is_own(value: str) -> bool:
     """Whether it names a part of the user's."""
     return ":" in value
+
+
+def named_in(files: Iterable[Path]) -> list[str]:
+    """The names that source files register, without importing what they import."""
+    names = []
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+                called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+                called = node.func.id if isinstance(node.func, ast.Name) else called
+                if called in ("register", "add") and isinstance(node.args[0].value, str):
+                    names.append(node.args[0].value)
+    return names

@@ -10,9 +10,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any, Optional, get_type_hints
 
-from pgcli.errors import ConfigError
+from pgcli.errors import ConfigError, one_of
+from pgcli.settings.registry import OWN, is_own, named_in
 
 NONE = "none"  # the baseline that subtracts nothing, the importance weights that are 1
 
@@ -82,6 +84,8 @@ class Effect(Enum):
     difference = auto()
 
 
+PACKAGE = Path(__file__).resolve().parent.parent
+
 # Updates of a run that is given neither iterations nor total_steps: its YAML says null for both.
 ITERATIONS = 100
 
@@ -95,6 +99,12 @@ def within(
 ) -> dict[str, float | None]:
     """Metadata of a field: its number, or each number of its list, must lie within these bounds."""
     return {"gt": gt, "ge": ge, "lt": lt, "le": le}
+
+
+def registered(files: str, besides: str = "") -> dict[str, Any]:
+    """Metadata of a field that names a part which these files of the package register."""
+    sources = [path for path in sorted(PACKAGE.glob(files)) if path.name != besides]
+    return {"registered": sources}
 
 
 class Role(Enum):
@@ -136,9 +146,10 @@ class EnvConfig:
 class EstimatorConfig:
     """The orthogonal switches of the gradient estimator."""
 
-    phi: str  # these three: registered names, `module:name` from a module of one's own
-    baseline: str
-    importance: str
+    # These three: registered names, `module:name` from a module of one's own.
+    phi: str = field(metadata=registered("estimators/phi.py"))
+    baseline: str = field(metadata=registered("estimators/baselines.py"))
+    importance: str = field(metadata=registered("estimators/importance.py"))
     gamma: float = field(metadata=within(ge=0, le=1))
     lam: float = field(metadata=within(ge=0, le=1))  # λ of GAE
     discount_state: bool  # weight step t by γ^t: the exact gradient of the discounted objective
@@ -212,7 +223,7 @@ class CriticConfig:
 class OptimizerConfig:
     """What is done with the gradient."""
 
-    name: str  # registered, or `module:name`
+    name: str = field(metadata=registered("updates/optimizers.py"))  # or `module:name`
     lr: float = field(metadata=within(gt=0, le=1e6))
     schedule: Schedule  # of lr, over the run's budget
     clip_norm: Optional[float] = field(
@@ -251,7 +262,7 @@ class UpdateConfig:
     """What is done with an estimate; null: the rule has no such setting."""
 
     # A registered name, or `module:name`.
-    name: str = field(metadata=since("ascent"))
+    name: str = field(metadata=since("ascent", registered("updates/*.py", besides="optimizers.py")))
     # Mean KL(old‖new) per state in nats that a step may come to.
     delta: Optional[float] = field(metadata=since(None, within(gt=0)))
     step: Optional[StepLength] = field(metadata=since(None))
@@ -456,6 +467,10 @@ def check(config: Any, prefix: str = "") -> None:
         if is_dataclass(value):
             check(value, key + ".")
             continue
+        if "registered" in f.metadata and not is_own(value):
+            names = named_in(f.metadata["registered"])
+            if value not in names:
+                raise ConfigError(key, value, one_of(value, [*names, OWN]))
         for i, item in enumerate(value if isinstance(value, list) else ()):
             if is_dataclass(item):
                 check(item, f"{key}[{i}].")

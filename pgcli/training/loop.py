@@ -45,15 +45,18 @@ from pgcli.training.session import Session
 from pgcli.updates.rule import registered
 
 
-def run(config: TrainConfig, directory: Path) -> None:
-    """Train `config.seeds` agents side by side; everything they leave lies in `directory`."""
+def run(config: TrainConfig, directory: Path, composed: str | None = None) -> None:
+    """Train `config.seeds` agents side by side; everything they leave lies in `directory`.
+
+    `composed`: the configuration as a command line gave it, to be kept in place of its values.
+    """
     seeds = [config.seed + i for i in range(config.seeds)]
     quota = Quota(None if config.batch_steps else config.batch_size, config.batch_steps)
     changed = config.behaviour if config.behaviour.changes else None
     candidates = devices(config.device)
     blamed = "optimizer.lr" if registered(config.update).optimizer else "update.delta"
     cores.begin()
-    with Session(config, directory, seeds) as session:
+    with Session(config, directory, seeds, composed) as session:
         slots = slots_per_seed(config.env, quota.episodes)
         cohort = session.enter(Cohort(config, seeds, slots))
         device = fastest(candidates, config, cohort.engine)

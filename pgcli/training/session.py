@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from pgcli.errors import PgError, RunDirectoryError
 from pgcli.machine.signals import Shield
 from pgcli.runs import checkpoint, saved, summary, tags
-from pgcli.runs.directory import lock
+from pgcli.runs.directory import holds_run, lock
 from pgcli.runs.logbook import Logbook, Metrics, Places
 from pgcli.runs.progress import Progress, table
 from pgcli.settings.schema import Schedule, TrainConfig, flat, role_of
@@ -67,7 +67,15 @@ class Session:
     Where an older run goes on, `config` gets the limit on its iterations back.
     """
 
-    def __init__(self, config: TrainConfig, directory: Path, seeds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        directory: Path,
+        seeds: Sequence[int],
+        composed: str | None = None,
+    ) -> None:
+        """`composed`: the configuration as a command line gave it; see `saved.write_settings`."""
+        self._composed = composed
         self._config, self._directory, self._seeds = config, directory, list(seeds)
         self._stack = ExitStack()
         self._parts: list[Stateful] = []
@@ -95,6 +103,8 @@ class Session:
         known = list(facts["notices"])
         if self._config.resume is not None:
             self._restore()
+        elif holds_run(self._directory):
+            raise RunDirectoryError(f"{self._directory} holds another run")
         self._saved = counters.iteration
         self._snapshot = self._arrays()
         self._last: dict[str, np.ndarray] = {}
@@ -109,7 +119,7 @@ class Session:
         self._logbook = Logbook(
             self._directory,
             self._seeds,
-            config_text=saved.write_settings(self._directory, self._config),
+            config_text=saved.write_settings(self._directory, self._config, self._composed),
             settings=settings,
             resume_from=counters.done if self._config.resume is not None else None,
         )

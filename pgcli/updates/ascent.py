@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from pgcli.errors import ConfigError
 from pgcli.settings.schema import OptimizerConfig, Schedule
 from pgcli.updates.optimizers import optimizer, part
 from pgcli.updates.rule import Around, Start, register
@@ -31,6 +32,10 @@ class Ascent:
         self._config = start.optimizer
         self._optimizer = optimizer(start.optimizer)
         self._state = self._optimizer.init(start.theta)
+        for name, x in self._state.items():
+            if not isinstance(x, Tensor) or x.shape[:1] != start.theta.shape[:1]:
+                allowed = f"it remembers {name}, which is no tensor with a row for each seed"
+                raise ConfigError("optimizer.name", self._config.name, allowed)
 
     def step(
         self, theta: Tensor, estimate: Tensor, progress: ArrayLike, around: Around | None = None
@@ -59,7 +64,10 @@ class Ascent:
         for s, rate in enumerate(rates):  # each in its own step, as it is where it trains alone
             if which is None or bool(which[s]):
                 own = slice(s, s + 1)
-                self._optimizer.update(theta[own], down[own], part(self._state, own), rate)
+                state = part(self._state, own)
+                self._optimizer.update(theta[own], down[own], state, rate)
+                for name, x in state.items():  # where it was bound anew
+                    self._state[name][own] = x
 
     def state(self) -> Mapping[str, Tensor]:
         """What the optimiser remembers."""

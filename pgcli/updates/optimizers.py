@@ -71,7 +71,10 @@ def optimizer(config: OptimizerConfig) -> Optimizer:
             allowed = f"null: {config.name} has none, only {' and '.join(having)}"
             raise ConfigError(f"optimizer.{name}", value, allowed)
     try:
-        return maker(**given)
+        made = maker(**given)
+        if not isinstance(made, Optimizer):
+            raise TypeError(f"a {type(made).__name__} is no Optimizer(init, update)")
+        return made
     except ConfigError:
         raise
     except Exception as error:

@@ -87,6 +87,8 @@ def test_the_schema_has_no_values():
         (["update.delta=0.1"], "update.delta"),
         (["update.name=natural"], "update.step"),
         (["update=natural", "update.clip=0.2"], "update.clip"),
+        (["update=natural", "update.delta=null"], "update.delta"),
+        (["optimizer.betas=[0.9]"], "optimizer.betas"),
         (["update=natural", "optimizer=sgd"], "optimizer.name"),
         (["update=trust_region", "optimizer.clip_norm=1"], "optimizer.clip_norm"),
         (["update=trust_region", "updates_per_batch=2"], "updates_per_batch"),

@@ -6,7 +6,7 @@ from tiny_mdp import TinyMdp
 
 from pgcli.gradients.around import Batched
 from pgcli.gradients.statistics import measure
-from pgcli.gradients.trajectory import gradient_sums
+from pgcli.gradients.trajectory import entropy_gradient, gradient_sums
 
 
 @pytest.fixture
@@ -26,6 +26,16 @@ def test_the_gradient_of_the_surrogate_is_the_estimate(place):
     size = 1e-5
     slope = (around.surrogate(theta + size * way) - around.surrogate(theta - size * way)) / 2 / size
     torch.testing.assert_close(slope, (estimate * way).sum(1), rtol=1e-8, atol=1e-10)
+
+
+def test_with_a_bonus_its_gradient_is_the_step_that_a_rule_is_given(place):
+    mdp, policy, theta, way, weights = place
+    around = Batched(policy, theta, mdp.batch, weights, entropy_coef=0.7)
+    estimate = measure(gradient_sums(policy, theta, mdp.batch, weights)).gradient
+    step = estimate + 0.7 * entropy_gradient(policy, theta, mdp.batch)
+    size = 1e-5
+    slope = (around.surrogate(theta + size * way) - around.surrogate(theta - size * way)) / 2 / size
+    torch.testing.assert_close(slope, (step * way).sum(1), rtol=1e-7, atol=1e-9)
 
 
 def test_surrogate_and_divergence_are_what_they_say_far_away(place):

@@ -119,3 +119,11 @@ def test_shared_settings_are_those_in_which_no_two_differ(tmp_path):
     found = shared([read(run) for run in find([tmp_path])])
     assert found["env.id"] == "CartPole-v1"
     assert not {"estimator.phi", "seed", "log.interval"} & set(found)
+
+
+def test_a_run_that_does_not_know_a_setting_is_of_one_group_with_those_that_do(tmp_path):
+    old, new = made_run(tmp_path / "old"), made_run(tmp_path / "new", seeds=(1,))
+    path = new / ".hydra" / "config.yaml"
+    path.write_text(path.read_text() + "critic:\n  lam: null\nupdate:\n  name: ascent\n")
+    (whole,) = group([read(old), read(new)])
+    assert sorted(whole.seeds) == [0, 1]

@@ -278,6 +278,14 @@ def test_each_seed_spends_its_own_budget_as_it_would_alone(line, tmp_path):
     assert ending(tmp_path / "all") == "finished"
 
 
+@pytest.mark.parametrize("kind", ["episodes", "steps"])
+def test_there_may_be_more_minibatches_than_there_is_to_fill_them(kind, tmp_path):
+    line = ("update=proximal", f"update.minibatch_of={kind}", "update.minibatches=50",
+            "update.normalize=true", "update.epochs=2", "env=FrozenLake-v1")  # fmt: skip
+    metrics, _ = train(tmp_path, *line, "policy.entropy_coef=0.1", "batch_size=2", "seeds=2")
+    assert np.isfinite(metrics["update/step_norm"]).all()
+
+
 @pytest.mark.parametrize("update", ["ascent", "natural", "trust_region", "proximal"])
 def test_a_run_that_goes_on_where_a_seed_has_ended_is_the_same_run(update, tmp_path):
     """Every checkpoint of it, in the phase of one, two or three seeds, leads to the same end."""

@@ -163,8 +163,8 @@ class Wrong:
 def test_the_divergence_stays_within_the_region_whatever_the_model_says(place, factor, delta):
     _policy, _batch, theta, around, estimate = place
     old = theta.clone()
-    rule = TrustRegion(start(theta), delta=delta, fisher=FisherKind.exact, backtracks=60, shrink=0.8,
-                       **{**SOLVER, "damping": 1e-3})  # fmt: skip
+    settings = {**SOLVER, "damping": 1e-3, "backtracks": 60, "shrink": 0.8}
+    rule = TrustRegion(start(theta), delta=delta, fisher=FisherKind.exact, **settings)
     told = rule.step(theta, estimate, 0.0, Wrong(around, factor))
     assert told["accepted"].item() == 1
     assert around.divergence(theta).item() <= delta
