@@ -140,12 +140,11 @@ def _shape(x: object) -> str:
 
 def _broadcasts(x: object, like: Tensor) -> bool:
     """Whether x stands for a tensor of that shape."""
-    if not isinstance(x, Tensor):
+    if not isinstance(x, Tensor) or x.ndim > like.ndim:
         return False
-    try:
-        return torch.broadcast_shapes(x.shape, like.shape) == like.shape
-    except RuntimeError:
-        return False
+    # torch.broadcast_shapes would import SymPy: half a second of a start.
+    sizes = zip(reversed(x.shape), reversed(like.shape), strict=False)
+    return all(own in (1, size) for own, size in sizes)
 
 
 def _importance_weights(config: EstimatorConfig, e: Episodes) -> importance.Weights:

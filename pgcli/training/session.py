@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from pgcli.errors import PgError, RunDirectoryError
 from pgcli.machine.signals import Shield
 from pgcli.runs import checkpoint, saved, summary, tags
-from pgcli.runs.directory import holds_run, lock
+from pgcli.runs.directory import lock
 from pgcli.runs.logbook import Logbook, Metrics, Places
 from pgcli.runs.progress import Progress, table
 from pgcli.settings.schema import Schedule, TrainConfig, flat, role_of
@@ -103,7 +103,7 @@ class Session:
         known = list(facts["notices"])
         if self._config.resume is not None:
             self._restore()
-        elif holds_run(self._directory):
+        elif checkpoint.iterations(self._directory) or (self._directory / "metrics.csv").exists():
             raise RunDirectoryError(f"{self._directory} holds another run")
         self._saved = counters.iteration
         self._snapshot = self._arrays()
