@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
-from collections.abc import Iterable
+import re
+from functools import cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -12,6 +12,7 @@ from pgcli.errors import ConfigError, one_of
 
 Part = TypeVar("Part")
 OWN = "module:name"
+NAMED = re.compile(r'\b(?:register|[A-Z]+\.add)\(\s*"(\w+)"')
 
 
 class Registry(Generic[Part]):
@@ -64,14 +65,11 @@ def is_own(value: str) -> bool:
     return ":" in value
 
 
-def named_in(files: Iterable[Path]) -> list[str]:
+@cache
+def named_in(files: tuple[Path, ...]) -> list[str]:
     """The names that source files register, without importing what they import."""
-    names = []
+    names: list[str] = []
     for file in files:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-                called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
-                called = node.func.id if isinstance(node.func, ast.Name) else called
-                if called in ("register", "add") and isinstance(node.args[0].value, str):
-                    names.append(node.args[0].value)
+        code = file.read_text(encoding="utf-8").split('"""', 2)[-1]  # docstrings hold examples
+        names += NAMED.findall(code)
     return names

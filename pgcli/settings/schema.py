@@ -103,8 +103,8 @@ def within(
 
 def registered(files: str, besides: str = "") -> dict[str, Any]:
     """Metadata of a field that names a part which these files of the package register."""
-    sources = [path for path in sorted(PACKAGE.glob(files)) if path.name != besides]
-    return {"registered": sources}
+    sources = (path for path in sorted(PACKAGE.glob(files)) if path.name != besides)
+    return {"registered": tuple(sources)}
 
 
 class Role(Enum):

@@ -27,14 +27,14 @@ FILES = {
 
 @pytest.mark.parametrize("file", FILES)
 def test_names_are_read_from_the_source_as_they_are_registered(file):
-    assert sorted(named_in([PACKAGE / file])) == sorted(FILES[file].names)
+    assert sorted(named_in((PACKAGE / file,))) == sorted(FILES[file].names)
 
 
 def test_the_names_of_rules_are_those_of_their_files():
     files = [path for path in (PACKAGE / "updates").glob("*.py") if path.stem != "optimizers"]
     for path in files:
         importlib.import_module(f"pgcli.updates.{path.stem}".removesuffix(".__init__"))
-    assert sorted(named_in(files)) == sorted(RULES.names)
+    assert sorted(named_in(tuple(files))) == sorted(RULES.names)
 
 
 def test_parts_of_two_modules_may_have_one_name():
