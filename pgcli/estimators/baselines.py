@@ -64,9 +64,8 @@ def register(
     other trajectory. `exact` serves those that come with `pg`: "state" says that b_{n,t} is a
     function of s_t and t alone. ValueError for a critic that cannot be had, a name that is taken.
     """
-
-    facts = {critic: CRITICS, fitted: get_args(Fitted), exact: get_args(Programme)}
-    for fact, known in facts.items():
+    facts = [(critic, CRITICS), (fitted, get_args(Fitted)), (exact, get_args(Programme))]
+    for fact, known in facts:
         if fact is not None and fact not in known:
             raise ValueError(f"baseline {name} says {fact}: only {', '.join(known)} can be had")
     if fitted and not couples:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pgcli.collection.batch import Batch
+from pgcli.estimators.estimator import standardized
 from pgcli.gradients.fisher import Fisher
-from pgcli.gradients.trajectory import CHUNK_STEPS, log_probs
+from pgcli.gradients.trajectory import CHUNK_STEPS, entropy_gradient_of, log_probs
 from pgcli.machine.cores import ordered
 from pgcli.machine.randomness import Purpose, generator
 from pgcli.policies.policy import Policy
@@ -41,8 +42,11 @@ class Batched:
         """
         self._policy, self._theta, self._batch = policy, theta, batch
         self._weights, self._coef = weights, entropy_coef
-        own = zip(seeds, done, strict=True)
-        self._rngs = [generator(seed, int(i), Purpose.MINIBATCH) for seed, i in own]
+        self._streams = list(zip(seeds, done, strict=True))
+
+    @cached_property
+    def _rngs(self) -> list[np.random.Generator]:
+        return [generator(seed, int(i), Purpose.MINIBATCH) for seed, i in self._streams]
 
     @property
     def has_surrogate(self) -> bool:
@@ -107,7 +111,7 @@ class Batched:
         seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
         weights = self._given_weights.flatten(1)[seed, rows]
         if normalize:
-            weights = _standardized(weights, real)
+            weights = standardized(weights.unsqueeze(1), real.unsqueeze(1)).squeeze(1)
         scale = self._scale(rows, real, of_steps=of_steps)
         width = max(1, CHUNK_STEPS // len(rows))
 
@@ -124,12 +128,10 @@ class Batched:
         self, theta: Tensor, rows: Tensor, weights: Tensor, real: Tensor, clip: float, scale: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The sum over some rows, and how many of them are clipped [S]."""
-        policy, batch = self._policy, self._batch
+        policy = self._policy
         seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
-        obs, act = (x.flatten(1, 2)[seed, rows] for x in (batch.obs, batch.act))
-        obs = obs.to(theta.dtype)
-        trace = policy.net.trace(theta, obs)
-        extra = theta[:, None, policy.net.num_params :]
+        obs, act = self._seen(rows, theta)
+        trace, extra = policy.net.trace(theta, obs), policy.extra(theta)
         new = policy.head.log_prob(trace.out, extra, act)
         ratio = (new - self._old[seed, rows]).exp()
         high, low = (weights > 0) & (ratio > 1 + clip), (weights < 0) & (ratio < 1 - clip)
@@ -137,10 +139,10 @@ class Batched:
         w = torch.where(is_clipped | ~real, 0.0, ratio * weights) * scale
         score = policy.head.score(trace.out, extra, act)
         w = w.to(obs).unsqueeze(-1)
-        gradient = policy.net.gradient(theta[:, : policy.net.num_params], trace, score.out * w)
-        gradient = torch.cat([gradient, (score.extra * w).sum(1)], 1)
+        gradient = policy.pulled_back(theta, trace, score.out * w, score.extra * w)
         if self._coef:
-            gradient = gradient + self._entropy_gradient(theta, obs, self._coef * scale * real)
+            weight = self._coef * scale * real
+            gradient = gradient + entropy_gradient_of(policy, theta, obs, weight)
         return gradient, is_clipped.sum(1)
 
     def _entropy(self, theta: Tensor) -> Tensor:
@@ -157,10 +159,11 @@ class Batched:
         parts = ordered(part, [slice(i, i + width) for i in range(0, rows, width)])
         return torch.stack(list(parts)).sum(0) / batch.episodes
 
-    def _entropy_gradient(self, theta: Tensor, obs: Tensor, weight: Tensor) -> Tensor:
-        free = theta.detach().requires_grad_()
-        entropy = self._policy.head.entropy(*self._policy.distribution(free, obs))
-        return torch.autograd.grad((entropy * weight).sum(), free)[0]
+    def _seen(self, rows: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Observations and actions of rows [S, m], in theta's type."""
+        seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+        obs, act = (x.flatten(1, 2)[seed, rows] for x in (self._batch.obs, self._batch.act))
+        return obs.to(theta), act
 
     def _scale(self, rows: Tensor, real: Tensor, *, of_steps: bool) -> Tensor:
         """What a row of a minibatch weighs [S, 1]: M/(m·N), or one over its episodes."""
@@ -180,17 +183,15 @@ class Batched:
     def _old(self) -> Tensor:
         """log π_θ(a|s) of every row, [S, N·T], by the calls that one pass makes of it."""
         (rows,) = self.minibatches(1, of_steps=False)
-        policy, batch, theta = self._policy, self._batch, self._theta
-        seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
-        extra = theta[:, None, policy.net.num_params :]
+        policy, theta = self._policy, self._theta
 
         def part(index: Tensor) -> Tensor:
-            obs, act = (x.flatten(1, 2)[seed, index.clamp(min=0)] for x in (batch.obs, batch.act))
-            return policy.head.log_prob(policy.net.trace(theta, obs.to(theta)).out, extra, act)
+            obs, act = self._seen(index.clamp(min=0), theta)
+            return policy.head.log_prob(policy.net.trace(theta, obs).out, policy.extra(theta), act)
 
         width = max(1, CHUNK_STEPS // len(rows))
         log_prob = torch.cat(list(ordered(part, rows.split(width, 1))), 1)
-        old = log_prob.new_zeros(batch.mask.flatten(1).shape)
+        old = log_prob.new_zeros(self._batch.mask.flatten(1).shape)
         return old.scatter_add_(1, rows.clamp(min=0), torch.where(rows >= 0, log_prob, 0.0))
 
     @property
@@ -206,14 +207,6 @@ def _padded(parts: Sequence[np.ndarray]) -> Tensor:
     for s, rows in enumerate(parts):
         table[s, : len(rows)] = rows
     return torch.from_numpy(table)
-
-
-def _standardized(x: Tensor, real: Tensor) -> Tensor:
-    """(x − mean)/std over the real rows [S, m] of each seed."""
-    count = real.sum(1, keepdim=True).clamp(min=1)
-    mean = (x * real).sum(1, keepdim=True) / count
-    centred = (x - mean) * real
-    return centred / ((centred.square().sum(1, keepdim=True) / count).sqrt() + 1e-8)
 
 
 def mean_kl(

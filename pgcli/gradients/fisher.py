@@ -18,7 +18,6 @@ from torch import Tensor
 from pgcli.collection.batch import Batch
 from pgcli.gradients.trajectory import chunks_of, over_time, taken
 from pgcli.machine.cores import ordered
-from pgcli.policies.network import Trace
 from pgcli.policies.policy import Factor, Policy
 
 Piece = Callable[[Tensor], Tensor]  # v [S, P] to its product with the sum over some rows [S, P]
@@ -49,13 +48,12 @@ class Fisher:
         obs, mask = taken(batch, index, batch.obs, batch.mask)
         real = mask.flatten(1).unsqueeze(-1)
         trace = policy.net.trace(theta, obs.flatten(1, 2).to(theta.dtype))
-        extra = theta[:, None, policy.net.num_params :]
 
         def piece(v: Tensor) -> Tensor:
-            way = policy.net.tangent(theta, trace, v), v[:, None, policy.net.num_params :]
-            out, free = policy.head.fisher(trace.out, extra, way)
+            way = policy.net.tangent(theta, trace, v), policy.extra(v)
+            out, free = policy.head.fisher(trace.out, policy.extra(theta), way)
             rows = free.expand(*out.shape[:-1], -1) * real
-            return _pulled_back(policy, theta, trace, out * real, rows)
+            return policy.pulled_back(theta, trace, out * real, rows)
 
         return piece
 
@@ -82,9 +80,3 @@ def _along(factor: Factor, v: Tensor) -> Tensor:
         return (factor.delta @ part.unsqueeze(-1)).squeeze(-1)
     matrix = part.unflatten(1, (factor.input.shape[-1], -1))
     return ((factor.input @ matrix) * factor.delta).sum(-1)
-
-
-def _pulled_back(policy: Policy, theta: Tensor, trace: Trace, out: Tensor, extra: Tensor) -> Tensor:
-    """Jᵀ u [S, P] of u = (out, extra) [S, M, ·], summed over the rows."""
-    gradient = policy.net.gradient(theta[:, : policy.net.num_params], trace, out)
-    return torch.cat([gradient, extra.sum(1)], 1)

@@ -327,13 +327,16 @@ def log_probs(
 
 def entropy_gradient(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
     """∇ (1/N) Σ_n Σ_t H(π_θ(·|s_t)) at the batch's states, [S, P]: the direction of a bonus."""
-    theta = theta.detach().requires_grad_()
     total = torch.zeros_like(theta)
-    mask = batch.mask.flatten(1)
     per_episode = 1.0 / batch.episodes.clamp(min=1).unsqueeze(-1)
-    rows = zip(batch.obs.flatten(1, 2).split(CHUNK_STEPS, 1), mask.split(CHUNK_STEPS, 1),
-               strict=True)  # fmt: skip
-    for obs, real in rows:
-        entropy = policy.head.entropy(*policy.distribution(theta, obs)) * real * per_episode
-        total += torch.autograd.grad(entropy.sum(), theta)[0]
+    fields = (batch.obs.flatten(1, 2), batch.mask.flatten(1) * per_episode)
+    for obs, weight in zip(*(x.split(CHUNK_STEPS, 1) for x in fields), strict=True):
+        total += entropy_gradient_of(policy, theta, obs, weight)
     return total
+
+
+def entropy_gradient_of(policy: Policy, theta: Tensor, obs: Tensor, weight: Tensor) -> Tensor:
+    """∇ Σ_m weight_m H(π_θ(·|s_m)) over rows obs [S, M, D] with weights [S, M]: [S, P]."""
+    theta = theta.detach().requires_grad_()
+    entropy = policy.head.entropy(*policy.distribution(theta, obs))
+    return torch.autograd.grad((entropy * weight).sum(), theta)[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pgcli.machine.randomness import Purpose, generator
 from pgcli.policies.heads import Head
-from pgcli.policies.network import Mlp
+from pgcli.policies.network import Mlp, Trace
 from pgcli.settings.schema import BehaviourConfig, Init, PolicyConfig
 
 
@@ -51,7 +51,16 @@ class Policy:
 
     def distribution(self, theta: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
         """(out [S, M, O], extra [S, 1, X]) for obs [S, M, D]: what `head` takes."""
-        return self.net.forward(theta, obs), theta[:, None, self.net.num_params :]
+        return self.net.forward(theta, obs), self.extra(theta)
+
+    def extra(self, theta: Tensor) -> Tensor:
+        """The parameters that depend on no state, [S, 1, X], as `head` takes them."""
+        return theta[:, None, self.net.num_params :]
+
+    def pulled_back(self, theta: Tensor, trace: Trace, out: Tensor, extra: Tensor) -> Tensor:
+        """∂/∂theta [S, P] of a sum over rows, from its derivatives by out and extra [S, M, ·]."""
+        gradient = self.net.gradient(theta[:, : self.net.num_params], trace, out)
+        return torch.cat([gradient, extra.sum(1)], 1)
 
     def log_prob(self, theta: Tensor, obs: Tensor, act: Tensor) -> Tensor:
         """log π_θ(a|s), [S, M]."""
@@ -94,7 +103,7 @@ class Policy:
         """
         with torch.no_grad():
             trace = self.net.trace(theta, obs)
-            score = self.head.score(trace.out, theta[:, None, self.net.num_params :], act)
+            score = self.head.score(trace.out, self.extra(theta), act)
             out, extra = score.out, score.extra
             if weight is not None:
                 out, extra = out * weight.unsqueeze(-1), extra * weight.unsqueeze(-1)

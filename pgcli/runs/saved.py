@@ -35,7 +35,6 @@ class State(Enum):
 
 
 SETTINGS = "config.yaml"
-EARLIER = before(TrainConfig)
 NEEDED = (*KEYS, RETURN, EPISODES)
 MEASURED = (VARIANCE, TRACE_COV, NORM_SQ)  # or NaN
 WHOLE = KEYS  # numbers without a fraction
@@ -68,7 +67,7 @@ class Run:
         if "iterations" in tree:
             tree["iterations"], _ = budget(tree["iterations"], tree.get("total_steps"))
         told = dict(_flat(tree))
-        return told | {key: _text(x) for key, x in EARLIER.items() if key not in told}
+        return told | {key: _text(x) for key, x in before(TrainConfig).items() if key not in told}
 
     @cached_property
     def claims(self) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, auto
+from functools import cache
 from pathlib import Path
 from typing import Any, Optional, get_type_hints
 
@@ -101,7 +102,7 @@ def within(
     return {"gt": gt, "ge": ge, "lt": lt, "le": le}
 
 
-def registered(files: str, besides: str = "") -> dict[str, Any]:
+def naming(files: str, besides: str = "") -> dict[str, Any]:
     """Metadata of a field that names a part which these files of the package register."""
     sources = (path for path in sorted(PACKAGE.glob(files)) if path.name != besides)
     return {"registered": tuple(sources)}
@@ -147,9 +148,9 @@ class EstimatorConfig:
     """The orthogonal switches of the gradient estimator."""
 
     # These three: registered names, `module:name` from a module of one's own.
-    phi: str = field(metadata=registered("estimators/phi.py"))
-    baseline: str = field(metadata=registered("estimators/baselines.py"))
-    importance: str = field(metadata=registered("estimators/importance.py"))
+    phi: str = field(metadata=naming("estimators/phi.py"))
+    baseline: str = field(metadata=naming("estimators/baselines.py"))
+    importance: str = field(metadata=naming("estimators/importance.py"))
     gamma: float = field(metadata=within(ge=0, le=1))
     lam: float = field(metadata=within(ge=0, le=1))  # λ of GAE
     discount_state: bool  # weight step t by γ^t: the exact gradient of the discounted objective
@@ -223,7 +224,7 @@ class CriticConfig:
 class OptimizerConfig:
     """What is done with the gradient."""
 
-    name: str = field(metadata=registered("updates/optimizers.py"))  # or `module:name`
+    name: str = field(metadata=naming("updates/optimizers.py"))  # or `module:name`
     lr: float = field(metadata=within(gt=0, le=1e6))
     schedule: Schedule  # of lr, over the run's budget
     clip_norm: Optional[float] = field(
@@ -262,7 +263,7 @@ class UpdateConfig:
     """What is done with an estimate; null: the rule has no such setting."""
 
     # A registered name, or `module:name`.
-    name: str = field(metadata=since("ascent", registered("updates/*.py", besides="optimizers.py")))
+    name: str = field(metadata=since("ascent", naming("updates/*.py", besides="optimizers.py")))
     # Mean KL(old‖new) per state in nats that a step may come to.
     delta: Optional[float] = field(metadata=since(None, within(gt=0)))
     step: Optional[StepLength] = field(metadata=since(None))
@@ -430,6 +431,7 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     return settings
 
 
+@cache
 def before(schema: type, prefix: str = "") -> dict[str, Any]:
     """What runs that do not know a setting had in its place, by its dotted key: see `since`."""
     kinds = get_type_hints(schema)

@@ -24,7 +24,6 @@ from pgcli.policies.policy import Policy
 from pgcli.runs.policies import saved_behaviour, saved_theta
 from pgcli.settings.schema import Device, TrainConfig
 from pgcli.training.learner import Learner
-from pgcli.updates.optimizers import optimizer
 from pgcli.updates.rule import Start, registered, rule
 
 USUAL = "adam"  # optimizer.name where nobody says another
@@ -34,7 +33,6 @@ LONGEST = 1000  # steps of an episode with which devices are compared
 def check(config: TrainConfig) -> None:
     """Raise ConfigError for a part that is not there, or that does not go with another."""
     estimator.check_estimator(config.estimator, None if config.batch_steps else config.batch_size)
-    optimizer(config.optimizer)
     check_rule(config)
     if config.log.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise ConfigError("log.wandb", config.log.wandb, "needs the extra wandb")

@@ -106,11 +106,9 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 check_finite(measured.gradient, "the gradient", done, seeds)
                 if update == 0:  # what is reported: no update of this batch has moved it yet
                     first, entropy = measured, sums.entropy / batch.steps
-                step = measured.gradient
-                if config.policy.entropy_coef:  # outside of what is measured
-                    bonus = entropy_gradient(policy, learner.theta, batch)
-                    step = step + config.policy.entropy_coef * bonus
-                coef = config.policy.entropy_coef
+                step, coef = measured.gradient, config.policy.entropy_coef
+                if coef:  # outside of what is measured
+                    step = step + coef * entropy_gradient(policy, learner.theta, batch)
                 around = Batched(policy, target_theta, batch, weights, seeds, done, coef)
                 told = learner.rule.step(learner.theta, step, spent[ran], around)
                 record |= {tags.update(name): x for name, x in told.items()}

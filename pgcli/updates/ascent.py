@@ -24,6 +24,11 @@ def learning_rate(config: OptimizerConfig, progress: float) -> float:
     return config.lr
 
 
+def learning_rates(config: OptimizerConfig, progress: ArrayLike) -> list[float]:
+    """The rate of all seeds, or of each, where so much is spent of all or of each."""
+    return [learning_rate(config, float(x)) for x in np.atleast_1d(progress)]
+
+
 @register("ascent", optimizer=True)
 class Ascent:
     """θ' = θ + optimiser(ĝ); see `rule.Rule`."""
@@ -55,7 +60,7 @@ class Ascent:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (self._config.clip_norm / norm.clamp(min=1e-12)).clamp(max=1.0)
         down = -gradient.to(theta)
-        rates = [learning_rate(self._config, float(x)) for x in np.atleast_1d(progress)]
+        rates = learning_rates(self._config, progress)
         everyone = which is None or bool(which.all())
         if len(set(rates)) == 1 and everyone:
             self._optimizer.update(theta, down, self._state, rates[0])

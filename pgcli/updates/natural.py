@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pgcli.errors import ConfigError
 from pgcli.settings.schema import FisherKind, StepLength
-from pgcli.updates.ascent import learning_rate
+from pgcli.updates.ascent import learning_rates
 from pgcli.updates.rule import Around, Product, Start, register
 
 
@@ -156,7 +155,7 @@ class Natural:
             assert self._delta is not None
             size = length_of(self._delta, natural, around)
         else:
-            rates = [learning_rate(self._config, float(x)) for x in np.atleast_1d(progress)]
+            rates = learning_rates(self._config, progress)
             size = torch.tensor(rates, dtype=torch.float64, device=theta.device)
         moved = size.expand(len(theta)).unsqueeze(1) * natural.way
         theta.add_(moved.to(theta))

@@ -83,15 +83,18 @@ def test_optimisers_are_torchs(name, momentum, decay):
     if decay is not None:
         settings.append(f"optimizer.weight_decay={decay}")
         options["weight_decay"] = decay
-    found = learner(*settings)
-    theta = torch.nn.Parameter(found.theta.clone())
-    theirs = TORCH[name]([theta], lr=0.01, **options)  # their defaults where null is given
+    assert_steps_as_torchs(learner(*settings), name, **options)  # its defaults where null is given
+
+
+def assert_steps_as_torchs(agent, name, **options):
+    theta = torch.nn.Parameter(agent.theta.clone())
+    theirs = TORCH[name]([theta], lr=0.01, **options)
     for _ in range(20):
         gradient = torch.randn(theta.shape)
         theta.grad = -gradient
         theirs.step()
-        found.rule.step(found.theta, gradient, 0.0)
-        torch.testing.assert_close(found.theta, theta.detach(), rtol=1e-5, atol=1e-7)
+        agent.rule.step(agent.theta, gradient, 0.0)
+        torch.testing.assert_close(agent.theta, theta.detach(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
@@ -99,15 +102,8 @@ def test_the_moments_of_adam_have_settings(name):
     line = (f"optimizer={name}", "optimizer.schedule=constant", "optimizer.lr=0.01",
             "optimizer.betas=[0.5,0.7]", "optimizer.eps=0.1",
             "optimizer.weight_decay=0.25")  # fmt: skip
-    agent = learner(*line)
-    theta = torch.nn.Parameter(agent.theta.clone())
-    theirs = TORCH[name]([theta], lr=0.01, betas=(0.5, 0.7), eps=0.1, weight_decay=0.25)
-    for _ in range(20):
-        gradient = torch.randn(theta.shape)
-        theta.grad = -gradient
-        theirs.step()
-        agent.rule.step(agent.theta, gradient, 0.0)
-        torch.testing.assert_close(agent.theta, theta.detach(), rtol=1e-5, atol=1e-7)
+    options = {"betas": (0.5, 0.7), "eps": 0.1, "weight_decay": 0.25}
+    assert_steps_as_torchs(learner(*line), name, **options)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS.names)
