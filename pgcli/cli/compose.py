@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -48,7 +48,17 @@ EXTRAS = {  # what brings the options of Hydra's groups
     "hydra/sweeper": {"optuna": "optuna"},
 }
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-Before = Callable[[Sequence[str], DictConfig], list[str]]  # what comes before lines, composed so
+Again = Callable[[Sequence[str]], DictConfig]  # the same composition, with further lines
+
+
+class Brought(NamedTuple):
+    """What stands before a command line's own overrides, and what its user must know of it."""
+
+    overrides: list[str]
+    says: list[str]
+
+
+Before = Callable[[Sequence[str], DictConfig, Again], Brought]  # of lines, composed so
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class Composed:
     """One configuration of a command line, and where Hydra would put its run."""
 
     config: Any  # of the command's schema
-    before: list[str]  # overrides that its own bring along
+    brought: Brought  # by its own overrides
     run_dir: Path
     sweep_dir: Path
     asked: Asked | None  # of the sweep that it is of, by -m or by hydra.mode in a file
@@ -90,9 +100,9 @@ def compose_all(
     `before` gives the overrides that each brings along, from its own and what they compose to.
     """
     register(schemas())
-    search_also(config_dir)
-    overrides, schema = parse(lines), COMMANDS[command].schema
     name = config_name or command
+    search_also(config_dir, _has_methods(name, config_dir))
+    overrides, schema = parse(lines), COMMANDS[command].schema
     with initialize_config_dir(str(conf_dir()), job_name=command, version_base="1.3"):
         for override in overrides:
             override.config_loader = GlobalHydra.instance().config_loader()  # glob() asks it
@@ -131,11 +141,22 @@ def _asked(overrides: Sequence[Override], params: Mapping[str, str], basic: bool
     )
 
 
-def search_also(config_dir: str | None) -> None:
-    """Look in this directory (--config-dir) before `conf/`; ConfigError where it is none."""
+def search_also(config_dir: str | None, methods: bool = True) -> None:
+    """Look in this directory (--config-dir) before `conf/`; ConfigError where it is none.
+
+    `methods`: whether the command has any, so that an environment may choose one.
+    """
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError("--config-dir", config_dir, "no such directory")
     EnvironmentSearchPath.config_dir = None if config_dir is None else Path(config_dir)
+    EnvironmentSearchPath.methods = methods
+
+
+def _has_methods(name: str, config_dir: str | None) -> bool:
+    """Whether a primary configuration has that group."""
+    paths = [Path(place) / f"{name}.yaml" for place in (config_dir, conf_dir()) if place]
+    texts = [path.read_text(encoding="utf-8") for path in paths if path.is_file()]
+    return not texts or re.search(r"^ *- method:", texts[0], re.MULTILINE) is not None
 
 
 def parse(lines: Sequence[str]) -> list[Override]:
@@ -262,9 +283,13 @@ def _checked(
     before: Before | None,
 ) -> Composed:
     try:
-        brought = [] if before is None else before(lines, node)
-        if brought:
-            node = _composed(name, [*brought, *lines], schema)
+
+        def again(more: Sequence[str]) -> DictConfig:
+            return _composed(name, [*lines, *more], schema)
+
+        brought = Brought([], []) if before is None else before(lines, node, again)
+        if brought.overrides:
+            node = _composed(name, [*brought.overrides, *lines], schema)
         with open_dict(node):
             hydra = node.pop("hydra")
         written: Any = OmegaConf.to_container(hydra, resolve=False)
@@ -379,3 +404,16 @@ def _allowed(value: str, kind: Any) -> str:
         list[int]: "a list of whole numbers, e.g. [64,64]",
     }
     return f"must be {named.get(kind, 'a dictionary, e.g. {key: value}')}{' or null' * optional}"
+
+
+def literal(value: Any) -> str:
+    """A value as Hydra's grammar writes it; every text comes back as it is."""
+    return Override._get_value_element_as_str(_quoted(value))
+
+
+def _quoted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _quoted(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [_quoted(x) for x in value]
+    return QuotedString(value, Quote.single) if isinstance(value, str) else value

@@ -23,10 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgcli.cli import sweep
 from pgcli.cli.commands import COMMANDS, schemas
-from pgcli.cli.compose import Composed, compose_all, explained, parse, search_also
+from pgcli.cli.compose import Composed, compose_all, explained, literal, parse, search_also
 from pgcli.cli.job import Job
 from pgcli.cli.meanings import annotated, comments
-from pgcli.cli.origins import as_told, as_trained, brought_along, literal, names_runs, pins
+from pgcli.cli.origins import as_told, brought, brought_along, names_runs, pins
 from pgcli.cli.sources import conf_dir, job_name, register, subdirectory
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.runs import checkpoint
@@ -56,10 +56,10 @@ def launch(command: str, argv: Sequence[str]) -> int:
         lines = _restored_overrides(resumed, lines)
         args = _arguments([*flags, *lines])
     composed = compose_all(
-        command, lines, args.config_dir, args.multirun, args.config_name, as_trained
+        command, lines, args.config_dir, args.multirun, args.config_name, brought
     )
     if not composed[0].multirun:
-        lines = [*composed[0].before, *lines]
+        lines = [*composed[0].brought.overrides, *lines]
     if args.help:
         with redirect_stdout(io.StringIO()) as text, suppress(SystemExit):
             _hydra(command, flags, lines)
@@ -83,6 +83,8 @@ def launch(command: str, argv: Sequence[str]) -> int:
         return 0
     if any(getattr(c.config, "resume", None) is not None for c in composed):
         raise ConfigError("resume", composed[0].config.resume, "belongs on the command line")
+    for said in dict.fromkeys(said for c in composed for said in c.brought.says):
+        print(said)
     if composed[0].multirun:
         return _sweep(command, flags, lines, composed, args)
     run_dir, named = composed[0].run_dir, composed[0].named
@@ -115,13 +117,16 @@ def _sweep(
         if asked.jobs is not None:
             names = list(dict.fromkeys(job_name(job, keys) for job in asked.jobs))
     origin = [str(args.config_dir), str(args.config_name)]
-    shared = first.before if all(c.before == first.before for c in composed) else []
+    each = [c.brought.overrides for c in composed]
+    shared = each[0] if all(one == each[0] for one in each) else []
     budget = sweep.common_budget([c.config for c in composed], asked.swept)
     fixed = [*shared, *asked.fixed]
     plan = sweep.Plan(command, origin, fixed, asked.swept, names, budget)
     earlier = sweep.to_continue(plan, sweep_dir, named)
     place = made(sweep_dir, named, sweep.is_bare) if earlier is None else nullcontext(earlier)
-    completing = brought_along if any(names_runs(c.config) for c in composed) else nullcontext
+    completing = (
+        brought_along if any(each) or any(names_runs(c.config) for c in composed) else nullcontext
+    )
     with place as directory, completing(directory):
         for claim in getattr(first.config, "claims", []):
             print(f"to be tested: {claim.says}")

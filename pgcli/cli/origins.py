@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from pgcli.cli.compose import parse
+from pgcli.cli.compose import Again, Brought, literal, parse
+from pgcli.cli.precedence import taken_back
 from pgcli.errors import NoCheckpoint, PgError
 from pgcli.runs import checkpoint, saved
 from pgcli.settings.schema import BehaviourConfig, CompareConfig
@@ -53,6 +53,12 @@ def as_trained(lines: Sequence[str], node: DictConfig) -> list[str]:
     env_id = sections.get("env", {}).pop("id", None)
     overrides = _overrides(sections)
     return overrides if env_id is None else [f"env={literal(env_id)}", *overrides]
+
+
+def brought(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
+    """All that stands before `lines`, which `node` is composed of; NoCheckpoint."""
+    back = taken_back(lines, node, again)
+    return Brought([*as_trained(lines, node), *back.overrides], back.says)
 
 
 def as_told(run: Path) -> list[str]:
@@ -128,15 +134,19 @@ class _Completing(Launcher):
         return self._launcher.launch(jobs, initial_job_idx)
 
     def _completed(self, lines: list[str], number: int) -> list[str]:
+        def again(more: Sequence[str]) -> DictConfig:
+            node: DictConfig = self._loader.load_sweep_config(self._config, [*lines, *more])
+            return node
+
         try:
-            node = self._loader.load_sweep_config(self._config, lines)
+            node = again([])
             with open_dict(node):
                 node.hydra.job.id = node.hydra.job.num = number
             place = str(node.hydra.sweep.subdir)  # a name may not change with what is brought
             job = Path(node.hydra.sweep.dir) / place
             after = [] if _begun_unpinned(job) else pins(node.behaviour, self._known)
             return [
-                *as_trained(lines, node),
+                *brought(lines, node, again).overrides,
                 *lines,
                 *after,
                 f"hydra.sweep.subdir={literal(place)}",
@@ -167,16 +177,3 @@ def _noted(job: Path) -> tuple[list[Any], list[Any]]:
     given = [(o.key_or_group, o.value()) for o in parse(saved.overrides(job))]
     where, iterations = ([value for k, value in given if k == key] for key in PINNED)
     return where, iterations
-
-
-def literal(value: Any) -> str:
-    """A value as Hydra's grammar writes it; every text comes back as it is."""
-    return Override._get_value_element_as_str(_quoted(value))
-
-
-def _quoted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _quoted(x) for key, x in value.items()}
-    if isinstance(value, list):
-        return [_quoted(x) for x in value]
-    return QuotedString(value, Quote.single) if isinstance(value, str) else value

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgcli.cli.sources import EnvironmentSearchPath, conf_dir
+from pgcli.cli.sources import conf_dir, files
 from pgcli.errors import ConfigError, one_of
 from pgcli.settings.schema import (
     CompareConfig,
@@ -26,13 +26,13 @@ def estimator_configs(config: CompareConfig) -> dict[str, EstimatorConfig]:
 
     A preset overrides the values of train.yaml, `config.estimator` overrides the preset.
     """
-    files = _files()
-    names = config.estimators or list(files)
+    presets = files("estimator")
+    names = config.estimators or list(presets)
     configs = {}
     for name in names:
-        if name not in files and ":" not in name:
-            raise ConfigError("estimators", name, one_of(name, [*files, "module:name"]))
-        configs[name] = _merged(files.get(name), name, config.estimator)
+        if name not in presets and ":" not in name:
+            raise ConfigError("estimators", name, one_of(name, [*presets, "module:name"]))
+        configs[name] = _merged(presets.get(name), name, config.estimator)
     if not config.estimators:
         configs = {
             name: est for name, est in configs.items() if _fits(name, est, config.off_policy)
@@ -50,15 +50,6 @@ def _fits(name: str, config: EstimatorConfig, off_policy: bool) -> bool:
     if off_policy:
         return config.weighted or name == UNWEIGHTED
     return not config.weighted
-
-
-def _files() -> dict[str, Path]:
-    """Preset files by name; those of --config-dir first."""
-    places = [conf_dir(), EnvironmentSearchPath.config_dir]
-    files: dict[str, Path] = {}
-    for place in filter(None, places):
-        files |= {path.stem: path for path in sorted((place / "estimator").glob("*.yaml"))}
-    return files
 
 
 def _merged(preset: Path | None, name: str, shared: dict[str, Any]) -> EstimatorConfig:

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 GROUP = "env"
 LONGEST = 120  # letters of a job's directory
@@ -32,10 +33,23 @@ def register(schemas: Mapping[str, type]) -> None:
     for command, schema in schemas.items():  # in no group: no choice
         ConfigStore.instance().store(name=f"{command}_schema", node=schema)
     plugins = Plugins.instance()
-    for plugin in (EnvironmentSource, EnvironmentSearchPath):
-        if plugin not in plugins.discover(plugin.__mro__[1]):
+    for kind, plugin in (
+        (ConfigSource, EnvironmentSource),
+        (ConfigSource, PlainEnvironments),
+        (SearchPathPlugin, EnvironmentSearchPath),
+    ):
+        if plugin not in plugins.discover(kind):
             plugins.register(plugin)
     _maximise()
+
+
+def files(group: str) -> dict[str, Path]:
+    """The files of a group by name, those of --config-dir first."""
+    places = [conf_dir(), EnvironmentSearchPath.config_dir]
+    found: dict[str, Path] = {}
+    for place in filter(None, places):
+        found |= {path.stem: path for path in sorted((place / group).glob("*.yaml"))}
+    return found
 
 
 def _maximise() -> None:
@@ -112,15 +126,53 @@ class EnvironmentSource(ConfigSource):
         return sorted(gymnasium.registry)
 
 
+class PlainEnvironments(FileConfigSource):
+    """Answers `env/<name>` as its file does, without the method that the file may choose."""
+
+    @staticmethod
+    def scheme() -> str:
+        """The scheme of its search path."""
+        return "environments"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """The configuration of one environment."""
+        result = super().load_config(config_path)
+        if isinstance(result.config, DictConfig):
+            result.config.pop("defaults", None)
+        return result
+
+    def available(self) -> bool:
+        """Always there."""
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        """Only `env` itself."""
+        return config_path.rstrip("/") == GROUP and super().is_group(config_path)
+
+    def is_config(self, config_path: str) -> bool:
+        """The files of `env/`."""
+        return config_path.startswith(f"{GROUP}/") and super().is_config(config_path)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """What the files themselves list already."""
+        return []
+
+
 class EnvironmentSearchPath(SearchPathPlugin):
     """Puts the source behind all files, so a YAML of that name wins."""
 
     config_dir: Path | None = None  # of --config-dir, which the Compose API has no argument for
+    methods = True  # whether the command has any, for an environment's file to choose from
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append it."""
+        places = [conf_dir()]
         if self.config_dir is not None:
-            search_path.prepend(
-                provider="command-line", path=f"file://{self.config_dir.absolute()}"
-            )
+            place = self.config_dir.absolute()
+            search_path.prepend(provider="command-line", path=f"file://{place}")
+            places.append(place)
+        if not self.methods:
+            for place in places:
+                path = f"{PlainEnvironments.scheme()}://{place}"
+                search_path.prepend(provider=PlainEnvironments.scheme(), path=path)
         search_path.append(provider="gymnasium", path="gymnasium://")

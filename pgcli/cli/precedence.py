@@ -1,0 +1,51 @@
+"""What a typed word takes back from presets, where the order of conf/train.yaml cannot say it.
+
+A group that was typed has its own numbers: those that were tuned for another choice are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pgcli.cli.compose import Again, Brought, literal, parse
+from pgcli.cli.sources import files
+
+TUNED = "tuned"  # the group of the numbers of a pair
+UNTUNED = "none"  # no file of it
+
+
+def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
+    """What `lines`, which `node` is composed of, undo in presets by what they name."""
+    typed = {override.key_or_group for override in parse(lines)}
+    overrides, says = [], []
+    if "batch_size" in typed and "batch_steps" not in typed and node.get("batch_steps") is not None:
+        overrides.append("batch_steps=null")  # a preset's, and only one of them can count
+    pair = _tuned(node)
+    groups = [group for group in node.hydra.runtime.choices if group in typed and group in node]
+    if pair is not None and TUNED not in typed and groups:
+        plain = again([f"{TUNED}={UNTUNED}"])
+        for group in groups:
+            changed = _changed(node[group], plain[group])
+            overrides += [f"++{group}.{key}={literal(value)}" for key, value in changed.items()]
+            if changed:
+                keys = ", ".join(f"{group}.{key}" for key in changed)
+                says.append(f"{group}= is given: what is tuned for {pair} is dropped of {keys}")
+    return Brought(overrides, says)
+
+
+def _tuned(node: DictConfig) -> str | None:
+    """The pair whose numbers are in a composition."""
+    choice = node.hydra.runtime.choices.get(TUNED)
+    group, _, name = str(choice).rpartition("/")
+    return choice if name in files(f"{TUNED}/{group}") else None
+
+
+def _changed(one: DictConfig, other: DictConfig) -> dict[str, Any]:
+    """The values of `other` where `one` has others."""
+    own, values = (OmegaConf.to_container(x) for x in (one, other))
+    assert isinstance(own, dict)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items() if own[key] != value}

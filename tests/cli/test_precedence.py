@@ -1,0 +1,165 @@
+"""Who wins where presets, groups and keys disagree: conf/train.yaml's order, and what was typed."""
+
+import itertools
+
+import pytest
+import yaml
+
+from pgcli.cli.compose import compose_all
+from pgcli.cli.origins import brought
+from pgcli.cli.sources import conf_dir
+from pgcli.errors import ConfigError
+from pgcli.settings.schema import flat
+
+
+def names(group):
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+METHODS, ESTIMATORS, ENVS = names("method"), names("estimator"), names("env")
+TUNED = {  # of every pair, to see who wins
+    "batch_size": 7,
+    "optimizer": {"lr": 0.125},
+    "estimator": {"gamma": 0.875, "lam": 0.625},
+    "policy": {"entropy_coef": 0.03125},
+}
+DEFAULT = {"policy": "mlp", "critic": "mlp", "optimizer": "adam", "update": "ascent"}
+
+
+def read(group, name):
+    """What a preset sets, by dotted key, and the groups that it chooses."""
+    text = (conf_dir() / group / f"{name}.yaml").read_text()
+    tree = yaml.safe_load(text) or {}
+    chosen = {}
+    for line in tree.pop("defaults", []):
+        ((what, choice),) = line.items()
+        chosen[what.removeprefix("override /")] = choice
+    return leaves(tree, "" if "@package _global_" in text else f"{group}."), chosen
+
+
+def leaves(tree, prefix=""):
+    found = {}
+    for key, value in tree.items():
+        nested = isinstance(value, dict) and value
+        found |= leaves(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return found
+
+
+def expected(env, method, estimator, tuned):
+    """Every preset's values in the order of the defaults list, the typed estimator's group first."""
+    numbers, choices = read("method", method) if method else ({}, {})
+    groups = {**DEFAULT, **choices, "estimator": estimator or choices.get("estimator", "rtg")}
+    values = {}
+    for name in ("common", "train"):
+        tree = yaml.safe_load((conf_dir() / f"{name}.yaml").read_text())
+        values |= leaves({key: x for key, x in tree.items() if key not in ("defaults", "hydra")})
+    for group, choice in groups.items():
+        values |= read(group, choice)[0]
+    values |= numbers | read("env", env)[0]
+    for key, value in leaves(tuned).items():
+        if not (estimator and key.startswith("estimator.")):
+            values[key] = value
+    return values
+
+
+@pytest.fixture(scope="module")
+def tuned_for_all(tmp_path_factory):
+    place = tmp_path_factory.mktemp("conf")
+    for env, method in itertools.product(ENVS, METHODS):
+        file = place / "tuned" / env / f"{method}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("# @package _global_\n" + yaml.safe_dump(TUNED))
+    return str(place)
+
+
+def composed(lines, config_dir=None, command="train"):
+    (one,) = compose_all(command, lines, config_dir, multirun=False, before=brought)
+    return one
+
+
+def same(config, values):
+    found = flat(config)
+    given = {"iterations", "total_steps"}  # what they become is another matter
+    return {k: (found[k], v) for k, v in values.items() if k not in given and found[k] != v}
+
+
+def some(estimators):
+    """All of them, most only where there is time."""
+    quick = {"rtg_mean", "gae"}
+    return [e if e in quick else pytest.param(e, marks=pytest.mark.slow) for e in estimators]
+
+
+@pytest.mark.parametrize("estimator", [None, *some(ESTIMATORS)])
+@pytest.mark.parametrize("method", [None, *METHODS])
+def test_every_key_has_the_value_of_who_wins(method, estimator, tuned_for_all):
+    for env, place in ((ENVS[0], None), (ENVS[1], tuned_for_all)):
+        lines = [f"env={env}"]
+        lines += [f"method={method}"] if method else []
+        lines += [f"estimator={estimator}"] if estimator else []
+        tuned = TUNED if place and method else {}
+        one = composed(lines, place)
+        assert same(one.config, expected(env, method, estimator, tuned)) == {}, lines
+        said = [] if not (tuned and estimator) else ["estimator= is given"]
+        assert [text[: len(said[0])] for text in one.brought.says] == said
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_typed_key_beats_everything(method, tuned_for_all):
+    typed = ["optimizer.lr=0.5", "estimator.lam=0.5", "batch_size=9", "estimator=gae"]
+    one = composed([f"method={method}", *typed], tuned_for_all).config
+    assert (one.optimizer.lr, one.estimator.lam, one.batch_size) == (0.5, 0.5, 9)
+    assert one.batch_steps is None  # else the nine would count for nothing
+
+
+@pytest.mark.parametrize("group", ["update", "optimizer", "policy", "estimator"])
+def test_what_was_tuned_for_another_choice_of_a_group_is_dropped_and_said(group, tuned_for_all):
+    choice = {"update": "ascent", "optimizer": "sgd", "policy": "linear", "estimator": "gae"}[group]
+    one = composed(["method=ppo", f"{group}={choice}"], tuned_for_all)
+    values = {k: v for k, v in leaves(TUNED).items() if not k.startswith(f"{group}.")}
+    assert same(one.config, values) == {}
+    assert one.config.batch_size == 7
+    dropped = [key for key in leaves(TUNED) if key.startswith(f"{group}.")]
+    assert len(one.brought.says) == bool(dropped)
+    for key in dropped:
+        assert key in one.brought.says[0]
+        assert flat(one.config)[key] != leaves(TUNED)[key]
+
+
+def test_an_environment_may_choose_a_method_and_a_typed_one_beats_it(tmp_path):
+    place = tmp_path / "env"
+    place.mkdir()
+    (place / "Mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /method: trpo\nenv:\n  id: CartPole-v1\n"
+    )
+    tuned = tmp_path / "tuned" / "Mine"
+    tuned.mkdir(parents=True)
+    (tuned / "trpo.yaml").write_text("# @package _global_\nupdate:\n  delta: 0.5\n")
+    found = composed(["env=Mine"], str(tmp_path)).config
+    assert (found.update.name, found.update.delta) == ("trust_region", 0.5)
+    typed = composed(["env=Mine", "method=ppo"], str(tmp_path)).config
+    assert (typed.update.name, typed.update.delta) == ("proximal", None)
+    compared = composed(["env=Mine"], str(tmp_path), "compare").config  # it has no methods
+    assert compared.env.id == "CartPole-v1"
+
+
+@pytest.mark.parametrize("env", ENVS)
+def test_every_environment_can_be_compared(env):
+    assert composed([f"env={env}"], command="compare").config.env.id
+
+
+def test_what_no_preset_has_is_still_refused():
+    with pytest.raises(ConfigError, match=r"^method=pop: must be one of .*ppo"):
+        composed(["method=pop"])
+
+
+def test_presets_of_an_environment_hold_nothing_that_only_training_knows():
+    for env in ENVS:
+        values, chosen = read("env", env)
+        assert all(key.startswith("env.") for key in values)
+        assert set(chosen) <= {"method"}
+
+
+def test_tuned_numbers_stand_where_they_belong_and_choose_nothing():
+    for path in conf_dir().glob("tuned/**/*.yaml"):
+        assert path.stem in METHODS
+        assert "defaults" not in yaml.safe_load(path.read_text())
