@@ -93,12 +93,16 @@ def _differing(settings: Sequence[dict[str, str]]) -> list[str]:
 def _words(differences: Sequence[dict[str, str]], runs: Sequence[Run]) -> list[list[str]]:
     """Names by what a user would type: an option's name stands for the settings that it brings.
 
-    A setting is left unsaid only where nobody typed it and the options already tell its value.
+    An option or a setting is left unsaid only where nobody typed it and the words tell it already.
     """
     chosen = [run.choices for run in runs]
     typed = {key for run in runs for key in run.typed}
     options = [o for o in _differing(chosen) if all(o in mine for mine in chosen)]
-    words = [[f"{o}={mine[o]}" for o in options] for mine in chosen]
+    words: list[list[str]] = [[] for _ in runs]
+    for option in sorted(options, key=lambda o: o not in typed):  # what was typed tells most
+        values = [mine[option] for mine in chosen]
+        if option in typed or not _told(words, values):
+            words = [[*mine, f"{option}={v}"] for mine, v in zip(words, values, strict=True)]
     for key in differences[0] if differences else ():
         values = [mine[key] for mine in differences]
         if key in typed or not _told(words, values):

@@ -46,7 +46,7 @@ def leaves(tree, prefix=""):
 
 
 def expected(env, method, estimator, tuned):
-    """Every preset's values in the order of the defaults list, the typed estimator's group first."""
+    """Every preset's values in the order of the defaults list; the typed estimator is chosen."""
     numbers, choices = read("method", method) if method else ({}, {})
     groups = {**DEFAULT, **choices, "estimator": estimator or choices.get("estimator", "rtg")}
     values = {}
