@@ -56,17 +56,17 @@ def _check_train(config: Any) -> None:
 
 
 def _compare(config: Any, directory: Path) -> None:
-    from pgcli.cli.presets import estimator_configs
+    from pgcli.cli.presets import estimator_configs, update_configs
     from pgcli.comparison import study
 
-    study.run(config, estimator_configs(config), directory)
+    study.run(config, estimator_configs(config), update_configs(config), directory)
 
 
 def _check_compare(config: Any) -> None:
-    from pgcli.cli.presets import estimator_configs
+    from pgcli.cli.presets import estimator_configs, update_configs
     from pgcli.comparison import study
 
-    study.check(estimator_configs(config))
+    study.check(config, estimator_configs(config), update_configs(config))
 
 
 COMMANDS = {
@@ -87,7 +87,7 @@ COMMANDS = {
             _compare,
             _check_compare,
             schema_name="CompareConfig",
-            free=("env.kwargs", "estimator."),  # what all compared estimators share
+            free=("env.kwargs", "estimator.", "update."),  # what all that is compared shares
             result="compare.json",
         ),
         Command(

@@ -1,23 +1,27 @@
-"""Estimators by the names of their presets, as `pg compare` lists them."""
+"""Estimators and update rules by the names of their presets, as `pg compare` lists them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgcli.cli.sources import conf_dir, files
 from pgcli.errors import ConfigError, one_of
+from pgcli.settings.registry import OWN, is_own
 from pgcli.settings.schema import (
     CompareConfig,
     EstimatorConfig,
+    UpdateConfig,
     check,
     check_switches,
 )
 
+T = TypeVar("T")
 UNWEIGHTED = "rtg_value"  # what the presets with importance weights are without them
 
 
@@ -52,24 +56,56 @@ def _fits(name: str, config: EstimatorConfig, off_policy: bool) -> bool:
     return not config.weighted
 
 
+def update_configs(config: CompareConfig) -> dict[str, UpdateConfig]:
+    """The update rules whose steps are looked at; ConfigError for one that cannot be.
+
+    `config.update` overrides the values of those presets that have such a setting.
+    """
+    if not (config.updates or config.update):
+        return {}
+    from pgcli.updates.rule import settings_of
+
+    presets = files("update")
+    configs = {}
+    shared = set(config.update)
+    for name in config.updates:
+        if name not in presets and not is_own(name):
+            raise ConfigError("updates", name, one_of(name, [*presets, OWN]))
+        own: Any = OmegaConf.load(presets[name]) if name in presets else {"name": name}
+        having = {k: v for k, v in config.update.items() if k in settings_of(own["name"])}
+        shared -= set(having)
+        configs[name] = _typed(UpdateConfig, "update", [_values("update"), own, having], having)
+        check(configs[name], "update.")
+    for key in sorted(shared):
+        allowed = "no setting of updates=" + ",".join(config.updates or ["..."])
+        raise ConfigError(f"update.{key}", config.update[key], allowed)
+    return configs
+
+
 def _merged(preset: Path | None, name: str, shared: dict[str, Any]) -> EstimatorConfig:
     chosen: Any = {"phi": name}
     if preset is not None:
         tree = OmegaConf.load(preset)
         whole = preset.read_text(encoding="utf-8").startswith("# @package _global_")
         chosen = tree.get("estimator", {}) if whole and isinstance(tree, DictConfig) else tree
+    layers = [_values("estimator"), chosen, shared]
+    return _typed(EstimatorConfig, "estimator", layers, shared)
+
+
+def _typed(schema: type[T], section: str, layers: Sequence[Any], given: Mapping[str, Any]) -> T:
+    """The dataclass of a section from its layers of values; ConfigError blames what was given."""
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(_defaults(), chosen, shared))
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *layers))
     except OmegaConfBaseException as error:
-        key = f"estimator.{error.full_key or ''}".rstrip(".")
+        key = f"{section}.{error.full_key or ''}".rstrip(".")
         leaf = str(error.full_key or "").rpartition(".")[2]
-        raise ConfigError(key, shared.get(leaf, ""), str(error).splitlines()[0]) from error
-    assert isinstance(config, EstimatorConfig)
+        raise ConfigError(key, given.get(leaf, ""), str(error).splitlines()[0]) from error
+    assert isinstance(config, schema)
     return config
 
 
 @cache
-def _defaults() -> Any:
-    """The values of train.yaml, typed; nobody may change them."""
-    tree = OmegaConf.load(conf_dir() / "train.yaml").estimator
-    return OmegaConf.merge(OmegaConf.structured(EstimatorConfig), tree)
+def _values(section: str) -> Any:
+    """The values of train.yaml; nobody may change them."""
+    values: Any = OmegaConf.load(conf_dir() / "train.yaml")
+    return values[section]

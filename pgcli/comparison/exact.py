@@ -28,6 +28,7 @@ from pgcli.machine.cores import ordered
 from pgcli.policies.policy import Policy
 from pgcli.settings.registry import is_own
 from pgcli.settings.schema import NONE, EstimatorConfig
+from pgcli.updates.natural import conjugate_gradients
 
 BLOCK = 2**21  # numbers in one moment's table at once
 LARGE = 1e4  # a reward beside the spread of all rewards
@@ -86,6 +87,35 @@ def solve(model: Tabular, policy: Policy, theta: Tensor, gamma: float) -> Soluti
     size = _size(model, pi.detach(), scores(policy, theta.detach(), *pi.shape), q[:, :-1])
     gradient = torch.where(gradient[0].abs() <= 1e-13 * size, 0.0, gradient[0])
     return Solution(objective.item(), gradient, torch.stack(values).detach(), q)
+
+
+def objective(model: Tabular, policy: Policy, theta: Tensor, gamma: float) -> float:
+    """J_γ at theta [1, P]."""
+    pi = action_probabilities(policy, theta.detach().double(), model.states)
+    v = torch.zeros(model.states + 1, dtype=torch.float64)
+    for _ in range(model.horizon):
+        q = _expected(model, model.reward + gamma * v[model.following])
+        v = torch.cat([(pi * q).sum(-1), v.new_zeros(1)])
+    return float((model.start * v[:-1]).sum())
+
+
+def natural_gradient(model: Tabular, policy: Policy, theta: Tensor, gamma: float) -> Tensor:
+    """F⁺∇J_γ [P] float64 at theta [1, P], F = E[Σ_t ψψᵀ] over the states that the policy visits.
+
+    By conjugate gradients from 0, which stay in the range of F (Kakade 2001).
+    """
+    pi = action_probabilities(policy, theta.detach().double(), model.states)
+    chance = model.probability * pi[model.state, model.action]
+    visits = torch.stack(list(_visits(model, chance))).sum(0)
+    psi = scores(policy, theta, *pi.shape)
+    weight = visits.unsqueeze(-1) * pi
+
+    def product(v: Tensor) -> Tensor:
+        along = weight * (psi @ v[0])
+        return torch.einsum("sap,sa->p", psi, along)[None]
+
+    gradient = solve(model, policy, theta, gamma).gradient[None]
+    return conjugate_gradients(product, gradient, 2 * policy.num_params, 1e-12).x[0]
 
 
 def _size(model: Tabular, pi: Tensor, psi: Tensor, q: Tensor) -> Tensor:

@@ -122,6 +122,23 @@ class Comparison:
             float(square[0]),
         )
 
+    def aligned(self, steps: Tensor, truth: Tensor | str | None) -> Figure:
+        """Mean cosine of one step per batch [R, P] and a direction; no step at all counts 0.
+
+        `truth`: the direction [P], unbiased estimates of it from each batch [R, P], the name of an
+        unbiased estimator, or None.
+        """
+        return self._percentiles(self._cosine(_directions(steps.double()), truth))
+
+    def mean_of(self, x: Tensor) -> Figure:
+        """Mean of one number per batch [R]."""
+        w = self._resamples.by_batch
+        return self._percentiles((w @ x.double().numpy()) / w.sum(1))
+
+    def batch_means(self, name: str) -> Tensor:
+        """The estimate of each batch, [R, P] float64."""
+        return self._double[name].mean(1)
+
     def noise(self, name: str) -> float:
         """trace_cov itself, without its interval."""
         return float(self._spread(name).value[0])
@@ -169,9 +186,7 @@ class Comparison:
 
     def _direction(self, name: str) -> Tensor:
         """ĝ/‖ĝ‖ of every batch [R, P]; 0 where there is no gradient."""
-        mean = self._double[name].mean(1)
-        norm = mean.norm(dim=-1, keepdim=True)
-        return torch.where(norm > 0, mean / torch.where(norm > 0, norm, 1.0), 0.0)
+        return _directions(self.batch_means(name))
 
     def _between(self, a: Tensor, b: Tensor) -> Array:
         """Mean of ⟨a_r, b_s⟩ over different batches r ≠ s, for every resample; a, b [R, P]."""
@@ -189,8 +204,10 @@ class Comparison:
         if truth is None:
             return np.full(len(w), np.nan)
         if isinstance(truth, str):
-            along = self._between(direction, self._double[truth].mean(1))
+            along = self._between(direction, self.batch_means(truth))
             square = self._signal(truth, truth, by_batch=True)
+        elif truth.ndim == 2:
+            along, square = self._between(direction, truth), self._between(truth, truth)
         else:
             along = (w @ (direction @ truth.double()).numpy()) / w.sum(1)
             square = np.full(len(w), float(truth.double().square().sum()))
@@ -271,6 +288,12 @@ class Comparison:
         tail = (1 - self._level) / 2
         low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
         return float(low), float(high)
+
+
+def _directions(x: Tensor) -> Tensor:
+    """Each row of x [R, P] over its length; 0 where it has none."""
+    norm = x.norm(dim=-1, keepdim=True)
+    return torch.where(norm > 0, x / torch.where(norm > 0, norm, 1.0), 0.0)
 
 
 class _Products(NamedTuple):

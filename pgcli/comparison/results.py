@@ -8,13 +8,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import text
 
 from pgcli.comparison.exact import Exact, Solution
 from pgcli.comparison.resampled import Figure, Verdict
+from pgcli.comparison.steps import EpochFinding, Point, StepFinding
 from pgcli.pictures import estimators as slides
 from pgcli.runs import summary
 from pgcli.runs.directory import write_atomically
@@ -43,10 +44,19 @@ class Finding:
     seconds: float
 
 
+class Looks(NamedTuple):
+    """What is told of update rules."""
+
+    steps: list[StepFinding]
+    along: list[Point] | None
+    epochs: list[EpochFinding]
+
+
 def write(
     directory: Path,
     config: CompareConfig,
     findings: Sequence[Finding],
+    looks: Looks,
     solution: Solution | None,
     progress: Progress,
 ) -> None:
@@ -54,6 +64,14 @@ def write(
     rows = sorted((row_of(f, config, solution) for f in findings), key=_rank)
     write_atomically(directory / "compare.csv", _csv(rows).encode())
     shown = shown_table(rows, config.level)
+    tables = {
+        "updates": [step_row(one) for one in looks.steps],
+        "along": [point_row(one) for one in looks.along or []],
+        "epochs": [epoch_row(one) for one in looks.epochs],
+    }
+    for name, made in tables.items():
+        if made:
+            write_atomically(directory / f"{name}.csv", _csv(made).encode())
     against = [label(f) for f in findings if contradicts(f)]
     facts = {
         "environment": config.env.id,
@@ -65,8 +83,11 @@ def write(
         "notes": {f.name: f.notes for f in findings},
         "contradicted": against,  # exact figures that the sampled ones exclude
         "variance_by_batch_size": {label(f): f.variances for f in findings if f.variances},
+        **{name: made for name, made in tables.items() if made},
     }
     pictures = drawn(findings, rows, config) if config.pictures else {}
+    if config.pictures:
+        pictures |= drawn_looks(looks, config)
     for name, png in pictures.items():
         write_atomically(directory / f"{name}.png", png)
     _write_events(directory, rows, shown, pictures, config.iteration or 0)
@@ -81,7 +102,15 @@ def write(
     if solution is not None:
         progress.say(f"J = {solution.objective:.6g}, ‖∇J‖ = {float(solution.gradient.norm()):.6g}")
     progress.say(shown)
-    progress.say(f"{directory}: compare.csv, compare.json, {len(pictures)} pictures")
+    for name, text_of in (
+        ("updates", steps_table),
+        ("along", along_table),
+        ("epochs", epochs_table),
+    ):
+        if tables[name]:
+            progress.say(text_of(tables[name], config))
+    written = ", ".join(f"{name}.csv" for name, made in {"compare": rows, **tables}.items() if made)
+    progress.say(f"{directory}: {written}, compare.json, {len(pictures)} pictures")
     progress.say(f"tensorboard --logdir {directory}")
 
 
@@ -125,6 +154,37 @@ def row_of(finding: Finding, config: CompareConfig, solution: Solution | None) -
         "ess": math.nan if finding.ess is None else finding.ess,
         "seconds": finding.seconds,
     }
+
+
+def _limits(name: str, figure: Figure) -> dict[str, float]:
+    return {name: figure.value, f"{name}_lo": figure.lower, f"{name}_hi": figure.upper}
+
+
+def step_row(finding: StepFinding) -> dict[str, Any]:
+    """One row of updates.csv."""
+    row: dict[str, Any] = {
+        "estimator": finding.estimator,
+        "update": finding.update,
+        "batches": finding.batches,
+    }
+    for name in ("cos_to_true", "cos_to_natural", "step_norm", "kl", "surrogate_gain", "gain"):
+        row |= _limits(name, getattr(finding, name))
+    own = {k: x for k, x in finding.told.items() if k not in row}
+    return row | {"told": ", ".join(f"{name} {_short(x)}" for name, x in own.items())}
+
+
+def point_row(point: Point) -> dict[str, Any]:
+    """One row of along.csv."""
+    row = {"scale": point.scale, "surrogate_gain": point.surrogate, "kl": point.kl}
+    return row | _limits("gain", point.gain)
+
+
+def epoch_row(finding: EpochFinding) -> dict[str, Any]:
+    """One row of epochs.csv."""
+    row: dict[str, Any] = {"estimator": finding.estimator, "epoch": finding.epoch}
+    for name in ("cos_to_true", "kl", "clip_fraction"):
+        row |= _limits(name, getattr(finding, name))
+    return row
 
 
 def contradicts(finding: Finding) -> bool:
@@ -182,6 +242,57 @@ def shown_table(rows: Sequence[Mapping[str, Any]], level: float) -> str:
         for row in rows
     ]  # fmt: skip
     return table(lines, headers)
+
+
+def steps_table(rows: Sequence[Mapping[str, Any]], config: CompareConfig) -> str:
+    """What the steps of update rules are, for a terminal."""
+    level = f"{config.level:.0%}"
+    headers = [
+        "step of", "on", "cos to ∇J", level, "cos to F⁻¹∇J", "KL", "L gained", "J gained", level,
+    ]  # fmt: skip
+    lines = [
+        [
+            row["update"], row["estimator"],
+            _short(row["cos_to_true"]), _interval(row, "cos_to_true"),
+            _short(row["cos_to_natural"]), _short(row["kl"]), _short(row["surrogate_gain"]),
+            _short(row["gain"]), _interval(row, "gain"),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return table(lines, headers)
+
+
+def along_table(rows: Sequence[Mapping[str, Any]], config: CompareConfig) -> str:
+    """The objective along a step, for a terminal."""
+    headers = [
+        f"along {config.along}, × its step",
+        "KL",
+        "L gained",
+        "J gained",
+        f"{config.level:.0%}",
+    ]
+    lines = [
+        [f"{row['scale']:g}", _short(row["kl"]), _short(row["surrogate_gain"]), _short(row["gain"]),
+         _interval(row, "gain")]
+        for row in rows
+    ]  # fmt: skip
+    return table(lines, headers)
+
+
+def epochs_table(rows: Sequence[Mapping[str, Any]], config: CompareConfig) -> str:
+    """The passes of `proximal`, for a terminal."""
+    headers = ["pass", "on", "cos to ∇J there", f"{config.level:.0%}", "KL so far", "clipped"]
+    lines = [
+        [str(row["epoch"]), row["estimator"], _short(row["cos_to_true"]),
+         _interval(row, "cos_to_true"), _short(row["kl"]), _short(row["clip_fraction"])]
+        for row in rows
+    ]  # fmt: skip
+    return table(lines, headers)
+
+
+def _interval(row: Mapping[str, Any], name: str) -> str:
+    low, high = _short(row[f"{name}_lo"]), _short(row[f"{name}_hi"])
+    return "exact" if low == high and name == "gain" and low != "—" else f"{low} to {high}"
 
 
 def _resolved(row: Mapping[str, Any]) -> str:
@@ -281,6 +392,33 @@ def drawn(
             dots, ("relative bias ‖E[ĝ] − ∇J‖ / ‖∇J‖", of_batch), f"Bias and variance: {where}"
         ),
     }  # fmt: skip
+
+
+def drawn_looks(looks: Looks, config: CompareConfig) -> dict[str, bytes]:
+    """The pictures of what update rules do, by name."""
+    pictures = {}
+    if looks.along:
+        x = [point.scale for point in looks.along]
+        gains = [slides.Band("return J", x, *zip(*(p.gain for p in looks.along), strict=True))]
+        surrogates = [p.surrogate for p in looks.along]
+        if not any(map(math.isnan, surrogates)):
+            gains.append(slides.Band("surrogate L", x, surrogates))
+        kl = [slides.Band("KL(π_θ‖π_θ')", x, [p.kl for p in looks.along])]
+        panels = {"gained": gains, "nats per state": kl}
+        title = f"Along a step of {config.along}: {config.env.id}"
+        pictures["along"] = slides.bands(panels, "× the step", title)
+    if looks.epochs:
+        panels = {"cosine to ∇J where it is": [], "KL from θ, nats per state": []}
+        for name in dict.fromkeys(one.estimator for one in looks.epochs):
+            own = [one for one in looks.epochs if one.estimator == name]
+            x = [one.epoch for one in own]
+            for panel, figures in zip(
+                panels.values(), ([o.cos_to_true for o in own], [o.kl for o in own]), strict=True
+            ):
+                panel.append(slides.Band(name, x, *zip(*figures, strict=True)))
+        title = f"Passes over one batch: {config.env.id}"
+        pictures["epochs"] = slides.bands(panels, "pass", title)
+    return pictures
 
 
 def _bias_to_show(row: Mapping[str, Any]) -> float:

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pgcli.comparison import results
+from pgcli.comparison import results, steps
 from pgcli.comparison.belief import Belief
 from pgcli.comparison.exact import Exact, Problem, Solution, solve
 from pgcli.comparison.paired import MOST_UNITS, Sample, joined, samples
 from pgcli.comparison.resampled import Comparison, Resamples
-from pgcli.comparison.results import Finding
+from pgcli.comparison.results import Finding, Looks
+from pgcli.comparison.steps import EpochFinding
 from pgcli.comparison.subject import Critics, Subject
 from pgcli.environments.choose import open_engine, slots_per_seed
 from pgcli.environments.tabular import Tabular
@@ -26,7 +27,7 @@ from pgcli.machine.randomness import Purpose, generator
 from pgcli.machine.signals import noted
 from pgcli.runs.directory import lock
 from pgcli.runs.progress import Progress
-from pgcli.settings.schema import CompareConfig, CriticKind, EstimatorConfig
+from pgcli.settings.schema import CompareConfig, CriticKind, EstimatorConfig, UpdateConfig
 
 ROUNDS = 16  # in which episodes are collected: what a signal interrupts is one of them
 FEWEST = 4  # batches from which figures can be told
@@ -45,15 +46,27 @@ class Study:
     critics: Critics
     model: Tabular | None
     solution: Solution | None
+    updates: dict[str, UpdateConfig]  # whose steps are looked at
 
 
-def check(estimators: dict[str, EstimatorConfig]) -> None:
+def check(
+    config: CompareConfig,
+    estimators: dict[str, EstimatorConfig],
+    updates: dict[str, UpdateConfig],
+) -> None:
     """Raise ConfigError for a part of one that is not there, or does not go with another."""
-    for config in estimators.values():
-        check_estimator(config)
+    for one in estimators.values():
+        check_estimator(one)
+    stepping = {name: estimators[name] for name in steps.stepped_on(config, estimators)}
+    steps.check(stepping, updates, config.optimizer)
 
 
-def run(config: CompareConfig, estimators: dict[str, EstimatorConfig], directory: Path) -> None:
+def run(
+    config: CompareConfig,
+    estimators: dict[str, EstimatorConfig],
+    updates: dict[str, UpdateConfig],
+    directory: Path,
+) -> None:
     """Compare the estimators, by name; tables and pictures lie in `directory`."""
     cores.begin()
     with lock(directory), noted() as signals:
@@ -72,15 +85,17 @@ def run(config: CompareConfig, estimators: dict[str, EstimatorConfig], directory
                 off_policy=config.off_policy,
             )
             notes = {name: bias_notes(est, circumstances) for name, est in estimators.items()}
-            study = Study(config, estimators, notes, subject, fitted, belief.model, solution)
-            findings = _compared(study, belief, progress, signals)
+            study = Study(
+                config, estimators, notes, subject, fitted, belief.model, solution, updates
+            )
+            findings, looks = _compared(study, belief, progress, signals)
         finally:
             engine.close()
             progress.close()
         for notice in filter(None, [belief.notice, *engine.notices()]):
             progress.say(f"note: {notice}")
         solution = solution if belief.model is not None else None
-        results.write(directory, config, findings, solution, progress)
+        results.write(directory, config, findings, looks, solution, progress)
         if signals:
             raise Stopped(signals[0])
 
@@ -91,25 +106,45 @@ def _solution(config: CompareConfig, subject: Subject, model: Tabular | None) ->
 
 def _compared(
     study: Study, belief: Belief, progress: Progress, signals: list[int]
-) -> list[Finding]:
+) -> tuple[list[Finding], Looks]:
     """Every estimator on the data of every source; exact figures while the model is believed."""
     findings: list[Finding] = []
+    looks = Looks([], None, [])
     sources = study.subject.sources()
     for i, (kl, theta) in enumerate(sources):
-        sampled, ess = _sampled(study, theta, (i, len(sources)), progress, signals)
+        taken = _steps(study, len(sources))
+        sampled, ess = _sampled(study, theta, (i, len(sources)), taken, progress, signals)
         if belief.model is None and study.model is not None:
             study = replace(study, model=None, solution=None)
             if findings:  # judged by it: once more, without
                 return _compared(study, belief, progress, signals)
         exact = _exact(study, theta, progress, signals)
-        findings += _findings(study, sampled, ess, exact, i, kl)
+        comparison, truth = _comparison(study, sampled, i)
+        findings += _findings(study, sampled, comparison, truth, ess, exact, kl)
+        if taken is not None:
+            looks = _looks(study, taken, comparison, truth, progress, signals)
         if signals:
             break
-    return findings
+    return findings, looks
+
+
+def _steps(study: Study, sources: int) -> steps.Steps | None:
+    """What takes the steps of update rules, where any are asked for."""
+    names = steps.stepped_on(study.config, study.estimators)
+    if not names:
+        return None
+    fresh = sources * (study.config.episodes // study.config.batch_size)
+    stepping = {name: study.estimators[name] for name in names}
+    return steps.Steps(study.subject, stepping, study.updates, study.model, fresh)
 
 
 def _sampled(
-    study: Study, theta: Tensor, part: tuple[int, int], progress: Progress, signals: list[int]
+    study: Study,
+    theta: Tensor,
+    part: tuple[int, int],
+    taken: steps.Steps | None,
+    progress: Progress,
+    signals: list[int],
 ) -> tuple[dict[str, Sample], dict[str, float]]:
     """Every estimator on episodes that theta collects; mean effective sample sizes of a batch.
 
@@ -135,6 +170,8 @@ def _sampled(
                 whole = effective_sample_size(log_prefix(per_batch), drawn)[:, -1]
                 ess[name].append(float(whole.mean()))
         parts.append(samples(subject.policy, subject.theta, batch, cases, config.batch_size, units))
+        if taken is not None:
+            taken.take(batch, cases)
         done += count
         spent = (part[0] + done / total) / part[1]
         progress.advance(spent, [f"episodes {round(spent * part[1] * config.episodes)}"])
@@ -169,33 +206,41 @@ def _exact(study: Study, theta: Tensor, progress: Progress, signals: list[int]) 
     return exact
 
 
+def _comparison(
+    study: Study, sampled: dict[str, Sample], index: int
+) -> tuple[Comparison, Tensor | str | None]:
+    """The paired figures of one source's data, and what ∇J is taken to be."""
+    config, some = study.config, next(iter(sampled.values()))
+    batches, units = len(some.mean), max(one.mean.shape[1] for one in sampled.values())
+    rng = generator(config.seed, index, Purpose.BOOTSTRAP)
+    resamples = Resamples(batches, units, config.resamples, rng)
+    comparison = Comparison(sampled, config.batch_size, resamples, config.level)
+    if study.solution is not None:
+        return comparison, study.solution.gradient
+    unbiased = [name for name, notes in study.notes.items() if not notes]
+    return comparison, min(unbiased, key=comparison.noise, default=None)
+
+
 def _findings(
     study: Study,
     sampled: dict[str, Sample],
+    comparison: Comparison,
+    truth: Tensor | str | None,
     ess: dict[str, float],
     exact: dict[str, Exact],
-    index: int,
     kl: float | None,
 ) -> list[Finding]:
     """The figures of every estimator with their intervals."""
     config = study.config
     reference = config.reference or (FIRST if FIRST in sampled else next(iter(sampled)))
-    batches = len(sampled[reference].mean)
-    units = max(sample.mean.shape[1] for sample in sampled.values())
-    rng = generator(config.seed, index, Purpose.BOOTSTRAP)
-    resamples = Resamples(batches, units, config.resamples, rng)
-    comparison = Comparison(sampled, config.batch_size, resamples, config.level)
-    unbiased = [name for name, notes in study.notes.items() if not notes]
-    best = min(unbiased, key=comparison.noise, default=None)
-    truth = best if study.solution is None else study.solution.gradient
     return [
         Finding(
             name=name,
             config=est,
             notes=study.notes[name],
             kl=kl,
-            episodes=batches * config.batch_size,
-            verdict=comparison.verdict(name, reference, truth, unbiased=name in unbiased),
+            episodes=len(sampled[name].mean) * config.batch_size,
+            verdict=comparison.verdict(name, reference, truth, unbiased=not study.notes[name]),
             variances=[] if couples(est) else comparison.variances(name, config.sizes),
             exact=exact.get(name),
             ess=ess.get(name),
@@ -203,3 +248,23 @@ def _findings(
         )
         for name, est in study.estimators.items()
     ]
+
+
+def _looks(
+    study: Study,
+    taken: steps.Steps,
+    comparison: Comparison,
+    truth: Tensor | str | None,
+    progress: Progress,
+    signals: list[int],
+) -> Looks:
+    """What the rules' steps are, and the objective along one of them."""
+    config = study.config
+    best = comparison.batch_means(truth) if isinstance(truth, str) else None
+    found = taken.findings(comparison, truth, best)
+    points, epochs = None, list[EpochFinding]()
+    if config.along is not None and not signals:
+        name = steps.stepped_on(config, study.estimators)[0]
+        progress.advance(0.0, [f"along {config.along}"])
+        points = taken.along(name, config.along, config.scales)
+    return Looks(found, points, epochs)

@@ -112,6 +112,19 @@ class Subject:
         """So many of the policy itself, that no other call gives."""
         return self._played(episodes, FIT, self.theta, None)
 
+    def returns(self, batch: Batch) -> Tensor:
+        """Σ_t γ^t r_t of each episode [N] float64, whose mean is J_γ."""
+        rew = rewards(batch, self.config.env.reward_shift)
+        return reward_to_go(rew, self.config.gamma)[0, :, 0]
+
+    def played(self, theta: Tensor, episodes: int, number: int) -> Tensor:
+        """`returns` of so many fresh episodes of the policy at theta [1, P]."""
+        return self.returns(self.own(theta, episodes, number))
+
+    def own(self, theta: Tensor, episodes: int, number: int) -> Batch:
+        """So many episodes of the policy at theta itself; see `collect` for the number."""
+        return self._played(episodes, DATA + number, theta, None)
+
     def _played(
         self, episodes: int, iteration: int, theta: Tensor, behaviour: BehaviourConfig | None
     ) -> Batch:

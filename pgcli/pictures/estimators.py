@@ -38,6 +38,16 @@ class Line(NamedTuple):
     y: Sequence[float]
 
 
+class Band(NamedTuple):
+    """Figures along an axis with their limits, where they have any."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    lower: Sequence[float] = ()
+    upper: Sequence[float] = ()
+
+
 class Dot(NamedTuple):
     """One estimator in the plane of bias and variance."""
 
@@ -134,6 +144,28 @@ def ladder(panels: Mapping[str, Sequence[Line]], x_label: str, title: str) -> by
             axes.set_title(y_label)
         handles, names = np.atleast_1d(all_axes)[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+        figure.suptitle(title)
+        return _png(figure)
+
+
+def bands(panels: Mapping[str, Sequence[Band]], x_label: str, title: str) -> bytes:
+    """Panels side by side over a common axis, lines with the area between their limits."""
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(STYLE):
+        figure, all_axes = plt.subplots(
+            1, len(panels), figsize=(6.0 * len(panels), 5.2), layout="constrained"
+        )
+        for axes, (y_label, rows) in zip(np.atleast_1d(all_axes), panels.items(), strict=True):
+            for i, row in enumerate(rows):
+                colour = COLOURS[i % len(COLOURS)]
+                axes.plot(row.x, row.y, color=colour, marker=MARKS[i], label=row.label)
+                if len(row.lower):
+                    axes.fill_between(row.x, row.lower, row.upper, color=colour, alpha=0.2, lw=0)
+            axes.axhline(0, color="#bbbbbb", lw=1, zorder=0)
+            axes.set_xlabel(x_label)
+            axes.set_title(y_label)
+            axes.legend(frameon=False)
         figure.suptitle(title)
         return _png(figure)
 

@@ -396,12 +396,17 @@ class CompareConfig:
     level: float = field(metadata=within(gt=0, lt=1))  # of confidence
     sizes: list[int] = field(metadata=within(ge=1))  # batch sizes to study
     pictures: bool
+    updates: list[str]  # presets of update rules, or module:name; none: their steps are not taken
+    along: Optional[str]  # one of them, along whose step return and surrogate are told
+    scales: list[float] = field(metadata=within(gt=0))  # of that step
+    update: dict[str, Any]  # settings of those that have them
     seed: int = field(metadata=within(ge=0, lt=2**63))
     env: EnvConfig
     estimator: dict[str, Any]  # what all estimators share
     behaviour: ComparedBehaviour
     policy: PolicyConfig
     critic: CriticConfig
+    optimizer: OptimizerConfig  # of update rules that step by one
     log: LogConfig
 
     @property
@@ -554,6 +559,11 @@ def _check_comparison(config: CompareConfig) -> None:
     if config.episodes % config.batch_size or config.episodes < 4 * config.batch_size:
         allowed = f"must be a multiple of batch_size={config.batch_size}, 4 times it or more"
         raise ConfigError("episodes", config.episodes, allowed)
+    if config.along is not None and config.along not in config.updates:
+        raise ConfigError("along", config.along, one_of(config.along, config.updates))
+    if config.updates and config.behaviour.kl:
+        allowed = "steps are taken from the data of one behaviour: only []"
+        raise ConfigError("behaviour.kl", config.behaviour.kl, allowed)
     source = config.behaviour.checkpoint or config.checkpoint
     if config.behaviour.iteration is not None and source is None:
         allowed = "needs a behaviour.checkpoint or a checkpoint"

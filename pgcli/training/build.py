@@ -24,7 +24,7 @@ from pgcli.policies.policy import Policy
 from pgcli.runs.policies import saved_behaviour, saved_theta
 from pgcli.settings.schema import Device, TrainConfig
 from pgcli.training.learner import Learner
-from pgcli.updates.rule import Start, registered, rule
+from pgcli.updates import rule as rules
 
 USUAL = "adam"  # optimizer.name where nobody says another
 LONGEST = 1000  # steps of an episode with which devices are compared
@@ -40,15 +40,8 @@ def check(config: TrainConfig) -> None:
 
 def check_rule(config: TrainConfig) -> None:
     """Raise ConfigError where the update rule is none, or does not go with what is beside it."""
-    one, name = registered(config.update), config.update.name
-    made = Start(torch.zeros(1, 1), config.optimizer, [0])
-    try:
-        rule(config.update, made)  # what it refuses is refused before anything is written
-    except ConfigError:
-        raise
-    except Exception as error:
-        allowed = f"it cannot be made: {type(error).__name__}: {error}"
-        raise ConfigError("update.name", name, allowed) from error
+    # What it refuses is refused before anything is written.
+    one, name = rules.check(config.update, config.optimizer), config.update.name
     if one.surrogate and baseline(config.estimator).fitted == "per_parameter":
         allowed = f"no weight of a step makes its estimate, and update={name} moves by such weights"
         raise ConfigError("estimator.baseline", config.estimator.baseline, allowed)
@@ -98,7 +91,7 @@ def facts(
     notices = engine.notices()
     if not engine.exact_resume:
         notices.append(f"{engine.name} cannot be seeded at reset: a resumed run is not bit-exact")
-    notices += registered(config.update).notes(config.update)
+    notices += rules.registered(config.update).notes(config.update)
     circumstances = Circumstances(
         horizon=engine.max_episode_steps,
         critic_of_behaviour=config.behaviour.differs,

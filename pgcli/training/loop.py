@@ -20,11 +20,11 @@ from pgcli.estimators.baselines import baseline
 from pgcli.estimators.importance import exponentiated, log_prefix
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.around import Batched, mean_kl
+from pgcli.gradients.estimate import weighted_sums
 from pgcli.gradients.statistics import measure
 from pgcli.gradients.trajectory import (
     Sums,
     entropy_gradient,
-    fitted_gradient_sums,
     gradient_sums,
     group_size,
     log_probs,
@@ -177,22 +177,19 @@ def sums_of(
     name, base = config.estimator.baseline, baseline(config.estimator)
     if bool((batch.episodes < base.fewest).any()):
         session.notice(f"a batch of one episode has no others: {name} is 0 there")
+    group = 1
     if base.fitted is not None:
         needed = 2 * batch.length.numel() * policy.num_params * 8 / 2**20
         if needed > config.gradient.memory_mb:
             session.notice(f"{name} holds the gradients of all episodes: {needed:.0f} MB")
-        per_parameter = base.fitted == "per_parameter"
-        sums, b = fitted_gradient_sums(
-            policy, theta, batch, terms.weights, terms.control, per_parameter=per_parameter
-        )
-        return sums, None if b is None else terms.weights - b.unsqueeze(-1) * terms.control
-    group = group_size(batch.length.shape[1], policy.num_params, config.gradient)
-    if group > 1 and config.gradient.measure:
-        session.notice(
-            f"variance from groups of {group} episodes: the gradients of all of them, "
-            f"{policy.num_params} numbers each, exceed gradient.memory_mb"
-        )
-    return gradient_sums(policy, theta, batch, terms.weights, group), terms.weights
+    else:
+        group = group_size(batch.length.shape[1], policy.num_params, config.gradient)
+        if group > 1 and config.gradient.measure:
+            session.notice(
+                f"variance from groups of {group} episodes: the gradients of all of them, "
+                f"{policy.num_params} numbers each, exceed gradient.memory_mb"
+            )
+    return weighted_sums(policy, theta, batch, terms, base.fitted, group)
 
 
 def mean_score(

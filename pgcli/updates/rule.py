@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -149,11 +150,22 @@ def rule(config: UpdateConfig, start: Start) -> Rule:
     return registered(config).make(start, **_given(config))
 
 
+def check(config: UpdateConfig, optimizer: OptimizerConfig) -> Registered:
+    """The rule that `config` names; ConfigError where it cannot be made."""
+    one = registered(config)
+    try:
+        rule(config, Start(torch.zeros(1, 1), optimizer, [0]))
+    except ConfigError:
+        raise
+    except Exception as error:
+        allowed = f"it cannot be made: {type(error).__name__}: {error}"
+        raise ConfigError("update.name", config.name, allowed) from error
+    return one
+
+
 def registered(config: UpdateConfig) -> Registered:
     """The rule that `config` names; ConfigError where it lacks a setting, or has none such."""
-    for module in pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__):
-        importlib.import_module(f"{PACKAGE}.{module.name}")  # which registers what it has
-    one = RULES.find(config.name)
+    one = _found(config.name)
     known, given = _parameters(one), _given(config)
     for name, value in given.items():
         if name not in known:
@@ -169,6 +181,17 @@ def registered(config: UpdateConfig) -> Registered:
             allowed = f"{config.name} needs one; update={config.name} sets them all"
             raise ConfigError(f"update.{name}", "null", allowed)
     return one
+
+
+def settings_of(name: str) -> frozenset[str]:
+    """The settings of `update` that a rule has; ConfigError where there is no such rule."""
+    return frozenset(_parameters(_found(name)))
+
+
+def _found(name: str) -> Registered:
+    for module in pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__):
+        importlib.import_module(f"{PACKAGE}.{module.name}")  # which registers what it has
+    return RULES.find(name)
 
 
 def _parameters(one: Registered) -> dict[str, inspect.Parameter]:

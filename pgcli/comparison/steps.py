@@ -1,0 +1,288 @@
+"""What update rules make of the estimates of single batches: where they step, and what it buys.
+
+Every batch is a seed of its own to a rule: R of them step side by side from the same θ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgcli.collection.batch import Batch
+from pgcli.comparison.exact import natural_gradient, objective
+from pgcli.comparison.paired import in_batches
+from pgcli.comparison.resampled import Comparison, Figure
+from pgcli.comparison.subject import Subject
+from pgcli.environments.tabular import Tabular
+from pgcli.errors import ConfigError
+from pgcli.estimators.baselines import baseline
+from pgcli.estimators.estimator import terms
+from pgcli.estimators.phi import Episodes
+from pgcli.gradients.around import Batched
+from pgcli.gradients.estimate import weighted_sums
+from pgcli.gradients.fisher import Fisher
+from pgcli.gradients.statistics import measure
+from pgcli.settings.schema import CompareConfig, EstimatorConfig, OptimizerConfig, UpdateConfig
+from pgcli.statistics.intervals import t_quantile
+from pgcli.updates import rule as rules
+from pgcli.updates.natural import conjugate_gradients
+
+USUAL = "rtg_value"  # whose estimates are stepped on where no estimator is named
+STATES = 4096  # on which the Fisher matrix of a natural gradient is averaged
+DAMPING, ITERATIONS = 1e-3, 50  # of that natural gradient, relative to the mean eigenvalue
+
+
+class Taken(NamedTuple):
+    """The steps of one rule from R batches."""
+
+    moved: Tensor  # [R, P] float64: θ' − θ
+    kl: Tensor  # [R]: D(θ'), on the batch's states
+    surrogate: Tensor  # [R]: L(θ') − L(θ); NaN where the estimate has no surrogate
+    gain: Tensor  # [R]: J(θ') − J(θ), exact or of fresh episodes
+    told: dict[str, Tensor]  # what the rule itself tells, [R] each
+
+
+class Point(NamedTuple):
+    """One place along a step."""
+
+    scale: float  # of the step
+    surrogate: float  # L there, on the batch that the step came from; NaN where there is none
+    kl: float  # nats per state
+    gain: Figure  # J there less J at θ
+
+
+class EpochFinding(NamedTuple):
+    """One pass of `proximal` over a batch: where it goes, and where J goes up there."""
+
+    estimator: str
+    epoch: int  # from 1
+    cos_to_true: (
+        Figure  # of the mean over its minibatches and a fresh unbiased gradient where it is
+    )
+    kl: Figure  # nats per state from θ, at its start
+    clip_fraction: Figure
+
+
+@dataclass(frozen=True)
+class StepFinding:
+    """The figures of one rule's steps from the estimates of one estimator."""
+
+    estimator: str
+    update: str
+    batches: int
+    cos_to_true: Figure  # mean cosine of a step and ∇J
+    cos_to_natural: Figure  # and F⁻¹∇J
+    step_norm: Figure
+    kl: Figure  # nats per state
+    surrogate_gain: Figure
+    gain: Figure  # of J
+    told: dict[str, float]  # what the rule tells, means
+
+
+def check(
+    estimators: Mapping[str, EstimatorConfig],
+    updates: Mapping[str, UpdateConfig],
+    optimizer: OptimizerConfig,
+) -> None:
+    """Raise ConfigError for a rule that is none, or cannot step on one of the estimates."""
+    for update, config in updates.items():
+        one = rules.check(config, optimizer)
+        for name, est in estimators.items():
+            if one.surrogate and baseline(est).fitted == "per_parameter":
+                allowed = f"no weight of a step makes the estimate of {name}: leave one of them out"
+                raise ConfigError("updates", update, allowed)
+
+
+def stepped_on(config: CompareConfig, estimators: Mapping[str, EstimatorConfig]) -> list[str]:
+    """The estimators whose estimates the rules get."""
+    if not config.updates:
+        return []
+    named = config.estimators or [USUAL if USUAL in estimators else next(iter(estimators))]
+    return list(named)
+
+
+class Steps:
+    """Collects the steps of every rule, round after round of batches."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        estimators: Mapping[str, EstimatorConfig],
+        updates: Mapping[str, UpdateConfig],
+        model: Tabular | None,
+        fresh: int,
+    ) -> None:
+        """`model`: to tell J exactly. `fresh`: the first number of episodes nobody else plays."""
+        self._subject, self._estimators, self._updates = subject, estimators, updates
+        self._model, self._fresh, self._done = model, fresh, 0
+        self._rounds: dict[tuple[str, str], list[Taken]] = {}
+        self._states: Batch | None = None
+        self._first: dict[str, tuple[Batch, Tensor | None]] = {}  # a round, its weights
+        gamma = subject.config.gamma
+        self._objective = (
+            math.nan if model is None else objective(model, subject.policy, subject.theta, gamma)
+        )
+
+    def take(self, batch: Batch, cases: Mapping[str, tuple[EstimatorConfig, Episodes]]) -> None:
+        """Step from each batch of a round: `batch` and what estimators look at, [1, R · n, ...]."""
+        subject, config = self._subject, self._subject.config
+        rounds = batch.length.shape[1] // config.batch_size
+        split = Batch(
+            **{
+                f.name: x[0].unflatten(0, (rounds, -1)) if x.ndim > 1 else x.expand(rounds)
+                for f in fields(batch)
+                for x in [getattr(batch, f.name)]
+            }
+        )
+        theta = subject.theta.expand(rounds, -1).contiguous()
+        seeds, numbers = [config.seed] * rounds, self._done + np.arange(rounds)
+        for name in self._estimators:
+            est, episodes = cases[name]
+            weighted = terms(est, in_batches(episodes, rounds))
+            fitted = baseline(est).fitted
+            sums, weights = weighted_sums(subject.policy, theta, split, weighted, fitted)
+            estimate = measure(sums).gradient
+            around = Batched(subject.policy, theta, split, weights, seeds, numbers)
+            if self._done == 0:
+                self._first[name] = split, weights
+            for update, chosen in self._updates.items():
+                moved = theta.clone()
+                made = rules.rule(chosen, rules.Start(moved, config.optimizer, seeds))
+                told = dict(made.step(moved, estimate, np.zeros(rounds), around))
+                gain = self._gain(moved, batch, numbers)
+                nothing = torch.full((rounds,), torch.nan, dtype=torch.float64)
+                surrogate = around.surrogate(moved) if around.has_surrogate else nothing
+                taken = Taken(
+                    (moved - theta).double(), around.divergence(moved), surrogate, gain, told
+                )
+                self._rounds.setdefault((name, update), []).append(taken)
+        self._states = self._states or batch
+        self._done += rounds
+
+    def _gain(self, moved: Tensor, batch: Batch, numbers: np.ndarray) -> Tensor:
+        """J(θ') − J(θ) of each batch's θ' [R, P]: exact, or fresh returns less the batch's own."""
+        subject, n = self._subject, self._subject.config.batch_size
+        if self._model is not None:
+            gamma = subject.config.gamma
+            each = [objective(self._model, subject.policy, x[None], gamma) for x in moved]
+            return torch.tensor(each, dtype=torch.float64) - self._objective
+        own = subject.returns(batch).unflatten(0, (-1, n)).mean(1)
+        numbers = self._fresh + numbers
+        fresh = [subject.played(x[None], n, int(i)) for x, i in zip(moved, numbers, strict=True)]
+        return torch.stack([x.mean() for x in fresh]) - own
+
+    def taken(self, estimator: str, update: str) -> Taken:
+        """All of one rule's steps."""
+        parts = self._rounds[estimator, update]
+        told = {k: torch.cat([part.told[k].double() for part in parts]) for k in parts[0].told}
+        moved = torch.cat([part.moved for part in parts])
+        kl = torch.cat([part.kl for part in parts])
+        surrogate = torch.cat([part.surrogate for part in parts])
+        return Taken(moved, kl, surrogate, torch.cat([part.gain for part in parts]), told)
+
+    def along(self, estimator: str, update: str, scales: Sequence[float]) -> list[Point]:
+        """Surrogate and J along a rule's step from the first batch that gives one.
+
+        Ilyas et al. 2020, section 4.
+
+        J is exact where the model is known. Else it is the mean of `episodes` fresh ones, from the
+        same starts everywhere; the differences to those at θ give its limits.
+        """
+        subject, model, config = self._subject, self._model, self._subject.config
+        steps = self._rounds[estimator, update][0].moved
+        first = int((steps != 0).any(1).to(torch.int8).argmax())  # 0 where there is none
+        step, around = steps[first : first + 1], self._around(estimator, first)
+
+        def value(at: Tensor) -> Tensor:
+            if model is None:
+                return subject.played(at, config.episodes, self._fresh + self._done)
+            return torch.tensor([objective(model, subject.policy, at, config.gamma)]).double()
+
+        start = value(subject.theta)
+        points = []
+        for scale in scales:
+            at = (subject.theta.double() + scale * step).to(subject.theta)
+            gain = value(at) - start
+            mean = float(gain.mean())
+            reach = 0.0
+            if model is None:
+                t = t_quantile(0.5 + config.level / 2, len(gain) - 1)
+                reach = t * float(gain.std() / len(gain) ** 0.5)
+            surrogate = float(around.surrogate(at)) if around.has_surrogate else math.nan
+            limits = Figure(mean, mean - reach, mean + reach)
+            points.append(Point(scale, surrogate, float(around.divergence(at)), limits))
+        return points
+
+    def findings(
+        self, comparison: Comparison, truth: Tensor | str | None, best: Tensor | None
+    ) -> list[StepFinding]:
+        """The figures of every rule. `truth`: see `Comparison.verdict`.
+
+        `best` [R, P]: the batches' estimates of an unbiased estimator where ∇J is not known.
+        """
+        natural = self._natural(best)
+        found = []
+        for name, update in self._rounds:
+            steps = self.taken(name, update)
+            found.append(
+                StepFinding(
+                    name,
+                    update,
+                    len(steps.moved),
+                    comparison.aligned(steps.moved, truth),
+                    comparison.aligned(steps.moved, natural),
+                    comparison.mean_of(steps.moved.norm(dim=1)),
+                    comparison.mean_of(steps.kl),
+                    comparison.mean_of(steps.surrogate),
+                    comparison.mean_of(steps.gain),
+                    {k: float(x.mean()) for k, x in steps.told.items()},
+                )
+            )
+        return found
+
+    def _around(self, estimator: str, index: int) -> Batched:
+        """What is around the estimate of one batch of the first round."""
+        split, weights = self._first[estimator]
+        one = slice(index, index + 1)
+        own = Batch(**{f.name: getattr(split, f.name)[one] for f in fields(split)})
+        subject = self._subject
+        return Batched(
+            subject.policy, subject.theta, own, None if weights is None else weights[one]
+        )
+
+    def _natural(self, best: Tensor | None) -> Tensor | None:
+        """F⁻¹∇J [P], or [R, P] of the batches' estimates by one matrix of many states."""
+        subject = self._subject
+        if self._model is not None:
+            gamma = subject.config.gamma
+            return natural_gradient(self._model, subject.policy, subject.theta, gamma)
+        if best is None or self._states is None:
+            return None
+        product = Fisher(
+            subject.policy, subject.theta, _some(self._states, STATES), sampled=False
+        ).product
+        probe = torch.ones_like(subject.theta, dtype=torch.float64)
+        damping = DAMPING * float((probe * product(probe)).sum() / probe.numel())
+
+        def damped(v: Tensor) -> Tensor:
+            return product(v) + damping * v
+
+        return torch.cat([conjugate_gradients(damped, g[None], ITERATIONS).x for g in best])
+
+
+def _some(batch: Batch, steps: int) -> Batch:
+    """The first episodes of one seed's batch, until so many steps."""
+    few = int((batch.length[0].cumsum(0) < steps).sum()) + 1
+    longest = int(batch.length[0, :few].max())
+    cut: dict[str, Any] = {}
+    for f in fields(batch):
+        x = getattr(batch, f.name)
+        x = x[:, :few] if x.ndim > 1 else x
+        cut[f.name] = x[:, :, :longest] if f.name in ("obs", "act", "rew", "mask") else x
+    return Batch(**cut)

@@ -1,0 +1,31 @@
+"""From the weights of single scores to the sums of a batch, whatever fits the baseline."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pgcli.collection.batch import Batch
+from pgcli.estimators.estimator import Terms
+from pgcli.gradients.trajectory import Sums, fitted_gradient_sums, gradient_sums
+from pgcli.policies.policy import Policy
+
+
+def weighted_sums(
+    policy: Policy, theta: Tensor, batch: Batch, terms: Terms, fitted: str | None, group: int = 1
+) -> tuple[Sums, Tensor | None]:
+    """One pass over the batch at theta [S, P], and the weights of single steps that make it.
+
+    `fitted`: what the baseline fits on gradients, see `baselines.Baseline`. Weights [S, N, T];
+    None where there are none such. `group`: trajectories that stand for one in the variance.
+    """
+    if fitted is None:
+        return gradient_sums(policy, theta, batch, terms.weights, group), terms.weights
+    sums, b = fitted_gradient_sums(
+        policy,
+        theta,
+        batch,
+        terms.weights,
+        terms.control,
+        per_parameter=fitted == "per_parameter",
+    )
+    return sums, None if b is None else terms.weights - b.unsqueeze(-1) * terms.control
