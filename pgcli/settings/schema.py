@@ -268,7 +268,7 @@ class UpdateConfig:
     delta: Optional[float] = field(metadata=since(None, within(gt=0)))
     step: Optional[StepLength] = field(metadata=since(None))
     fisher: Optional[FisherKind] = field(metadata=since(None))
-    # Added to the diagonal of F.
+    # Added to the diagonal of F, per step.
     damping: Optional[float] = field(metadata=since(None, within(ge=0)))
     cg_iterations: Optional[int] = field(metadata=since(None, within(ge=1)))
     # Of the residual's norm, relative.

@@ -66,7 +66,7 @@ def conjugate_gradients(
 class Direction(NamedTuple):
     """Where the natural gradient points, and what the quadratic model says of it."""
 
-    way: Tensor  # [S, P] float64: d = (F + damping · I)⁻¹ ĝ; 0 where nothing can be said
+    way: Tensor  # [S, P] float64: d = (F + T̄ · damping · I)⁻¹ ĝ; 0 where nothing can be said
     curvature: Tensor  # [S]: dᵀFd, exact in the action and undamped
     solved: Solved
 
@@ -79,11 +79,17 @@ def direction(
     cg_iterations: int,
     cg_tolerance: float,
 ) -> Direction:
-    """The natural gradient of an estimate [S, P]."""
+    """The natural gradient of an estimate [S, P].
+
+    F is of sums over an episode, `damping` of a mean over its steps: T̄ of them.
+    """
     g = estimate.double()
     exact = around.fisher(sampled=False)
     product = around.fisher(sampled=True) if fisher is FisherKind.sampled else exact
-    solved = conjugate_gradients(lambda v: product(v) + damping * v, g, cg_iterations, cg_tolerance)
+    diagonal = damping * around.length.unsqueeze(1)
+    solved = conjugate_gradients(
+        lambda v: product(v) + diagonal * v, g, cg_iterations, cg_tolerance
+    )
     d = solved.x
     curvature = (d * exact(d)).sum(1)
     fine = solved.usable & torch.isfinite(curvature) & (curvature > 0)
@@ -125,7 +131,7 @@ def told(
 
 @register("natural")
 class Natural:
-    """θ' = θ + β d, d = (F + damping · I)⁻¹ ĝ; see `rule.Rule`.
+    """θ' = θ + β d, d = (F + T̄ · damping · I)⁻¹ ĝ; see `rule.Rule`.
 
     β is the learning rate, or that with which D(θ') is `delta` where D is quadratic.
     """

@@ -122,7 +122,7 @@ def test_a_natural_step_is_a_dense_solve(place, kind):
     products = Products(policy, theta, batch, sampled=kind is FisherKind.sampled)
     eye = torch.eye(policy.num_params, dtype=torch.float64)
     matrix = torch.cat([products.product(row[None]) for row in eye])
-    damped = matrix + 0.1 * eye
+    damped = matrix + 0.1 * around.length * eye  # of a step, as delta is
     settings = {**SOLVER, "damping": 0.1}
     rule = Natural(start(theta), step=StepLength.lr, fisher=kind, **settings)
     before = theta.clone()
