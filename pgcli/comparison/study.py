@@ -14,7 +14,7 @@ from pgcli.comparison.exact import Exact, Problem, Solution, solve
 from pgcli.comparison.paired import MOST_UNITS, Sample, joined, samples
 from pgcli.comparison.resampled import Comparison, Resamples
 from pgcli.comparison.results import Finding, Looks
-from pgcli.comparison.steps import EpochFinding
+from pgcli.comparison.steps import PassFinding
 from pgcli.comparison.subject import Critics, Subject
 from pgcli.environments.choose import open_engine, slots_per_seed
 from pgcli.environments.tabular import Tabular
@@ -262,9 +262,11 @@ def _looks(
     config = study.config
     best = comparison.batch_means(truth) if isinstance(truth, str) else None
     found = taken.findings(comparison, truth, best)
-    points, epochs = None, list[EpochFinding]()
+    points, passes = None, list[PassFinding]()
     if config.along is not None and not signals:
         name = steps.stepped_on(config, study.estimators)[0]
         progress.advance(0.0, [f"along {config.along}"])
         points = taken.along(name, config.along, config.scales)
-    return Looks(found, points, epochs)
+        unbiased = study.estimators[truth] if isinstance(truth, str) else None
+        passes = taken.passes(name, config.along, unbiased, study.critics)
+    return Looks(found, points, passes)
