@@ -36,7 +36,8 @@ from pgcli.updates.natural import conjugate_gradients
 WATCHED = 8  # batches whose passes are followed
 USUAL = "rtg_value"  # whose estimates are stepped on where no estimator is named
 STATES = 4096  # on which the Fisher matrix of a natural gradient is averaged
-DAMPING, ITERATIONS = 1e-3, 50  # of that natural gradient, relative to the mean eigenvalue
+# Of that natural gradient: a network's F is nearly singular, its inverse mostly noise. Per step.
+DAMPING, ITERATIONS = 0.1, 50
 
 
 class Taken(NamedTuple):
@@ -249,16 +250,21 @@ class Steps:
         return points
 
     def passes(
-        self, estimator: str, update: str, unbiased: EstimatorConfig | None, critics: Critics
+        self,
+        estimator: str,
+        update: str,
+        unbiased: EstimatorConfig | None,
+        critics: Critics,
+        signals: Sequence[int] = (),
     ) -> list[PassFinding]:
         """Where the passes of a rule point, of the first batches; none where it makes none.
 
         ∇J at each pass's θ' is exact where the model is known, else an unbiased estimate from
         `episodes` fresh ones, whose length is taken without its noise. Limits are of the mean over
-        batches.
+        batches. A signal ends it with the passes that are done.
         """
         watched = self._watched[estimator, update]
-        found = []
+        found: list[PassFinding] = []
         for k in range(max(len(one.passes) for one in watched)):
             along, square, kl = [], [], []
             for i, one in enumerate(watched):
@@ -268,6 +274,8 @@ class Steps:
                 assert begins is not None
                 assert total is not None
                 for r, (at, way) in enumerate(zip(begins, total, strict=True)):
+                    if signals:
+                        return found
                     number = self._fresh + self._done + 1 + WATCHED * k + i * len(begins) + r
                     known = self._gradient(at[None], unbiased, critics, number)
                     if known is None:
@@ -342,11 +350,9 @@ class Steps:
             return natural_gradient(self._model, subject.policy, subject.theta, gamma)
         if best is None or self._states is None:
             return None
-        product = Fisher(
-            subject.policy, subject.theta, _some(self._states, STATES), sampled=False
-        ).product
-        probe = torch.ones_like(subject.theta, dtype=torch.float64)
-        damping = DAMPING * float((probe * product(probe)).sum() / probe.numel())
+        states = _some(self._states, STATES)
+        product = Fisher(subject.policy, subject.theta, states, sampled=False).product
+        damping = DAMPING * float(states.steps / states.episodes)
 
         def damped(v: Tensor) -> Tensor:
             return product(v) + damping * v

@@ -268,5 +268,5 @@ def _looks(
         progress.advance(0.0, [f"along {config.along}"])
         points = taken.along(name, config.along, config.scales)
         unbiased = study.estimators[truth] if isinstance(truth, str) else None
-        passes = taken.passes(name, config.along, unbiased, study.critics)
+        passes = taken.passes(name, config.along, unbiased, study.critics, signals)
     return Looks(found, points, passes)
