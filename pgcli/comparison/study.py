@@ -28,6 +28,7 @@ from pgcli.machine.signals import noted
 from pgcli.runs.directory import lock
 from pgcli.runs.progress import Progress
 from pgcli.settings.schema import CompareConfig, CriticKind, EstimatorConfig, UpdateConfig
+from pgcli.updates.rule import registered
 
 ROUNDS = 16  # in which episodes are collected: what a signal interrupts is one of them
 FEWEST = 4  # batches from which figures can be told
@@ -92,7 +93,8 @@ def run(
         finally:
             engine.close()
             progress.close()
-        for notice in filter(None, [belief.notice, *engine.notices()]):
+        said = [note for one in updates.values() for note in registered(one).notes(one)]
+        for notice in filter(None, [belief.notice, *engine.notices(), *said]):
             progress.say(f"note: {notice}")
         solution = solution if belief.model is not None else None
         results.write(directory, config, findings, looks, solution, progress)
