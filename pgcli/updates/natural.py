@@ -132,8 +132,8 @@ def told(
 def notes(config: UpdateConfig) -> list[str]:
     """What a step by F̂⁻¹ĝ is, beside the estimate that is measured."""
     lines = [
-        f"update={config.name}: F and ĝ are of the same batch, so the mean of its steps is not along "
-        "F⁻¹∇J, O(1/N); what is measured is ĝ"
+        f"update={config.name}: F and ĝ are of the same batch, so the mean of its steps is not "
+        "along F⁻¹∇J, O(1/N); what is measured is ĝ"
     ]
     if config.fisher is FisherKind.sampled:
         lines.append("update.fisher=sampled: of the actions that were taken, noisier than exact")
