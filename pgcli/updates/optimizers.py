@@ -20,7 +20,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,7 +38,8 @@ class Optimizer(NamedTuple):
 
     init: Callable[[Tensor], State]  # theta [S, P] to what is remembered of it
     # Moves theta [S, P] and its state, in place, down a gradient [S, P] at a learning rate.
-    update: Callable[[Tensor, Tensor, State, float], None]
+    update: Callable[[Tensor, Tensor, State, Any], None]
+    by_seed: bool = False  # whether it takes a rate of each seed as well, [S, 1] float64
 
 
 Maker = Callable[..., Optimizer]  # from settings of `optimizer` by name; what is null is not given
@@ -140,7 +141,7 @@ def adam(
     def init(theta: Tensor) -> State:
         return _remembered(theta, "exp_avg", "exp_avg_sq")
 
-    def update(theta: Tensor, g: Tensor, state: State, lr: float) -> None:
+    def update(theta: Tensor, g: Tensor, state: State, lr: float | Tensor) -> None:
         t = state["step"].add_(1)
         if weight_decay:
             g = g + weight_decay * theta
@@ -149,7 +150,7 @@ def adam(
         root = (v / (1 - beta2**t).to(v)).sqrt_().add_(eps)
         theta.sub_((lr / (1 - beta1**t)).to(m) * m / root)
 
-    return Optimizer(init, update)
+    return Optimizer(init, update, by_seed=True)
 
 
 @register("adamw")
@@ -159,11 +160,11 @@ def adamw(
     """Loshchilov and Hutter 2019, algorithm 2: Adam, with weights that decay beside it."""
     plain = adam(betas, eps)
 
-    def update(theta: Tensor, g: Tensor, state: State, lr: float) -> None:
-        theta.mul_(1 - lr * weight_decay)
+    def update(theta: Tensor, g: Tensor, state: State, lr: float | Tensor) -> None:
+        theta.mul_(torch.as_tensor(1 - lr * weight_decay).to(theta))
         plain.update(theta, g, state, lr)
 
-    return Optimizer(plain.init, update)
+    return Optimizer(plain.init, update, by_seed=True)
 
 
 def copy_into(old: Tensor, new: np.ndarray) -> None:

@@ -51,6 +51,7 @@ class Proximal:
     ) -> Mapping[str, Tensor]:
         """`epochs` passes; a seed whose D(θ') is beyond the target begins none."""
         old, spent = theta.clone(), np.broadcast_to(progress, len(theta))
+        rates = self._ascent.rates(spent)
         running = torch.ones(len(theta), dtype=torch.bool, device=theta.device)
         passes = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)
         clipped = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
@@ -60,15 +61,17 @@ class Proximal:
             if not running.any():
                 break
             passes += running
-            fractions = []
-            for rows in around.minibatches(self._minibatches, of_steps=self._of_steps):
-                minibatch = around.clipped(
-                    theta, rows, self._clip, of_steps=self._of_steps, normalize=self._normalize
-                )
-                self._ascent.move(theta, minibatch.gradient, spent, running & minibatch.present)
-                fractions.append(minibatch.fraction)
-            mean = torch.stack(fractions).mean(0).double()
-            clipped = torch.where(running, mean, clipped)
+            beyond, rows = torch.zeros((2, len(theta)), dtype=torch.int64, device=theta.device)
+            for minibatch in around.minibatches(
+                self._minibatches,
+                of_steps=self._of_steps,
+                normalize=self._normalize,
+                among=running.tolist(),
+            ):
+                gradient, count = around.clipped(theta, minibatch, self._clip)
+                self._ascent.move(theta, gradient, rates, minibatch.seeds)
+                beyond, rows = beyond + count, rows + minibatch.count
+            clipped = torch.where(running, beyond.double() / rows.clamp(min=1), clipped)
         step = (theta - old).double()
         return {
             "step_norm": step.norm(dim=1),

@@ -33,12 +33,21 @@ PACKAGE = __name__.rpartition(".")[0]
 Product = Callable[[Tensor], Tensor]  # v [S, P] to A v [S, P]
 
 
+class Minibatch(NamedTuple):
+    """Some rows of a batch, each seed's its own."""
+
+    rows: Tensor  # [S, m] int64: of N·T; −1 after a seed's last
+    share: Tensor  # [S, m] float64: what each counts for, M/(m·N) or one over its episodes; 0 there
+    weights: Tensor  # [S, m] float64: w times that
+    count: Tensor  # [S]: how many a seed has
+    seeds: Sequence[int] | None  # that have any; None: all of them
+
+
 class Clipped(NamedTuple):
     """The gradient of a clipped surrogate on a minibatch."""
 
-    gradient: Tensor  # [S, P] float64
-    fraction: Tensor  # [S]: of its rows, those whose ratio is clipped
-    present: Tensor  # [S] bool: seeds that have any row in it
+    gradient: Tensor  # [S, P]
+    count: Tensor  # [S]: of its rows, those whose ratio is clipped
 
 
 class Around(Protocol):
@@ -66,17 +75,26 @@ class Around(Protocol):
         """v ↦ F v at θ, in the unit of ĝ: see `gradients.fisher`."""
         ...
 
-    def minibatches(self, count: int, *, of_steps: bool) -> list[Tensor]:
-        """One pass over the batch: every row in one of so many tables [S, m], −1 beyond."""
+    def minibatches(
+        self,
+        count: int,
+        *,
+        of_steps: bool,
+        normalize: bool = False,
+        among: Sequence[bool] | None = None,
+    ) -> list[Minibatch]:
+        """One pass over the batch: every row of a seed in one of so many.
+
+        `normalize`: w less their mean in the minibatch, over their deviation. `among` [S]: the
+        others have no rows.
+        """
         ...
 
-    def clipped(
-        self, theta: Tensor, rows: Tensor, clip: float, *, of_steps: bool, normalize: bool
-    ) -> Clipped:
+    def clipped(self, theta: Tensor, minibatch: Minibatch, clip: float) -> Clipped:
         """∇_θ' of M/(m·N) Σ_rows min(ρ'w, clip(ρ', 1 ± ε)w) at θ' (Schulman et al. 2017, eq. 7).
 
         Of a minibatch of m of M rows; of whole episodes the mean over them. So the mean over one
-        pass at θ' = θ is ĝ. `normalize`: w less their mean in the minibatch, over their deviation.
+        pass at θ' = θ is ĝ.
         """
         ...
 
