@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +18,10 @@ from pgcli.machine.randomness import Purpose, generator
 from pgcli.policies.fused import Rows
 from pgcli.policies.policy import Policy
 from pgcli.settings.schema import BehaviourConfig
-from pgcli.updates.rule import Clipped, Minibatch, Product
+from pgcli.updates.optimizers import Adam
+from pgcli.updates.rule import Clipped, Minibatch, Minibatches, Product
 
 KL_STEPS = 1024  # steps over which a divergence that is only logged is averaged
-FUSED_ROWS = 2048  # of each seed in one compiled call: a millisecond, worth another core
-
-Part = TypeVar("Part")
 
 
 class Batched:
@@ -90,26 +87,17 @@ class Batched:
         of_steps: bool,
         normalize: bool = False,
         among: Sequence[bool] | None = None,
-    ) -> list[Minibatch]:
-        """One pass: see `rule.Around`; an empty one is left out."""
+    ) -> Minibatches:
+        """One pass: see `rule.Around`."""
         drawn = self._drawn(count, of_steps, among)
-        table, real = torch.from_numpy(drawn).to(self._theta.device), drawn >= 0
-        sizes = real.sum(2)  # [K, S]
-        there = table >= 0
-        at = self._index(table)
-        weights = self._given_weights.flatten(1)[at]
+        rows = torch.from_numpy(drawn).to(self._theta.device)
+        real = rows >= 0
+        weights = self._given_weights.flatten(1)[self._index(rows)]
         if normalize:
-            weights = standardized(weights.unsqueeze(-2), there.unsqueeze(-2)).squeeze(-2)
-        share = self._share(table, there, of_steps=of_steps)
-        weights = torch.where(there, weights * share, 0.0)
-        number = there.sum(2)
-        found = []
-        for k in np.flatnonzero(sizes.any(1)):
-            width = int(sizes[k].max())
-            rows, shares, w = (x[k, :, :width].contiguous() for x in (table, share, weights))
-            present = None if sizes[k].all() else np.flatnonzero(sizes[k]).tolist()
-            found.append(Minibatch(rows, shares, w, number[k], present))
-        return found
+            weights = standardized(weights.unsqueeze(-2), real.unsqueeze(-2)).squeeze(-2)
+        share = self._share(rows, real, of_steps=of_steps)
+        weights = torch.where(real, weights * share, 0.0)
+        return Minibatches(rows, share, weights, (drawn >= 0).sum(2))
 
     def _drawn(self, count: int, of_steps: bool, among: Sequence[bool] | None) -> np.ndarray:
         """Rows [K, S, m] of K minibatches, −1 after a seed's last."""
@@ -149,19 +137,40 @@ class Batched:
 
     def clipped(self, theta: Tensor, minibatch: Minibatch, clip: float) -> Clipped:
         """The gradient at θ' of the clipped surrogate on some rows: see `rule.Around`."""
+        fused, given = self._fused, minibatch[:3]
+        if fused is not None:
+
+            def of_seed(s: int) -> tuple[Tensor, int]:
+                rows, share, weights = (x[s] for x in given)
+                return fused.gradient(
+                    s, theta, self._old[s], rows, weights, self._coef * share, clip
+                )
+
+            gradients, counts = zip(*map(of_seed, range(len(theta))), strict=True)
+            return Clipped(torch.stack(gradients), torch.tensor(counts))
 
         def part(index: slice) -> tuple[Tensor, Tensor]:
-            rows, share, weights = (x[:, index] for x in minibatch[:3])
-            if self._fused is None:
-                return self._clipped(theta, rows, share, weights, clip)
-            return self._fused.clipped(theta, self._old, rows, weights, self._coef * share, clip)
+            rows, share, weights = (x[:, index] for x in given)
+            return self._clipped(theta, rows, share, weights, clip)
 
-        parts = list(_over(minibatch.rows, self._width, part))
-        if len(parts) == 1:
-            return Clipped(*parts[0])
-        gradients, counts = zip(*parts, strict=True)
-        total = torch.stack([g.double() for g in gradients]).sum(0)
-        return Clipped(total, torch.stack(counts).sum(0))
+        parts = zip(*ordered(part, self._slices(minibatch.rows)), strict=True)
+        gradient, count = (torch.stack(x).sum(0) for x in parts)
+        return Clipped(gradient, count)
+
+    def climbed(
+        self, theta: Tensor, minibatches: Minibatches, clip: float, adam: Sequence[Adam]
+    ) -> Tensor | None:
+        """A pass in one compiled call a seed, where there is one: see `rule.Around`."""
+        fused = self._fused
+        if fused is None:
+            return None
+
+        def of_seed(s: int) -> int:
+            rows, share, weights = (x[:, s] for x in minibatches[:3])
+            bonus = self._coef * share
+            return fused.steps(s, theta, self._old[s], rows, weights, bonus, clip, adam[s])
+
+        return torch.tensor(list(ordered(of_seed, range(len(theta)))))
 
     def _clipped(
         self, theta: Tensor, rows: Tensor, share: Tensor, weights: Tensor, clip: float
@@ -178,7 +187,7 @@ class Batched:
         gradient = policy.pulled_back(theta, trace, score.out * w, score.extra * w)
         if self._coef:
             gradient = gradient + entropy_gradient_of(policy, theta, obs, self._coef * share)
-        return gradient, beyond.sum(1)
+        return gradient.double(), beyond.sum(1)
 
     def _entropy(self, theta: Tensor) -> Tensor:
         """(1/N) Σ_n Σ_t H(π_θ(·|s_t)) [S] float64, what a bonus climbs."""
@@ -195,7 +204,7 @@ class Batched:
         return torch.stack(list(parts)).sum(0) / batch.episodes
 
     def _index(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Where rows [..., S, m] stand in what is [S, N·T, ...]; a row that is none at the first."""
+        """Where rows [..., S, m] are in what is [S, N·T, ...]; at the first one that is none."""
         seed = torch.arange(rows.shape[-2], device=rows.device).unsqueeze(1)
         return seed, rows.clamp(min=0)
 
@@ -209,10 +218,10 @@ class Batched:
         obs, act = (x.flatten(1, 2) for x in (self._batch.obs, self._batch.act))
         return Rows.of(self._policy, self._theta, obs, act)
 
-    @property
-    def _width(self) -> int:
-        """Rows of a seed at once. Where seed after seed is computed, whoever else there is."""
-        return max(1, CHUNK_STEPS // len(self._theta)) if self._fused is None else FUSED_ROWS
+    def _slices(self, rows: Tensor) -> list[slice]:
+        """Of the rows [S, m] that torch takes at once."""
+        width = max(1, CHUNK_STEPS // len(rows))
+        return [slice(i, i + width) for i in range(0, rows.shape[1], width)]
 
     @cached_property
     def _log_probs(self) -> Tensor:
@@ -222,16 +231,15 @@ class Batched:
     def _old(self) -> Tensor:
         """log π_θ(a|s) of every row, [S, N·T], by the calls that one pass makes of it."""
         rows = torch.from_numpy(self._drawn(1, False, None)[0]).to(self._theta.device)
-        policy, theta = self._policy, self._theta
+        policy, theta, fused = self._policy, self._theta, self._fused
+        if fused is not None:
+            return torch.stack([fused.log_prob(s, theta, own) for s, own in enumerate(rows)])
 
         def part(index: slice) -> Tensor:
-            some = rows[:, index]
-            if self._fused is not None:
-                return self._fused.log_prob(theta, some)
-            obs, act = self._seen(some, theta)
+            obs, act = self._seen(rows[:, index], theta)
             return policy.head.log_prob(policy.net.trace(theta, obs).out, policy.extra(theta), act)
 
-        log_prob = torch.cat(list(_over(rows, self._width, part)), 1)
+        log_prob = torch.cat(list(ordered(part, self._slices(rows))), 1)
         old = log_prob.new_zeros(self._batch.mask.flatten(1).shape)
         return old.scatter_add_(1, rows.clamp(min=0), torch.where(rows >= 0, log_prob, 0.0))
 
@@ -240,12 +248,6 @@ class Batched:
         if self._weights is None:
             raise ValueError("no weights of single steps make this estimate")
         return self._weights
-
-
-def _over(rows: Tensor, width: int, part: Callable[[slice], Part]) -> Iterator[Part]:
-    """part(index) of so many columns of rows [S, m] at a time, shared out where there are more."""
-    slices = [slice(i, i + width) for i in range(0, rows.shape[1], width)]
-    return ordered(part, slices) if len(slices) > 1 else map(part, slices)
 
 
 def mean_kl(

@@ -1,8 +1,8 @@
-"""The gradient of a minibatch in one compiled call, by numba (extra `fast`).
+"""A pass over minibatches in one compiled call, by numba (extra `fast`).
 
 On 64 rows an operation of torch's takes less time than calling it. The formulas are those of
-`network`, `heads` and `gradients.around`, for rectified or tanh layers of at most WIDEST units. A
-seed's numbers come from its own rows alone, BLOCK of them at a time.
+`network`, `heads`, `gradients.around` and `updates.optimizers`, for rectified or tanh layers of at
+most WIDEST units. A seed at a time, BLOCK of its rows at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ZERO, ONE, TWO, THREE, FOUR = (np.uint64(i) for i in range(5))
 
 def forget() -> None:
     """Take what an earlier version left on disk away."""
-    compiling.forget(clipped, squared)
+    compiling.forget(climb, fit)
 
 
 @reordered
@@ -58,10 +58,10 @@ def product(
                 c[c2 + i] += u0 * w0 + u1 * w1 + u2 * w2 + u3 * w3
                 c[c3 + i] += v0 * w0 + v1 * w1 + v2 * w2 + v3 * w3
         for k in range(whole, ins, ONE):
-            for i in range(r, r + FOUR, ONE):
-                x = a[i * d + k * s]
+            for row in range(r, r + FOUR, ONE):
+                x = a[row * d + k * s]
                 for j in range(ZERO, outs, ONE):
-                    c[i * ROW + j] += x * b[k * ROW + j]
+                    c[row * ROW + j] += x * b[k * ROW + j]
 
 
 P, Q = lambert(13)  # 8e-7 from tanh at most, as far as FARTHEST
@@ -153,7 +153,7 @@ def flattened(sizes: Array, biased: bool, gw: Array, gb: Array, gradient: Array)
             for j in range(ZERO, o, ONE):
                 gradient[at + j] = gb[layer, j]
             at += o
-    return np.int64(at)
+    return int(at)
 
 
 @compiled
@@ -223,17 +223,44 @@ def head(
     return out[a] - top - log_total
 
 
-@compiled
-def clipped(
-    gaussian: bool, rectified: bool, biased: bool, sizes: Array, theta: Array, obs: Array,
-    act: Array, old: Array, rows: Array, weights: Array, bonus: Array, clip: float,
-    gradient: Array, log_prob: Array, count: Array,
-) -> None:  # fmt: skip
-    """Of S seeds, theta [S, P]: see `updates.rule.Around.clipped`.
+@reordered
+def ascended(
+    theta: Array, gradient: Array, sign: float, adam: Array, m: Array, v: Array, step: Array
+) -> None:
+    """`updates.optimizers`' Adam, of one seed, up sign · gradient; adam: see `fused.Adam`."""
+    one = theta.dtype.type(1)
+    norm = 0.0
+    for i in range(len(theta)):
+        norm += float(gradient[i]) * float(gradient[i])
+    shrunk = theta.dtype.type(-sign * min(1.0, adam[6] / max(math.sqrt(norm), 1e-12)))
+    step[0] += 1
+    rate = theta.dtype.type(adam[0] / (1 - adam[1] ** step[0]))
+    of_new, kept = theta.dtype.type(1 - adam[1]), theta.dtype.type(adam[2])
+    of_square, square = theta.dtype.type(1 - adam[2]), theta.dtype.type(1 - adam[2] ** step[0])
+    eps, penalty = theta.dtype.type(adam[3]), theta.dtype.type(adam[4])
+    left = one - theta.dtype.type(adam[0] * adam[5])
+    for i in range(len(theta)):
+        g = shrunk * gradient[i] + penalty * theta[i]
+        m[i] += of_new * (g - m[i])
+        v[i] = kept * v[i] + of_square * g * g
+        theta[i] = left * theta[i] - rate * m[i] / (np.sqrt(v[i] / square) + eps)
 
-    obs [S, R, D], act [S, R, A], old [S, R] of all rows; those that count are rows [S, m] ≥ 0, with
-    weights and what their entropy counts [S, m]. Into gradient [S, P], log_prob [S, m] and how
-    many are clipped, count [S]; without a gradient [S, 0] only log_prob.
+
+LOG_PROBS, GRADIENT, STEPS = range(3)  # what is wanted of `climb`
+
+
+@compiled
+def climb(
+    wanted: int, gaussian: bool, rectified: bool, biased: bool, sizes: Array, theta: Array,
+    obs: Array, act: Array, old: Array, rows: Array, weights: Array, bonus: Array, clip: float,
+    adam: Array, m: Array, v: Array, step: Array, gradient: Array, log_prob: Array,
+) -> int:  # fmt: skip
+    """Up the clipped surrogate, minibatch after minibatch: see `updates.rule.Around`. One seed.
+
+    Of all its rows obs [R, D], act [R, A], old [R]; those of minibatch k are rows[k], −1 after the
+    last, with weights and what their entropy counts [K, m]. Theta [P] moves in place, and Adam's
+    m, v, step; gradient [P] is that of the last minibatch, log_prob [R] as it was seen last.
+    Returns how many ratios were clipped.
     """
     layers, o = len(sizes) - 1, sizes[-1]
     w = np.empty((layers, WIDEST * WIDEST), theta.dtype)
@@ -243,56 +270,56 @@ def clipped(
     x = np.zeros((layers + 1, BLOCK * WIDEST), theta.dtype)
     delta = np.zeros(BLOCK * WIDEST, theta.dtype)
     other = np.zeros_like(delta)
-    score = np.empty(o, theta.dtype)
+    score, of_extra = np.empty(o, theta.dtype), np.empty(o, theta.dtype)
     slope = np.empty_like(score)
-    taken = np.empty(BLOCK, np.int64)
-    one = theta.dtype.type(1)
-    for s in range(len(theta)):
-        laid_out(sizes, biased, theta[s], w, wt, b)
-        extra = theta[s, theta.shape[1] - o :]
-        gw[:], gb[:] = 0, 0
-        of_extra = np.zeros(o, theta.dtype)
-        count[s] = 0
-        for first in range(0, rows.shape[1], BLOCK):
-            n = 0
-            for k in range(first, min(first + BLOCK, rows.shape[1])):
-                if rows[s, k] >= 0:
-                    taken[n] = k
-                    for i in range(sizes[0]):
-                        x[0, n * WIDEST + i] = obs[s, rows[s, k], i]
-                    n += 1
-            forward(sizes, rectified, w, b, x, (n + 3) // 4 * 4)
+    extra, count = theta[len(theta) - o :], 0
+    for k in range(len(rows)):
+        laid_out(sizes, biased, theta, w, wt, b)
+        gw[:], gb[:], of_extra[:] = 0, 0, 0
+        size = 0
+        while size < rows.shape[1] and rows[k, size] >= 0:
+            size += 1
+        for first in range(0, size, BLOCK):
+            n = min(BLOCK, size - first)
             for r in range(n):
-                k = taken[r]
-                row, at = rows[s, k], r * WIDEST
+                for i in range(sizes[0]):
+                    x[0, r * WIDEST + i] = obs[rows[k, first + r], i]
+            forward(sizes, rectified, w, b, x, (n + 3) // 4 * 4)
+            delta[:] = 0
+            for r in range(n):
+                row, at = rows[k, first + r], r * WIDEST
                 out = x[layers, at : at + o]
-                log_prob[s, k] = head(gaussian, out, o, extra, act[s, row], score, slope)
-                new = log_prob[s, k]  # as `old` was rounded
-                ratio, weight = math.exp(new - old[s, row]), weights[s, k]
-                beyond = (weight > 0 and ratio > 1 + clip) or (weight < 0 and ratio < 1 - clip)
-                count[s] += beyond
-                v = 0.0 if beyond else ratio * weight
-                for j in range(o):
-                    delta[at + j] = v * score[j] + bonus[s, k] * slope[j]
-                    if gaussian:
-                        z = (act[s, row, j] - out[j]) * math.exp(-extra[j])
-                        of_extra[j] += v * (z * z - one) + bonus[s, k]
-            if gradient.shape[1]:
-                for r in range(n, (n + 3) // 4 * 4):
+                log_prob[row] = head(gaussian, out, o, extra, act[row], score, slope)
+                if wanted > LOG_PROBS:
+                    ratio, weight = math.exp(log_prob[row] - old[row]), weights[k, first + r]
+                    more = bonus[k, first + r]
+                    beyond = (weight > 0 and ratio > 1 + clip) or (weight < 0 and ratio < 1 - clip)
+                    count += beyond
+                    factor = 0.0 if beyond else ratio * weight
                     for j in range(o):
-                        delta[r * WIDEST + j] = 0
+                        delta[at + j] = factor * score[j] + more * slope[j]
+                        if gaussian:
+                            z = (act[row, j] - out[j]) * math.exp(-extra[j])
+                            of_extra[j] += factor * (z * z - 1) + more
+            if wanted > LOG_PROBS:
                 backward(sizes, rectified, wt, x, delta, other, (n + 3) // 4 * 4, gw, gb)
-        if gradient.shape[1]:
-            at = flattened(sizes, biased, gw, gb, gradient[s])
-            gradient[s, at:] = of_extra[: theta.shape[1] - at]
+        if wanted > LOG_PROBS:
+            end = flattened(sizes, biased, gw, gb, gradient)
+            gradient[end:] = of_extra[: len(theta) - end]
+        if wanted == STEPS and size:
+            ascended(theta, gradient, 1.0, adam, m, v, step)
+    return count
 
 
 @compiled
-def squared(
-    rectified: bool, biased: bool, sizes: Array, theta: Array, x: Array, y: Array, rows: Array,
-    gradient: Array,
+def fit(
+    rectified: bool, biased: bool, sizes: Array, theta: Array, x: Array, y: Array, order: Array,
+    parts: int, adam: Array, m: Array, v: Array, step: Array,
 ) -> None:  # fmt: skip
-    """The gradient [P] of the mean over rows [m] of (net(x) − y)², for inputs [M, D], y [M]."""
+    """Down the mean of (net(x) − y)² of each of so many parts of `order`: see `critic`. One seed.
+
+    Of inputs x [M, D], targets y [M]. Theta [P] moves in place, and Adam's m, v, step.
+    """
     layers = len(sizes) - 1
     w = np.empty((layers, WIDEST * WIDEST), theta.dtype)
     wt, gw = np.empty_like(w), np.empty_like(w)
@@ -300,19 +327,24 @@ def squared(
     gb = np.empty_like(b)
     z = np.zeros((layers + 1, BLOCK * WIDEST), theta.dtype)
     delta = np.zeros(BLOCK * WIDEST, theta.dtype)
-    other = np.zeros_like(delta)
-    laid_out(sizes, biased, theta, w, wt, b)
-    gw[:], gb[:] = 0, 0
-    for first in range(0, len(rows), BLOCK):
-        n = min(BLOCK, len(rows) - first)
-        for r in range(n):
-            for i in range(sizes[0]):
-                z[0, r * WIDEST + i] = x[rows[first + r], i]
-        forward(sizes, rectified, w, b, z, (n + 3) // 4 * 4)
-        for r in range((n + 3) // 4 * 4):
-            delta[r * WIDEST] = 0
-        for r in range(n):
-            error = z[layers, r * WIDEST] - y[rows[first + r]]
-            delta[r * WIDEST] = 2 * error / len(rows)
-        backward(sizes, rectified, wt, z, delta, other, (n + 3) // 4 * 4, gw, gb)
-    flattened(sizes, biased, gw, gb, gradient)
+    other, gradient = np.zeros_like(delta), np.empty_like(theta)
+    start = 0
+    for k in range(parts):
+        size = len(order) // parts + (1 if k < len(order) % parts else 0)
+        laid_out(sizes, biased, theta, w, wt, b)
+        gw[:], gb[:] = 0, 0
+        for first in range(start, start + size, BLOCK):
+            n = min(BLOCK, start + size - first)
+            for r in range(n):
+                for i in range(sizes[0]):
+                    z[0, r * WIDEST + i] = x[order[first + r], i]
+            forward(sizes, rectified, w, b, z, (n + 3) // 4 * 4)
+            delta[:] = 0
+            for r in range(n):
+                error = z[layers, r * WIDEST] - y[order[first + r]]
+                delta[r * WIDEST] = 2 * error / size
+            backward(sizes, rectified, wt, z, delta, other, (n + 3) // 4 * 4, gw, gb)
+        if size:
+            flattened(sizes, biased, gw, gb, gradient)
+            ascended(theta, gradient, -1.0, adam, m, v, step)
+        start += size

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pgcli.errors import ConfigError
 from pgcli.settings.schema import OptimizerConfig, Schedule
-from pgcli.updates.optimizers import optimizer
+from pgcli.updates.optimizers import Adam, optimizer
 from pgcli.updates.rule import Around, Start, register
 
 
@@ -89,6 +89,15 @@ class Ascent:
             theta[some] = moved
             for name, x in state.items():
                 self._state[name][some] = x
+
+    def adam(self, rates: Sequence[float]) -> list[Adam] | None:
+        """What makes `move` of each seed, where its optimiser is Adam, on the CPU."""
+        constants, limit = self._optimizer.constants, self._config.clip_norm
+        if constants is None or self._state["exp_avg"].device.type != "cpu":
+            return None
+        count = len(self._state["step"])
+        each = rates if len(rates) > 1 else [*rates] * count
+        return [Adam.of(constants, self._state, s, each[s], limit) for s in range(count)]
 
     def state(self) -> Mapping[str, Tensor]:
         """What the optimiser remembers."""

@@ -17,16 +17,18 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pgcli.errors import ConfigError
 from pgcli.settings.registry import Registry
 from pgcli.settings.schema import OptimizerConfig, UpdateConfig
+from pgcli.updates.optimizers import Adam
 
 PACKAGE = __name__.rpartition(".")[0]
 
@@ -39,15 +41,31 @@ class Minibatch(NamedTuple):
     rows: Tensor  # [S, m] int64: of N·T; −1 after a seed's last
     share: Tensor  # [S, m] float64: what each counts for, M/(m·N) or one over its episodes; 0 there
     weights: Tensor  # [S, m] float64: w times that
-    count: Tensor  # [S]: how many a seed has
     seeds: Sequence[int] | None  # that have any; None: all of them
+
+
+class Minibatches(NamedTuple):
+    """One pass over a batch: K minibatches."""
+
+    rows: Tensor  # [K, S, m]
+    share: Tensor  # [K, S, m]
+    weights: Tensor  # [K, S, m]
+    sizes: np.ndarray  # [K, S]: how many rows each has
+
+    def each(self) -> Iterator[Minibatch]:
+        """In turn, no wider than they must be; one without any row is left out."""
+        for k in np.flatnonzero(self.sizes.any(1)):
+            own = self.sizes[k]
+            seeds = None if own.all() else np.flatnonzero(own).tolist()
+            rows, share, weights = (x[k, :, : own.max()] for x in self[:3])
+            yield Minibatch(rows, share, weights, seeds)
 
 
 class Clipped(NamedTuple):
     """The gradient of a clipped surrogate on a minibatch."""
 
     gradient: Tensor  # [S, P]
-    count: Tensor  # [S]: of its rows, those whose ratio is clipped
+    beyond: Tensor  # [S]: how many of its ratios are clipped
 
 
 class Around(Protocol):
@@ -82,7 +100,7 @@ class Around(Protocol):
         of_steps: bool,
         normalize: bool = False,
         among: Sequence[bool] | None = None,
-    ) -> list[Minibatch]:
+    ) -> Minibatches:
         """One pass over the batch: every row of a seed in one of so many.
 
         `normalize`: w less their mean in the minibatch, over their deviation. `among` [S]: the
@@ -95,6 +113,16 @@ class Around(Protocol):
 
         Of a minibatch of m of M rows; of whole episodes the mean over them. So the mean over one
         pass at θ' = θ is ĝ.
+        """
+        ...
+
+    def climbed(
+        self, theta: Tensor, minibatches: Minibatches, clip: float, adam: Sequence[Adam]
+    ) -> Tensor | None:
+        """Step up that gradient of each minibatch in turn, in one compiled call, theta in place.
+
+        How many ratios of each seed were clipped [S]; None, and nothing is done, where there is no
+        compiled code for this policy.
         """
         ...
 

@@ -20,6 +20,7 @@ Array = np.ndarray
 BLOCK = 16  # rows that one core takes at once: their activations stay in its first cache
 WIDEST = 128  # units; from there on a matrix product of a library's is worth its calls
 
+
 def forget() -> None:
     """Take what an earlier version left on disk away."""
     compiling.forget(play, step_all, observe_all)
