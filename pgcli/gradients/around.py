@@ -15,9 +15,11 @@ from pgcli.gradients.fisher import Fisher
 from pgcli.gradients.trajectory import CHUNK_STEPS, entropy_gradient_of, log_probs
 from pgcli.machine.cores import ordered
 from pgcli.machine.randomness import Purpose, generator
+from pgcli.policies.fused import Rows
 from pgcli.policies.policy import Policy
 from pgcli.settings.schema import BehaviourConfig
-from pgcli.updates.rule import Clipped, Product
+from pgcli.updates.optimizers import Adam
+from pgcli.updates.rule import Clipped, Minibatch, Minibatches, Product
 
 KL_STEPS = 1024  # steps over which a divergence that is only logged is averaged
 
@@ -78,72 +80,114 @@ class Batched:
         """v ↦ F v at θ."""
         return Fisher(self._policy, self._theta, self._batch, sampled=sampled).product
 
-    def minibatches(self, count: int, *, of_steps: bool) -> list[Tensor]:
-        """One pass: every row [S, m] of the batch in one of them; −1 where a seed has no more."""
-        length = self._batch.length.cpu().numpy()
-        if count == 1:  # in their own order: the same calls for old and new probabilities
-            drawn = [[np.flatnonzero(mask)] for mask in self._batch.mask.cpu().numpy()]
-        elif of_steps:
-            drawn = [
-                np.array_split(rng.permutation(np.flatnonzero(mask)), count)
-                for rng, mask in zip(self._rngs, self._batch.mask.cpu().numpy(), strict=True)
-            ]
-        else:
-            drawn = [
-                [self._rows_of(each, own) for each in np.array_split(rng.permutation(whole), count)]
-                for rng, own in zip(self._rngs, length, strict=True)
-                for whole in [np.flatnonzero(own)]
-            ]
-        tables = [_padded(parts).to(self._theta.device) for parts in zip(*drawn, strict=True)]
-        return [rows for rows in tables if rows.shape[1]]  # there may be fewer rows than tables
+    def minibatches(
+        self,
+        count: int,
+        *,
+        of_steps: bool,
+        normalize: bool = False,
+        among: Sequence[bool] | None = None,
+    ) -> Minibatches:
+        """One pass: see `rule.Around`."""
+        drawn = self._drawn(count, of_steps, among)
+        rows = torch.from_numpy(drawn).to(self._theta.device)
+        real = rows >= 0
+        weights = self._given_weights.flatten(1)[self._index(rows)]
+        if normalize:
+            weights = standardized(weights.unsqueeze(-2), real.unsqueeze(-2)).squeeze(-2)
+        share = self._share(rows, real, of_steps=of_steps)
+        weights = torch.where(real, weights * share, 0.0)
+        return Minibatches(rows, share, weights, (drawn >= 0).sum(2))
+
+    def _drawn(self, count: int, of_steps: bool, among: Sequence[bool] | None) -> np.ndarray:
+        """Rows [K, S, m] of K minibatches, −1 after a seed's last."""
+        real, length = self._batch.mask.cpu().numpy(), self._batch.length.cpu().numpy()
+        parts: list[list[np.ndarray]] = []  # of each seed K
+        for s in range(len(real)):
+            if among is not None and not among[s]:
+                parts.append([np.zeros(0, np.int64)] * count)
+            elif count == 1:  # in their own order: the same calls for old and new probabilities
+                parts.append([np.flatnonzero(real[s])])
+            elif of_steps:
+                order = self._rngs[s].permutation(np.flatnonzero(real[s]))
+                parts.append(np.array_split(order, count))
+            else:
+                order = self._rngs[s].permutation(np.flatnonzero(length[s]))
+                drawn = np.array_split(order, count)
+                parts.append([self._rows_of(each, length[s]) for each in drawn])
+        table = np.full((count, len(parts), max(len(x) for own in parts for x in own)), -1)
+        for s, own in enumerate(parts):
+            for k, rows in enumerate(own):
+                table[k, s, : len(rows)] = rows
+        return table
 
     def _rows_of(self, episodes: np.ndarray, length: np.ndarray) -> np.ndarray:
         steps = self._batch.mask.shape[2]
         rows = [n * steps + np.arange(length[n]) for n in episodes]
         return np.concatenate(rows) if rows else np.zeros(0, np.int64)
 
-    def clipped(
-        self, theta: Tensor, rows: Tensor, clip: float, *, of_steps: bool, normalize: bool
-    ) -> Clipped:
+    def _share(self, table: Tensor, real: Tensor, *, of_steps: bool) -> Tensor:
+        """What each row [K, S, m] counts for: M/(m·N), or one over its minibatch's episodes."""
+        if of_steps:
+            size = real.sum(2) / self.length
+        else:
+            first = (table % self._batch.mask.shape[2] == 0) & real
+            size = first.sum(2).double()
+        return torch.where(real, 1.0 / size.unsqueeze(2), 0.0)
+
+    def clipped(self, theta: Tensor, minibatch: Minibatch, clip: float) -> Clipped:
         """The gradient at θ' of the clipped surrogate on some rows: see `rule.Around`."""
-        real = rows >= 0
-        rows = rows.clamp(min=0)
-        seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
-        weights = self._given_weights.flatten(1)[seed, rows]
-        if normalize:
-            weights = standardized(weights.unsqueeze(1), real.unsqueeze(1)).squeeze(1)
-        scale = self._scale(rows, real, of_steps=of_steps)
-        width = max(1, CHUNK_STEPS // len(rows))
+        fused, given = self._fused, minibatch[:3]
+        if fused is not None:
+
+            def of_seed(s: int) -> tuple[Tensor, int]:
+                rows, share, weights = (x[s] for x in given)
+                return fused.gradient(
+                    s, theta, self._old[s], rows, weights, self._coef * share, clip
+                )
+
+            gradients, counts = zip(*map(of_seed, range(len(theta))), strict=True)
+            return Clipped(torch.stack(gradients), torch.tensor(counts))
 
         def part(index: slice) -> tuple[Tensor, Tensor]:
-            own = rows[:, index], weights[:, index], real[:, index]
-            return self._clipped(theta, *own, clip, scale)
+            rows, share, weights = (x[:, index] for x in given)
+            return self._clipped(theta, rows, share, weights, clip)
 
-        slices = [slice(i, i + width) for i in range(0, rows.shape[1], width)]
-        gradients, counts = zip(*ordered(part, slices), strict=True)
-        total = torch.stack([g.double() for g in gradients]).sum(0)
-        return Clipped(total, torch.stack(counts).sum(0) / real.sum(1).clamp(min=1), real.any(1))
+        parts = zip(*ordered(part, self._slices(minibatch.rows)), strict=True)
+        gradient, count = (torch.stack(x).sum(0) for x in parts)
+        return Clipped(gradient, count)
+
+    def climbed(
+        self, theta: Tensor, minibatches: Minibatches, clip: float, adam: Sequence[Adam]
+    ) -> Tensor | None:
+        """A pass in one compiled call a seed, where there is one: see `rule.Around`."""
+        fused = self._fused
+        if fused is None:
+            return None
+
+        def of_seed(s: int) -> int:
+            rows, share, weights = (x[:, s] for x in minibatches[:3])
+            bonus = self._coef * share
+            return fused.steps(s, theta, self._old[s], rows, weights, bonus, clip, adam[s])
+
+        return torch.tensor(list(ordered(of_seed, range(len(theta)))))
 
     def _clipped(
-        self, theta: Tensor, rows: Tensor, weights: Tensor, real: Tensor, clip: float, scale: Tensor
+        self, theta: Tensor, rows: Tensor, share: Tensor, weights: Tensor, clip: float
     ) -> tuple[Tensor, Tensor]:
         """The sum over some rows, and how many of them are clipped [S]."""
         policy = self._policy
-        seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
         obs, act = self._seen(rows, theta)
         trace, extra = policy.net.trace(theta, obs), policy.extra(theta)
         new = policy.head.log_prob(trace.out, extra, act)
-        ratio = (new - self._old[seed, rows]).exp()
-        high, low = (weights > 0) & (ratio > 1 + clip), (weights < 0) & (ratio < 1 - clip)
-        is_clipped = (high | low) & real
-        w = torch.where(is_clipped | ~real, 0.0, ratio * weights) * scale
+        ratio = (new - self._old[self._index(rows)]).exp()
+        beyond = ((weights > 0) & (ratio > 1 + clip)) | ((weights < 0) & (ratio < 1 - clip))
+        w = torch.where(beyond | (rows < 0), 0.0, ratio * weights).to(obs).unsqueeze(-1)
         score = policy.head.score(trace.out, extra, act)
-        w = w.to(obs).unsqueeze(-1)
         gradient = policy.pulled_back(theta, trace, score.out * w, score.extra * w)
         if self._coef:
-            weight = self._coef * scale * real
-            gradient = gradient + entropy_gradient_of(policy, theta, obs, weight)
-        return gradient, is_clipped.sum(1)
+            gradient = gradient + entropy_gradient_of(policy, theta, obs, self._coef * share)
+        return gradient.double(), beyond.sum(1)
 
     def _entropy(self, theta: Tensor) -> Tensor:
         """(1/N) Σ_n Σ_t H(π_θ(·|s_t)) [S] float64, what a bonus climbs."""
@@ -159,21 +203,25 @@ class Batched:
         parts = ordered(part, [slice(i, i + width) for i in range(0, rows, width)])
         return torch.stack(list(parts)).sum(0) / batch.episodes
 
+    def _index(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Where rows [..., S, m] are in what is [S, N·T, ...]; at the first one that is none."""
+        seed = torch.arange(rows.shape[-2], device=rows.device).unsqueeze(1)
+        return seed, rows.clamp(min=0)
+
     def _seen(self, rows: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Observations and actions of rows [S, m], in theta's type."""
-        seed = torch.arange(len(rows), device=rows.device).unsqueeze(1)
-        obs, act = (x.flatten(1, 2)[seed, rows] for x in (self._batch.obs, self._batch.act))
-        return obs.to(theta), act
+        at = self._index(rows)
+        return self._batch.obs.flatten(1, 2)[at].to(theta), self._batch.act.flatten(1, 2)[at]
 
-    def _scale(self, rows: Tensor, real: Tensor, *, of_steps: bool) -> Tensor:
-        """What a row of a minibatch weighs [S, 1]: M/(m·N), or one over its episodes."""
-        batch = self._batch
-        if of_steps:
-            size = real.sum(1) / self.length
-        else:
-            first = (rows % batch.mask.shape[2] == 0) & real
-            size = first.sum(1).double()
-        return torch.where(size > 0, 1.0 / torch.where(size > 0, size, 1.0), 0.0).unsqueeze(1)
+    @cached_property
+    def _fused(self) -> Rows | None:
+        obs, act = (x.flatten(1, 2) for x in (self._batch.obs, self._batch.act))
+        return Rows.of(self._policy, self._theta, obs, act)
+
+    def _slices(self, rows: Tensor) -> list[slice]:
+        """Of the rows [S, m] that torch takes at once."""
+        width = max(1, CHUNK_STEPS // len(rows))
+        return [slice(i, i + width) for i in range(0, rows.shape[1], width)]
 
     @cached_property
     def _log_probs(self) -> Tensor:
@@ -182,15 +230,16 @@ class Batched:
     @cached_property
     def _old(self) -> Tensor:
         """log π_θ(a|s) of every row, [S, N·T], by the calls that one pass makes of it."""
-        (rows,) = self.minibatches(1, of_steps=False)
-        policy, theta = self._policy, self._theta
+        rows = torch.from_numpy(self._drawn(1, False, None)[0]).to(self._theta.device)
+        policy, theta, fused = self._policy, self._theta, self._fused
+        if fused is not None:
+            return torch.stack([fused.log_prob(s, theta, own) for s, own in enumerate(rows)])
 
-        def part(index: Tensor) -> Tensor:
-            obs, act = self._seen(index.clamp(min=0), theta)
+        def part(index: slice) -> Tensor:
+            obs, act = self._seen(rows[:, index], theta)
             return policy.head.log_prob(policy.net.trace(theta, obs).out, policy.extra(theta), act)
 
-        width = max(1, CHUNK_STEPS // len(rows))
-        log_prob = torch.cat(list(ordered(part, rows.split(width, 1))), 1)
+        log_prob = torch.cat(list(ordered(part, self._slices(rows))), 1)
         old = log_prob.new_zeros(self._batch.mask.flatten(1).shape)
         return old.scatter_add_(1, rows.clamp(min=0), torch.where(rows >= 0, log_prob, 0.0))
 
@@ -199,14 +248,6 @@ class Batched:
         if self._weights is None:
             raise ValueError("no weights of single steps make this estimate")
         return self._weights
-
-
-def _padded(parts: Sequence[np.ndarray]) -> Tensor:
-    """Rows of each seed [m_s] as one table [S, m], −1 where there are no more."""
-    table = np.full((len(parts), max(map(len, parts))), -1)
-    for s, rows in enumerate(parts):
-        table[s, : len(rows)] = rows
-    return torch.from_numpy(table)
 
 
 def mean_kl(

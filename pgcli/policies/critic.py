@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pgcli.machine.cores import ordered
 from pgcli.machine.randomness import Purpose, generator, per_seed
+from pgcli.policies.fused import fitted
 from pgcli.policies.network import Mlp
 from pgcli.settings.schema import CriticConfig
 from pgcli.updates.optimizers import adam, part
@@ -88,16 +89,22 @@ class Critic:
         y = target[mask].to(obs.dtype).unsqueeze(0)
         self._rescale(own, y)
         y = (y - self.mean[own]) / self.std[own]
+        lr, count = self._config.lr, self._config.minibatches
+        compiled = fitted(self.net, theta[0], x[0], y[0], count, self._optimizer, remembered, lr)
         for _ in range(self._config.epochs):
-            order = torch.from_numpy(rng.permutation(y.shape[1])).to(y.device)
-            parts = (z[:, order].tensor_split(self._config.minibatches, 1) for z in (x, y))
+            order = rng.permutation(y.shape[1])
+            if compiled is not None:  # the same
+                compiled(order)
+                continue
+            rows = torch.from_numpy(order).to(y.device)
+            parts = (z[:, rows].tensor_split(count, 1) for z in (x, y))
             for x_part, y_part in zip(*parts, strict=True):
                 if y_part.numel():
                     trace = self.net.trace(theta, x_part)
                     error = trace.out - y_part.unsqueeze(-1)
                     delta = 2.0 * error / y_part.numel()  # of the mean square
                     gradient = self.net.gradient(theta, trace, delta)
-                    self._optimizer.update(theta, gradient, remembered, self._config.lr)
+                    self._optimizer.update(theta, gradient, remembered, lr)
 
     def _evaluate(self, x: Tensor) -> Tensor:
         parts = ordered(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pgcli.policies.critic import Critic, LinearCritic
+from pgcli.policies.fused import load
 from pgcli.policies.policy import Policy
 from pgcli.settings.schema import TrainConfig
 from pgcli.updates.optimizers import copy_into
@@ -28,6 +29,8 @@ class Learner:
     ) -> None:
         self.policy, self.critics = policy, critics
         self.theta = policy.init(config.policy, seeds).to(device)
+        if config.update.minibatches is not None:
+            load(policy, self.theta)
         self.rule: Rule = rule(config.update, Start(self.theta, config.optimizer, seeds))
 
     def arrays(self) -> dict[str, np.ndarray]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pgcli.errors import ConfigError
 from pgcli.settings.schema import OptimizerConfig, Schedule
-from pgcli.updates.optimizers import optimizer, part
+from pgcli.updates.optimizers import Adam, optimizer
 from pgcli.updates.rule import Around, Start, register
 
 
@@ -27,6 +28,13 @@ def learning_rate(config: OptimizerConfig, progress: float) -> float:
 def learning_rates(config: OptimizerConfig, progress: ArrayLike) -> list[float]:
     """The rate of all seeds, or of each, where so much is spent of all or of each."""
     return [learning_rate(config, float(x)) for x in np.atleast_1d(progress)]
+
+
+def _rate(rates: Sequence[float]) -> float | Tensor:
+    """As an optimiser takes it: a number, or where they differ [S, 1]."""
+    if len(set(rates)) == 1:
+        return rates[0]
+    return torch.tensor(rates, dtype=torch.float64).unsqueeze(1)
 
 
 @register("ascent", optimizer=True)
@@ -49,30 +57,47 @@ class Ascent:
 
         `progress` sets the learning rate. It asks nothing of what is around, and tells nothing.
         """
-        self.move(theta, estimate, progress)
+        self.move(theta, estimate, self.rates(progress))
         return {}
 
+    def rates(self, progress: ArrayLike) -> list[float]:
+        """The learning rate of each seed, or one where it is that of all."""
+        rates = learning_rates(self._config, progress)
+        return rates[:1] if len(set(rates)) == 1 else rates
+
     def move(
-        self, theta: Tensor, gradient: Tensor, progress: ArrayLike, which: Tensor | None = None
+        self,
+        theta: Tensor,
+        gradient: Tensor,
+        rates: Sequence[float],
+        which: Sequence[int] | None = None,
     ) -> None:
-        """One step of theta [S, P], in place, up a gradient [S, P]; `which` [S] bool: of these."""
+        """One step of theta [S, P], in place, up a gradient [S, P]; `which`: of these seeds."""
         if self._config.clip_norm is not None:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (self._config.clip_norm / norm.clamp(min=1e-12)).clamp(max=1.0)
         down = -gradient.to(theta)
-        rates = learning_rates(self._config, progress)
-        everyone = which is None or bool(which.all())
-        if len(set(rates)) == 1 and everyone:
-            self._optimizer.update(theta, down, self._state, rates[0])
+        if which is None and (len(rates) == 1 or self._optimizer.by_seed):
+            self._optimizer.update(theta, down, self._state, _rate(rates))
             return
-        rates = rates * len(theta) if len(rates) == 1 else rates
-        for s, rate in enumerate(rates):  # each in its own step, as it is where it trains alone
-            if which is None or bool(which[s]):
-                own = slice(s, s + 1)
-                state = part(self._state, own)
-                self._optimizer.update(theta[own], down[own], state, rate)
-                for name, x in state.items():  # where it was bound anew
-                    self._state[name][own] = x
+        seeds = list(range(len(theta)) if which is None else which)
+        rates = [*rates] * len(theta) if len(rates) == 1 else rates
+        together = [seeds] if self._optimizer.by_seed else [[s] for s in seeds]
+        for some in together:  # in a step of their own, as where they train alone
+            moved, state = theta[some], {name: x[some] for name, x in self._state.items()}
+            self._optimizer.update(moved, down[some], state, _rate([rates[s] for s in some]))
+            theta[some] = moved
+            for name, x in state.items():
+                self._state[name][some] = x
+
+    def adam(self, rates: Sequence[float]) -> list[Adam] | None:
+        """What makes `move` of each seed, where its optimiser is Adam, on the CPU."""
+        constants, limit = self._optimizer.constants, self._config.clip_norm
+        if constants is None or self._state["exp_avg"].device.type != "cpu":
+            return None
+        count = len(self._state["step"])
+        each = rates if len(rates) > 1 else [*rates] * count
+        return [Adam.of(constants, self._state, s, each[s], limit) for s in range(count)]
 
     def state(self) -> Mapping[str, Tensor]:
         """What the optimiser remembers."""

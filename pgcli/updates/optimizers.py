@@ -20,7 +20,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,12 +33,41 @@ from pgcli.settings.schema import OptimizerConfig
 State = dict[str, Tensor]  # by torch's names: [S, ...] each
 
 
+class Constants(NamedTuple):
+    """Of Adam's update, and of AdamW's."""
+
+    beta1: float
+    beta2: float
+    eps: float
+    penalty: float = 0.0  # L2
+    decay: float = 0.0  # of the weights, beside it
+
+
+class Adam(NamedTuple):
+    """That update of one seed, for compiled code: its numbers, and what is remembered, live."""
+
+    numbers: np.ndarray  # [7]: the rate, Constants, the limit of the gradient's norm
+    exp_avg: np.ndarray  # [P]
+    exp_avg_sq: np.ndarray  # [P]
+    step: np.ndarray  # [1]
+
+    @classmethod
+    def of(
+        cls, constants: Constants, state: State, seed: int, rate: float, limit: float | None = None
+    ) -> Adam:
+        """Of a row of what `adam` remembers."""
+        numbers = np.array([rate, *constants, np.inf if limit is None else limit])
+        return cls(numbers, *(state[name][seed].numpy() for name in cls._fields[1:]))
+
+
 class Optimizer(NamedTuple):
     """How S seeds descend, each by its own gradient alone."""
 
     init: Callable[[Tensor], State]  # theta [S, P] to what is remembered of it
     # Moves theta [S, P] and its state, in place, down a gradient [S, P] at a learning rate.
-    update: Callable[[Tensor, Tensor, State, float], None]
+    update: Callable[[Tensor, Tensor, State, Any], None]
+    by_seed: bool = False  # whether it takes a rate of each seed as well, [S, 1] float64
+    constants: Constants | None = None  # where it is Adam: compiled code knows that update
 
 
 Maker = Callable[..., Optimizer]  # from settings of `optimizer` by name; what is null is not given
@@ -140,7 +169,7 @@ def adam(
     def init(theta: Tensor) -> State:
         return _remembered(theta, "exp_avg", "exp_avg_sq")
 
-    def update(theta: Tensor, g: Tensor, state: State, lr: float) -> None:
+    def update(theta: Tensor, g: Tensor, state: State, lr: float | Tensor) -> None:
         t = state["step"].add_(1)
         if weight_decay:
             g = g + weight_decay * theta
@@ -149,7 +178,7 @@ def adam(
         root = (v / (1 - beta2**t).to(v)).sqrt_().add_(eps)
         theta.sub_((lr / (1 - beta1**t)).to(m) * m / root)
 
-    return Optimizer(init, update)
+    return Optimizer(init, update, True, Constants(beta1, beta2, eps, weight_decay))
 
 
 @register("adamw")
@@ -159,11 +188,12 @@ def adamw(
     """Loshchilov and Hutter 2019, algorithm 2: Adam, with weights that decay beside it."""
     plain = adam(betas, eps)
 
-    def update(theta: Tensor, g: Tensor, state: State, lr: float) -> None:
-        theta.mul_(1 - lr * weight_decay)
+    def update(theta: Tensor, g: Tensor, state: State, lr: float | Tensor) -> None:
+        theta.mul_(torch.as_tensor(1 - lr * weight_decay).to(theta))
         plain.update(theta, g, state, lr)
 
-    return Optimizer(plain.init, update)
+    beta1, beta2 = betas
+    return Optimizer(plain.init, update, True, Constants(beta1, beta2, eps, decay=weight_decay))
 
 
 def copy_into(old: Tensor, new: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from pgcli.settings.schema import Minibatch, UpdateConfig
 from pgcli.updates.ascent import Ascent
 from pgcli.updates.natural import cosine
-from pgcli.updates.rule import Around, Start, register
+from pgcli.updates.rule import Around, Minibatches, Start, register
 
 
 def notes(config: UpdateConfig) -> list[str]:
@@ -51,6 +51,7 @@ class Proximal:
     ) -> Mapping[str, Tensor]:
         """`epochs` passes; a seed whose D(θ') is beyond the target begins none."""
         old, spent = theta.clone(), np.broadcast_to(progress, len(theta))
+        rates = self._ascent.rates(spent)
         running = torch.ones(len(theta), dtype=torch.bool, device=theta.device)
         passes = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)
         clipped = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
@@ -60,15 +61,15 @@ class Proximal:
             if not running.any():
                 break
             passes += running
-            fractions = []
-            for rows in around.minibatches(self._minibatches, of_steps=self._of_steps):
-                minibatch = around.clipped(
-                    theta, rows, self._clip, of_steps=self._of_steps, normalize=self._normalize
-                )
-                self._ascent.move(theta, minibatch.gradient, spent, running & minibatch.present)
-                fractions.append(minibatch.fraction)
-            mean = torch.stack(fractions).mean(0).double()
-            clipped = torch.where(running, mean, clipped)
+            minibatches = around.minibatches(
+                self._minibatches,
+                of_steps=self._of_steps,
+                normalize=self._normalize,
+                among=running.tolist(),
+            )
+            beyond = self._pass(theta, minibatches, rates, around)
+            rows = torch.from_numpy(minibatches.sizes.sum(0)).to(theta.device)
+            clipped = torch.where(running, beyond.double() / rows.clamp(min=1), clipped)
         step = (theta - old).double()
         return {
             "step_norm": step.norm(dim=1),
@@ -77,6 +78,22 @@ class Proximal:
             "clip_fraction": clipped,  # of the last pass
             "epochs": passes,
         }
+
+    def _pass(
+        self, theta: Tensor, minibatches: Minibatches, rates: Sequence[float], around: Around
+    ) -> Tensor:
+        """A step on each minibatch in turn; how many ratios of each seed were clipped [S]."""
+        adam = self._ascent.adam(rates)
+        if adam is not None:
+            count = around.climbed(theta, minibatches, self._clip, adam)
+            if count is not None:
+                return count
+        count = torch.zeros(len(theta), dtype=torch.int64, device=theta.device)
+        for minibatch in minibatches.each():
+            found = around.clipped(theta, minibatch, self._clip)
+            self._ascent.move(theta, found.gradient, rates, minibatch.seeds)
+            count += found.beyond
+        return count
 
     def state(self) -> Mapping[str, Tensor]:
         """What the optimiser remembers."""

@@ -17,10 +17,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -28,18 +29,44 @@ from torch import Tensor
 from pgcli.errors import ConfigError
 from pgcli.settings.registry import Registry
 from pgcli.settings.schema import OptimizerConfig, UpdateConfig
+from pgcli.updates.optimizers import Adam
 
 PACKAGE = __name__.rpartition(".")[0]
 
 Product = Callable[[Tensor], Tensor]  # v [S, P] to A v [S, P]
 
 
+class Minibatch(NamedTuple):
+    """Some rows of a batch, each seed's its own."""
+
+    rows: Tensor  # [S, m] int64: of N·T; −1 after a seed's last
+    share: Tensor  # [S, m] float64: what each counts for, M/(m·N) or one over its episodes; 0 there
+    weights: Tensor  # [S, m] float64: w times that
+    seeds: Sequence[int] | None  # that have any; None: all of them
+
+
+class Minibatches(NamedTuple):
+    """One pass over a batch: K minibatches."""
+
+    rows: Tensor  # [K, S, m]
+    share: Tensor  # [K, S, m]
+    weights: Tensor  # [K, S, m]
+    sizes: np.ndarray  # [K, S]: how many rows each has
+
+    def each(self) -> Iterator[Minibatch]:
+        """In turn, no wider than they must be; one without any row is left out."""
+        for k in np.flatnonzero(self.sizes.any(1)):
+            own = self.sizes[k]
+            seeds = None if own.all() else np.flatnonzero(own).tolist()
+            rows, share, weights = (x[k, :, : own.max()] for x in self[:3])
+            yield Minibatch(rows, share, weights, seeds)
+
+
 class Clipped(NamedTuple):
     """The gradient of a clipped surrogate on a minibatch."""
 
-    gradient: Tensor  # [S, P] float64
-    fraction: Tensor  # [S]: of its rows, those whose ratio is clipped
-    present: Tensor  # [S] bool: seeds that have any row in it
+    gradient: Tensor  # [S, P]
+    beyond: Tensor  # [S]: how many of its ratios are clipped
 
 
 class Around(Protocol):
@@ -67,17 +94,36 @@ class Around(Protocol):
         """v ↦ F v at θ, in the unit of ĝ: see `gradients.fisher`."""
         ...
 
-    def minibatches(self, count: int, *, of_steps: bool) -> list[Tensor]:
-        """One pass over the batch: every row in one of so many tables [S, m], −1 beyond."""
+    def minibatches(
+        self,
+        count: int,
+        *,
+        of_steps: bool,
+        normalize: bool = False,
+        among: Sequence[bool] | None = None,
+    ) -> Minibatches:
+        """One pass over the batch: every row of a seed in one of so many.
+
+        `normalize`: w less their mean in the minibatch, over their deviation. `among` [S]: the
+        others have no rows.
+        """
         ...
 
-    def clipped(
-        self, theta: Tensor, rows: Tensor, clip: float, *, of_steps: bool, normalize: bool
-    ) -> Clipped:
+    def clipped(self, theta: Tensor, minibatch: Minibatch, clip: float) -> Clipped:
         """∇_θ' of M/(m·N) Σ_rows min(ρ'w, clip(ρ', 1 ± ε)w) at θ' (Schulman et al. 2017, eq. 7).
 
         Of a minibatch of m of M rows; of whole episodes the mean over them. So the mean over one
-        pass at θ' = θ is ĝ. `normalize`: w less their mean in the minibatch, over their deviation.
+        pass at θ' = θ is ĝ.
+        """
+        ...
+
+    def climbed(
+        self, theta: Tensor, minibatches: Minibatches, clip: float, adam: Sequence[Adam]
+    ) -> Tensor | None:
+        """Step up that gradient of each minibatch in turn, in one compiled call, theta in place.
+
+        How many ratios of each seed were clipped [S]; None, and nothing is done, where there is no
+        compiled code for this policy.
         """
         ...
 

@@ -8,7 +8,9 @@ import torch
 from settings import train_config
 
 from pgcli.machine.cores import started
+from pgcli.policies import fused
 from pgcli.policies.critic import Critic, LinearCritic
+from pgcli.settings.schema import Activation
 
 
 def settings(**changes):
@@ -51,6 +53,29 @@ def test_a_seed_fits_alone_as_beside_others():
     a = both.along(obs, mask)[1:]
     b = one.along(obs[1:], mask[1:])
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_compiled_code_fits_as_torch_does(activation, kind, monkeypatch):
+    """Over uneven minibatches, and more of them than there are rows."""
+    pytest.importorskip("numba")
+    obs, mask, target = data()
+    found = []
+    for compiled in (True, False):
+        if not compiled:
+            monkeypatch.setattr(fused, "knows", lambda net, theta: False)
+        critic = make([0, 1], activation=Activation[activation], epochs=5)
+        critic.theta = critic.theta.to(kind)
+        critic.mean, critic.std = critic.mean.to(kind), critic.std.to(kind)
+        critic._remembered = critic._optimizer.init(critic.theta)
+        for iteration in range(3):
+            started(critic.fits(obs.to(kind), mask, target, iteration))()
+        found.append(critic.state())
+    one, two = found
+    tight = {"rtol": 1e-9, "atol": 1e-11} if kind is torch.float64 else {"rtol": 1e-3, "atol": 1e-5}
+    for name, x in one.items():
+        torch.testing.assert_close(x, two[name], **tight)
 
 
 def test_a_new_scale_of_the_targets_leaves_v_unchanged():

@@ -8,52 +8,22 @@ in one file: numba's cache on disk notices changes of the compiled function's ow
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from pgcli.machine import compiling
+from pgcli.machine.compiling import compiled, inlined, lambert, reordered
 
 Array = np.ndarray
 
 BLOCK = 16  # rows that one core takes at once: their activations stay in its first cache
 WIDEST = 128  # units; from there on a matrix product of a library's is worth its calls
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-REORDERED = {"reassoc", "contract", "arcp", "nsz"}  # what LLVM may do to arithmetic
-
-
-def compiled(function: Function) -> Function:
-    """Compile, every operation as it is written."""
-    return _jitted(function)
-
-
-def inlined(function: Function) -> Function:
-    """The same, without a call where it is used."""
-    return _jitted(function, forceinline=True)
-
-
-def reordered(function: Function) -> Function:
-    """Compile where the order of a sum does not matter, so that it runs on whole vectors."""
-    return _jitted(function, fastmath=REORDERED)
-
-
-def _jitted(function: Function, **options: Any) -> Function:
-    """Kept on disk, where there is a place for it: else each process compiles anew."""
-    common = {"nogil": True, "error_model": "numpy", **options}
-    try:
-        return cast(Function, njit(function, cache=True, **common))
-    except RuntimeError:  # a read-only installation, and no home to write to
-        return cast(Function, njit(function, **common))
-
 
 def forget() -> None:
-    """Take what an earlier version left on disk away: numba reads it before it looks at its age."""
-    dispatchers: list[Any] = [play, step_all, observe_all]
-    kept = {Path(each.stats.cache_path) for each in dispatchers}
-    for file in (file for folder in kept for file in folder.glob("kernels.*.nb[ic]")):
-        file.unlink(missing_ok=True)
+    """Take what an earlier version left on disk away."""
+    compiling.forget(play, step_all, observe_all)
 
 
 CARTPOLE, ACROBOT, MOUNTAIN_CAR, PENDULUM = range(4)
@@ -271,20 +241,6 @@ def affine(x: Array, weight: Array, y: Array, rows: int, inputs: int, outs: int)
             for r in range(k, k + FOUR * ROW, ROW):
                 for j in range(ZERO, cols, ONE):
                     y[r + j] += x[r + i] * weight[i * ROW + j]
-
-
-def lambert(order: int) -> tuple[tuple[np.float32, ...], tuple[np.float32, ...]]:
-    """Coefficients in x² of P and Q in tanh x ≈ x P(x²) / Q(x²), the highest power first.
-
-    Lambert's continued fraction x/(1 + x²/(3 + x²/(5 + …))), cut after `order` terms.
-    """
-    x2 = np.polynomial.Polynomial([0, 1])
-    before, now = [np.polynomial.Polynomial([c]) for c in (0, 1)], [x2**0, x2**0]
-    for k in range(2, order + 1):
-        before, now = now, [(2 * k - 1) * a + x2 * b for a, b in zip(now, before, strict=True)]
-    scale = now[1].coef[0]
-    p, q = (tuple(np.float32(c / scale) for c in poly.coef[::-1]) for poly in now)
-    return p, q
 
 
 P, Q = lambert(13)  # 8e-7 from tanh at most, as far as FARTHEST

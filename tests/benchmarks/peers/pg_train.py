@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import sys
@@ -23,5 +24,8 @@ with tempfile.TemporaryDirectory() as folder:
         run(composed.config, Path(folder) / "run")
     end = time.perf_counter()
     summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
+    with (Path(folder) / "run" / "metrics.csv").open() as file:
+        discarded = sum(float(row.get("rollout/discarded") or 0) for row in csv.DictReader(file))
 # From its first line to its last, as `pg` counts them; what is before is start-up.
-told(start=start, ready=end - summary["seconds"], end=end, steps=sum(summary["env_steps"]))
+told(start=start, ready=end - summary["seconds"], end=end, steps=sum(summary["env_steps"]),
+     discarded=int(discarded))  # fmt: skip

@@ -1,0 +1,147 @@
+"""A pass over minibatches in one compiled call, where there is compiled code: see `kernels`.
+
+Who takes it depends on the network, its type, its optimiser and the device, never on a batch or on
+who trains beside; elsewhere torch computes the same.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgcli.policies.heads import Categorical, Gaussian
+from pgcli.policies.network import Mlp
+from pgcli.policies.policy import Policy
+from pgcli.updates.optimizers import Adam, Optimizer, State
+
+Array = np.ndarray
+
+
+def knows(net: Mlp, theta: Tensor) -> bool:
+    """Whether there is compiled code for this network."""
+    if importlib.util.find_spec("numba") is None or theta.device.type != "cpu":
+        return False
+    from pgcli.policies.kernels import WIDEST
+
+    return net.activation in ("tanh", "relu") and max(net.sizes) <= WIDEST
+
+
+class Rows(NamedTuple):
+    """All rows of a batch, and a policy that is known, in the types that compiled code takes."""
+
+    policy: Policy
+    obs: Array  # [S, R, D]
+    act: Array  # [S, R, A]
+
+    @classmethod
+    def of(cls, policy: Policy, theta: Tensor, obs: Tensor, act: Tensor) -> Rows | None:
+        """From obs [S, R, D] and act [S, R, ...]; None where there is no code for it."""
+        if not isinstance(policy.head, (Categorical, Gaussian)) or not knows(policy.net, theta):
+            return None
+        rows = obs.to(theta.dtype), act if act.ndim == 3 else act.unsqueeze(2)
+        return cls(policy, *(_plain(x) for x in rows))
+
+    def log_prob(self, s: int, theta: Tensor, rows: Tensor) -> Tensor:
+        """log π(a|s) [R] of seed s, of its rows [m], as the other two compute it; 0 elsewhere."""
+        from pgcli.policies.kernels import LOG_PROBS
+
+        found = theta.new_zeros(self.obs.shape[1])
+        nothing = torch.zeros(1, len(rows), dtype=torch.float64)
+        self._climb(LOG_PROBS, s, theta, found.clone(), rows[None], nothing, nothing, 0.0, found)
+        return found
+
+    def gradient(
+        self, s: int, theta: Tensor, old: Tensor, rows: Tensor, weights: Tensor, bonus: Tensor,
+        clip: float,
+    ) -> tuple[Tensor, int]:  # fmt: skip
+        """Of the clipped surrogate on rows [m] of seed s: [P], and how many ratios are clipped."""
+        from pgcli.policies.kernels import GRADIENT
+
+        gradient, seen = torch.empty_like(theta[s]), torch.empty_like(old)
+        count = self._climb(
+            GRADIENT, s, theta, old, rows[None], weights[None], bonus[None], clip, seen,
+            gradient=gradient,
+        )  # fmt: skip
+        return gradient, count
+
+    def steps(
+        self, s: int, theta: Tensor, old: Tensor, rows: Tensor, weights: Tensor, bonus: Tensor,
+        clip: float, adam: Adam,
+    ) -> int:  # fmt: skip
+        """A step of seed s on each minibatch, rows [K, m]; theta [S, P] moves in place.
+
+        Returns how many ratios were clipped.
+        """
+        from pgcli.policies.kernels import STEPS
+
+        seen = torch.empty_like(old)
+        return self._climb(STEPS, s, theta, old, rows, weights, bonus, clip, seen, adam)
+
+    def _climb(
+        self, wanted: int, s: int, theta: Tensor, old: Tensor, rows: Tensor, weights: Tensor,
+        bonus: Tensor, clip: float, log_prob: Tensor, adam: Adam | None = None,
+        gradient: Tensor | None = None,
+    ) -> int:  # fmt: skip
+        from pgcli.policies.kernels import climb
+
+        own = theta[s].detach().numpy()
+        none = np.empty(0, own.dtype)
+        gradient = torch.empty_like(theta[s]) if gradient is None else gradient
+        return int(_called(
+            climb, wanted, isinstance(self.policy.head, Gaussian), *_shape(self.policy.net), own,
+            self.obs[s], self.act[s], *map(_plain, (old, rows, weights, bonus)), float(clip),
+            *(adam or Adam(np.empty(0), none, none, np.empty(0))),
+            gradient.numpy(), log_prob.numpy(),
+        ))  # fmt: skip
+
+
+def load(policy: Policy, theta: Tensor) -> None:
+    """Have the compiled code for passes of this policy, before anybody's clock runs."""
+    act = torch.zeros(len(theta), 0, *policy.head.action_shape)
+    act = act if isinstance(policy.head, Gaussian) else act.long()
+    rows = Rows.of(policy, theta, torch.zeros(len(theta), 0, policy.net.sizes[0]), act)
+    if rows is not None:
+        rows.log_prob(0, theta, torch.zeros(0, dtype=torch.int64))
+
+
+def fitted(
+    net: Mlp, theta: Tensor, x: Tensor, y: Tensor, minibatches: int, optimizer: Optimizer,
+    state: State, rate: float,
+) -> Callable[[Array], None] | None:  # fmt: skip
+    """What makes a pass of least squares in an order [M] of rows; None where there is no code.
+
+    Of one network, theta [P], which moves in place with the optimiser's state [1, ...]; x [M, D]
+    and y [M] in its type.
+    """
+    if optimizer.constants is None or not knows(net, theta):
+        return None
+    from pgcli.policies.kernels import fit
+
+    own, adam = theta.numpy(), Adam.of(optimizer.constants, state, 0, rate)
+    fixed = *_shape(net), own, _plain(x), _plain(y)
+    return lambda order: _called(fit, *fixed, order, minibatches, *adam)
+
+
+def _plain(x: Tensor) -> Array:
+    return x.detach().contiguous().numpy()
+
+
+def _shape(net: Mlp) -> tuple[bool, bool, Array]:
+    return net.activation == "relu", net.bias, np.array(net.sizes)
+
+
+def _called(kernel: Callable[..., Any], *args: object) -> Any:
+    """Compiled anew where what an earlier version kept cannot be read."""
+    try:
+        return kernel(*args)
+    except (AttributeError, ImportError, EOFError, UnpicklingError):
+        from pgcli.policies import kernels
+
+        kernels.forget()
+        return kernel(*args)
