@@ -90,14 +90,16 @@ class Batched:
     ) -> Minibatches:
         """One pass: see `rule.Around`."""
         drawn = self._drawn(count, of_steps, among)
-        rows = torch.from_numpy(drawn).to(self._theta.device)
+        rows, sizes = torch.from_numpy(drawn).to(self._theta.device), (drawn >= 0).sum(2)
         real = rows >= 0
         weights = self._given_weights.flatten(1)[self._index(rows)]
         if normalize:
-            weights = standardized(weights.unsqueeze(-2), real.unsqueeze(-2)).squeeze(-2)
+            for s, width in enumerate(sizes.max(0)):  # as alone: no wider for others' rows
+                own = weights[:, s, None, :width], real[:, s, None, :width]
+                weights[:, s, :width] = standardized(*(x.contiguous() for x in own)).squeeze(1)
         share = self._share(rows, real, of_steps=of_steps)
         weights = torch.where(real, weights * share, 0.0)
-        return Minibatches(rows, share, weights, (drawn >= 0).sum(2))
+        return Minibatches(rows, share, weights, sizes)
 
     def _drawn(self, count: int, of_steps: bool, among: Sequence[bool] | None) -> np.ndarray:
         """Rows [K, S, m] of K minibatches, −1 after a seed's last."""

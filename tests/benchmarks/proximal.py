@@ -35,10 +35,10 @@ PPO = (
     "optimizer.lr=3e-4 optimizer.clip_norm=0.5"
 )
 LINES = {
-    "Stable-Baselines3, 1 thread": "stable_baselines3_ppo.py 8 256 8192 1",
-    "Stable-Baselines3, 2 threads": "stable_baselines3_ppo.py 8 256 4096 2",
+    "Stable-Baselines3, 1 thread": "stable_baselines3_ppo.py 8 256 6144 1",
+    "Stable-Baselines3, 2 threads": "stable_baselines3_ppo.py 8 256 2048 2",
     "pg, 1 seed": f"pg_train.py {PPO} iterations=40",
-    "pg, 10 seeds": f"pg_train.py {PPO} iterations=10 seeds=10",
+    "pg, 10 seeds": f"pg_train.py {PPO} iterations=6 seeds=10",
 }
 RULES = {
     "ascent": "update=ascent",

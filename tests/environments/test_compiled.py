@@ -256,7 +256,8 @@ for file in Path(sys.argv[1]).rglob("*.nbi"):
 def test_compiled_code_that_an_earlier_version_left_is_made_anew(tmp_path):
     """numba's index on disk names classes of its time."""
     line = [sys.executable, "-c", "from pgcli.cli.main import main; main()", "train",
-            "iterations=1", "batch_size=2", "env.engine=compiled"]  # fmt: skip
+            "iterations=1", "batch_size=2", "env.engine=compiled", "estimator=gae",
+            "update=proximal"]  # fmt: skip
     environ = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     for _ in range(2):
         done = subprocess.run(line, cwd=tmp_path, env=environ, capture_output=True, text=True)

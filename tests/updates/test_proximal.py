@@ -154,21 +154,25 @@ def test_weights_are_standardised_within_a_minibatch(place):
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("kind", Minibatch)
-def test_a_seed_beside_others_moves_as_it_would_alone(place, kind):
+def test_a_seed_beside_others_moves_as_it_would_alone(place, kind, normalize, path):
+    """Compiled, bit for bit."""
     policy, theta, batch, weights, _ = place
     moved = theta.clone()
-    rule = proximal(moved, (3, 4), minibatch_of=kind, minibatches=3)
+    options = {"minibatch_of": kind, "minibatches": 3, "normalize": normalize}
+    rule = proximal(moved, (3, 4), **options)
     rule.step(moved, torch.ones_like(theta), 0.0, around(place))
     for s in range(S):
         own = slice(s, s + 1)
         one = Batch(*(getattr(batch, f)[own] for f in ("obs", "act", "rew", "mask", "terminated",
                       "truncated", "final_obs", "length")))  # fmt: skip
         alone = theta[own].clone()
-        rule = proximal(alone, (3 + s,), minibatch_of=kind, minibatches=3)
+        rule = proximal(alone, (3 + s,), **options)
         place_of_one = Batched(policy, theta[own], one, weights[own], (3 + s,), (7,))
         rule.step(alone, torch.ones_like(alone), 0.0, place_of_one)
         torch.testing.assert_close(alone, moved[own], rtol=1e-12, atol=1e-13)
+        assert path == "torch" or torch.equal(alone, moved[own])
 
 
 def test_a_seed_beyond_the_target_begins_no_further_pass(place):
