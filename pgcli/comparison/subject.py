@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -13,14 +13,20 @@ from pgcli.collection.episodes import episodes, rewards
 from pgcli.collection.rollout import Quota, collect
 from pgcli.comparison.belief import Belief
 from pgcli.comparison.exact import Solution, action_probabilities
+from pgcli.comparison.paired import in_batches
 from pgcli.environments.engine import Engine
 from pgcli.environments.spaces import Spaces
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
-from pgcli.estimators.phi import Episodes
+from pgcli.estimators.phi import Episodes, given
 from pgcli.estimators.returns import reward_to_go
-from pgcli.gradients.critics import build_critics, state_values
+from pgcli.gradients.critics import (
+    build_critics,
+    cross_compatible,
+    discount_of,
+    state_values,
+)
 from pgcli.gradients.trajectory import log_probs
 from pgcli.machine.cores import started
 from pgcli.machine.randomness import Purpose, generator
@@ -175,17 +181,15 @@ class Critics:
         """`solution`: take V and Q from it."""
         self._subject, config = subject, subject.config
         ests = list(estimators.values())
-        given = {"value", "q"} if solution else set[str]()
+        known = {"value", "q"} if solution else set[str]()
         self._exact = Tables(solution.value, solution.action_value) if solution else None
-        asked = [estimator.critics(est) - given for est in ests]
+        asked = [estimator.critics(est) - known for est in ests]
         settings: CriticConfig = config.critic
-        weighed = any(
-            "q" in kinds and est.discount_state for kinds, est in zip(asked, ests, strict=True)
-        )
+        of_q = [discount_of(est) for kinds, est in zip(asked, ests, strict=True) if "q" in kinds]
         self._states, self._q = build_critics(
             asked, settings, subject.policy, subject.engine.obs_dim,
             subject.engine.max_episode_steps, [config.seed], torch.device("cpu"),
-            discount=config.gamma if weighed else 1.0,
+            discount=min(of_q, default=1.0),
         )  # fmt: skip
         if self._states or self._q is not None:
             batch = subject.collect_own(config.fit_episodes)
@@ -199,7 +203,25 @@ class Critics:
         """What that estimator may look at."""
         shift = self._subject.config.env.reward_shift
         value, q = self._looked(config, batch)
-        return episodes(batch, shift, value=value, q=q)
+        looked = episodes(batch, shift, value=value, q=q)
+        if "compatible" not in estimator.critics(config):
+            return looked
+        return replace(looked, compatible=self._cross_fitted(batch, config, looked))
+
+    def _cross_fitted(self, batch: Batch, config: EstimatorConfig, looked: Episodes) -> Tensor:
+        """ψᵀw [1, N, T], each batch of the study by itself."""
+        subject, size = self._subject, self._subject.config.batch_size
+
+        def alone(x: Tensor) -> Tensor:
+            return x[0].unflatten(0, (-1, size)) if x.ndim > 1 else x
+
+        apart = Batch(**{f.name: alone(getattr(batch, f.name)) for f in fields(Batch)})
+        rounds = len(apart.mask)
+        theta = subject.theta.expand(rounds, -1)
+        found = cross_compatible(
+            subject.policy, theta, apart, config, subject.config.critic, in_batches(looked, rounds)
+        )
+        return given(found, "compatible").flatten(0, 1).unsqueeze(0)
 
     def _looked(
         self, config: EstimatorConfig, batch: Batch

@@ -31,13 +31,12 @@ class Terms(NamedTuple):
 
 
 def critics(config: EstimatorConfig) -> frozenset[str]:
-    """Which critics Φ and the baseline read: of "value", "linear" (in features) and "q".
+    """Which critics Φ and the baseline read: "value", "linear" (in features), "q", "compatible".
 
     V is one of them where it is both in Φ and the baseline: that of the baseline.
     """
     needs, own = phi(config).needs, baseline(config).critic
-    value = own or ("value" if "value" in needs else None)
-    return frozenset(kind for kind in (value, "q" if "q" in needs else None) if kind)
+    return frozenset(needs if own is None else (own, *(kind for kind in needs if kind != "value")))
 
 
 def couples(config: EstimatorConfig) -> bool:

@@ -94,7 +94,7 @@ def cross_fitted(
     return found
 
 
-def part_of(batch: Batch, chosen: slice) -> Batch:
+def part_of(batch: Batch, chosen: slice | Tensor) -> Batch:
     """Some of a batch's episodes."""
     given = {f.name: getattr(batch, f.name) for f in fields(Batch)}
     return Batch(**{name: x[:, chosen] if x.ndim > 1 else x for name, x in given.items()})

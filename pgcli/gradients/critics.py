@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -13,12 +14,20 @@ from torch import Tensor
 from pgcli.collection.batch import Batch
 from pgcli.errors import ConfigError
 from pgcli.estimators import returns
-from pgcli.gradients.compatible import advantages, least_squares
+from pgcli.estimators.estimator import value_target
+from pgcli.estimators.phi import Episodes, given
+from pgcli.gradients.compatible import advantages, cross_fitted, least_squares
 from pgcli.machine.randomness import Purpose
 from pgcli.policies.build import build_state_critics
 from pgcli.policies.critic import ActionCritic, AdvantageCritic, Critic, LinearCritic, Work
 from pgcli.policies.policy import Policy
-from pgcli.settings.schema import ActionValue, CriticConfig, CriticKind, Target
+from pgcli.settings.schema import (
+    ActionValue,
+    CriticConfig,
+    CriticKind,
+    EstimatorConfig,
+    Target,
+)
 
 MOST_ACTIONS = 1024  # with an output each
 
@@ -65,12 +74,15 @@ class Pairs:
         self.state = critic.state
 
     def along(self, theta: Tensor, batch: Batch) -> Tensor:
+        """See `QCritic`."""
         return self._critic.along(self._policy.state_actions(batch.obs, batch.act), batch.mask)
 
     def values(self, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See `QCritic`."""
         raise ValueError("a network of state and action has no V")
 
     def fits(self, theta: Tensor, batch: Batch, target: Tensor, iteration: ArrayLike) -> list[Work]:
+        """See `QCritic`."""
         pairs = self._policy.state_actions(batch.obs, batch.act)
         return self._critic.fits(pairs, batch.mask, target, iteration)
 
@@ -85,9 +97,11 @@ class Outputs:
         self.state = critic.state
 
     def along(self, theta: Tensor, batch: Batch) -> Tensor:
+        """See `QCritic`."""
         return self._critic.along(self._rows(batch), batch.mask)
 
     def values(self, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See `QCritic`."""
         pi = policy_at(self._policy, theta, batch)
         last = self._policy.probabilities(theta, batch.final_obs).to(batch.obs)
         along = self._critic.along(torch.cat([pi, batch.obs], -1), batch.mask)
@@ -95,6 +109,7 @@ class Outputs:
         return along, self._critic.after(final, batch.length)
 
     def fits(self, theta: Tensor, batch: Batch, target: Tensor, iteration: ArrayLike) -> list[Work]:
+        """See `QCritic`."""
         return self._critic.fits(self._rows(batch), batch.mask, target, iteration)
 
     def _rows(self, batch: Batch) -> Tensor:
@@ -110,9 +125,11 @@ class Beside:
         self._value = value
 
     def along(self, theta: Tensor, batch: Batch) -> Tensor:
+        """See `QCritic`."""
         return self._value.along(batch.obs, batch.mask) + self.advantage(theta, batch)
 
     def values(self, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See `QCritic`."""
         value = self._value
         return value.along(batch.obs, batch.mask), value.after(batch.final_obs, batch.length)
 
@@ -141,11 +158,13 @@ class Dueling(Beside):
         self.state = critic.state
 
     def advantage(self, theta: Tensor, batch: Batch) -> Tensor:
+        """See `Beside`."""
         return self._critic.along(self._rows(theta, batch), batch.mask)
 
     def fits_advantage(
         self, theta: Tensor, batch: Batch, target: Tensor, iteration: ArrayLike
     ) -> list[Work]:
+        """See `Beside`."""
         return self._critic.fits(self._rows(theta, batch), batch.mask, target, iteration)
 
     def _rows(self, theta: Tensor, batch: Batch) -> Tensor:
@@ -166,28 +185,51 @@ class Compatible(Beside):
         self.w = torch.zeros(seeds, policy.num_params, dtype=torch.float64, device=device)
 
     def state(self) -> dict[str, Tensor]:
+        """See `QCritic`."""
         return {"w": self.w}
 
     def advantage(self, theta: Tensor, batch: Batch) -> Tensor:
+        """See `Beside`."""
         return advantages(self._policy, theta, batch, self.w)
 
     def fits_advantage(
         self, theta: Tensor, batch: Batch, target: Tensor, iteration: ArrayLike
     ) -> list[Work]:
+        """See `Beside`."""
         return [partial(self._fit, theta.clone(), batch, target)]  # theta may move meanwhile
 
     def _fit(self, theta: Tensor, batch: Batch, target: Tensor) -> None:
-        weights = None if self._discount == 1 else returns.powers(self._discount, target)
-        self.w.copy_(
-            least_squares(
-                self._policy,
-                theta,
-                batch,
-                target,
-                ridge=self._ridge,
-                weights=None if weights is None else weights.expand(batch.mask.shape),
-            )  # fmt: skip
+        weights = step_weights(self._discount, target)
+        found = least_squares(
+            self._policy, theta, batch, target, ridge=self._ridge, weights=weights
         )
+        self.w.copy_(found)
+
+
+def cross_compatible(
+    policy: Policy,
+    theta: Tensor,
+    batch: Batch,
+    config: EstimatorConfig,
+    critic: CriticConfig,
+    looked: Episodes,
+) -> Episodes:
+    """With ψᵀw of halves that were each fitted on the other, to what V leaves of its targets."""
+    value = given(looked, "value")
+    left = returns.difference(value_target(config, critic, looked), value) * batch.mask
+    weights = step_weights(discount_of(config), left)
+    found = cross_fitted(policy, theta, batch, left, ridge=critic.ridge, weights=weights)
+    return replace(looked, compatible=found)
+
+
+def discount_of(config: EstimatorConfig) -> float:
+    """d, where step t weighs d^t in the estimate, and so in a fit of least squares for it."""
+    return config.gamma if config.discount_state else 1.0
+
+
+def step_weights(discount: float, like: Tensor) -> Tensor | None:
+    """discount^t like [..., T]; None where all are 1."""
+    return None if discount == 1 else returns.powers(discount, like).expand(like.shape)
 
 
 def taken_actions(policy: Policy, batch: Batch) -> Tensor:

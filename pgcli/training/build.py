@@ -18,7 +18,7 @@ from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
 from pgcli.estimators.baselines import baseline
 from pgcli.estimators.bias import Circumstances, bias_notes
-from pgcli.gradients.critics import build_critics
+from pgcli.gradients.critics import build_critics, discount_of
 from pgcli.gradients.trajectory import gradient_sums
 from pgcli.policies.build import build_policy
 from pgcli.policies.policy import Policy
@@ -67,7 +67,7 @@ def build_learner(
     shape = engine.obs_dim, engine.max_episode_steps
     states, q = build_critics(
         [estimator.critics(est)], config.critic, policy, *shape, seeds, device,
-        discount=est.gamma if est.discount_state else 1.0,
+        discount=discount_of(est),
     )  # fmt: skip
     return Learner(config, policy, states, q, seeds, device)
 

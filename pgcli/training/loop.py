@@ -20,7 +20,7 @@ from pgcli.estimators.baselines import baseline
 from pgcli.estimators.importance import exponentiated, log_prefix
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.around import Batched, mean_kl
-from pgcli.gradients.critics import state_values
+from pgcli.gradients.critics import cross_compatible, state_values
 from pgcli.gradients.estimate import weighted_sums
 from pgcli.gradients.statistics import measure
 from pgcli.gradients.trajectory import (
@@ -151,6 +151,8 @@ def with_critics(
     value = state_values(kinds, states, q, theta, batch)
     along = None if q is None else q.along(theta, batch)
     looked = episodes(batch, shift, value=value, q=along)
+    if "compatible" in kinds:
+        looked = cross_compatible(learner.policy, theta, batch, est, config.critic, looked)
     work: list[Work] = []
     figures: dict[str, Tensor] = {}
     if learner.value is not None:

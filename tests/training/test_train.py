@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,7 @@ def test_an_iteration_replayed_by_hand(behaviour, tmp_path):
 
     engine = open_engine(config.env, slots := slots_per_seed(config.env, 3))
     learner = build_learner(config, engine, [0], torch.device("cpu"))
-    policy, critic = learner.policy, learner.critics["value"]
+    policy, critic = learner.policy, learner.value
     theta = learner.theta.detach().clone()
     for iteration in range(2):
         source = theta
@@ -193,6 +194,15 @@ def test_q_is_told_the_action_and_follows_its_own_targets():
             following = q[0, n, t + 1] if t + 1 < batch.length[0, n] else 0.0
             expected = batch.rew[0, n, t] + 0.5 * following
             assert float(sarsa[0, n, t]) == pytest.approx(float(expected))
+    v = torch.randn(batch.rew.shape).double() * batch.mask
+    seen = replace(looks, value=v, final_value=torch.full((1, 2), 9.0).double())
+    expected_sarsa = q_target(config.estimator, aims("expected_sarsa", 0.3), seen)
+    for n in range(2):
+        following = 0.0
+        for t in reversed(range(int(batch.length[0, n]))):
+            ahead = v[0, n, t + 1] if t + 1 < batch.length[0, n] else 0.0
+            following = float(batch.rew[0, n, t] + 0.5 * (0.7 * ahead + 0.3 * following))
+            assert float(expected_sarsa[0, n, t]) == pytest.approx(following)
     monte_carlo = q_target(config.estimator, aims("monte_carlo"), looks)
     assert float(monte_carlo[0, 0, 0]) == pytest.approx(
         sum(0.5**t for t in range(int(batch.length[0, 0])))
@@ -252,6 +262,10 @@ def assert_alike(together, alone, exact=False):
     [
         ("total_steps=700", "estimator=rtg"),
         ("total_steps=700", "estimator=q", "optimizer=sgd"),
+        ("total_steps=700", "estimator=advantage", "critic.q=dueling", "critic.clip=0.2"),
+        ("total_steps=700", "estimator=advantage", "critic.q=outputs"),
+        ("total_steps=700", "estimator=q_mean", "critic.q=action_input"),
+        ("total_steps=700", "estimator=compatible", "estimator.gamma=0.9"),
         ("total_steps=700", "estimator=gae", "optimizer.schedule=cosine", "iterations=25"),
         ("total_steps=700", "estimator=rtg_linear", "batch_steps=40", "env.num_envs=3"),
         ("total_steps=700", "estimator=gae", "update=proximal", "update.target_kl=0.01"),
