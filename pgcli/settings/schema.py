@@ -232,7 +232,7 @@ class CriticConfig:
     # its own, or ψᵀw
     q: ActionValue = field(metadata=since("action_input"))
     # ψᵀw: added to the diagonal of the Fisher matrix of one step
-    ridge: float = field(metadata=since(0.001, within(ge=0)))
+    ridge: float = field(metadata=since(0.01, within(ge=0)))
     # PPO's ε: an output counts this near to what it was before the fit, in standard deviations of
     # the targets; null: off
     clip: Optional[float] = field(metadata=since(None, within(gt=0)))

@@ -261,11 +261,12 @@ def assert_alike(together, alone, exact=False):
     "line",
     [
         ("total_steps=700", "estimator=rtg"),
-        ("total_steps=700", "estimator=q", "optimizer=sgd"),
+        # Least squares magnify what a float32 θ rounds by trace over ridge: held down here.
+        ("total_steps=700", "estimator=q", "optimizer=sgd", "critic.ridge=1"),
         ("total_steps=700", "estimator=advantage", "critic.q=dueling", "critic.clip=0.2"),
         ("total_steps=700", "estimator=advantage", "critic.q=outputs"),
         ("total_steps=700", "estimator=q_mean", "critic.q=action_input"),
-        ("total_steps=700", "estimator=compatible", "estimator.gamma=0.9"),
+        ("total_steps=700", "estimator=compatible", "critic.ridge=1"),
         ("total_steps=700", "estimator=gae", "optimizer.schedule=cosine", "iterations=25"),
         ("total_steps=700", "estimator=rtg_linear", "batch_steps=40", "env.num_envs=3"),
         ("total_steps=700", "estimator=gae", "update=proximal", "update.target_kl=0.01"),
@@ -300,11 +301,21 @@ def test_there_may_be_more_minibatches_than_there_is_to_fill_them(kind, tmp_path
     assert np.isfinite(metrics["update/step_norm"]).all()
 
 
-@pytest.mark.parametrize("update", ["ascent", "natural", "trust_region", "proximal"])
-def test_a_run_that_goes_on_where_a_seed_has_ended_is_the_same_run(update, tmp_path):
+@pytest.mark.parametrize(
+    "more",
+    [
+        *((f"update={name}",) for name in ("ascent", "natural", "trust_region", "proximal")),
+        *(
+            ("estimator=advantage", f"critic.q={form}", "critic.target=expected_sarsa")
+            for form in ("compatible", "dueling", "outputs")
+        ),
+        ("estimator=compatible", "critic.clip=0.2"),
+    ],
+    ids=" ".join,
+)
+def test_a_run_that_goes_on_where_a_seed_has_ended_is_the_same_run(more, tmp_path):
     """Every checkpoint of it, in the phase of one, two or three seeds, leads to the same end."""
-    line = (*SHORT, *UNEVEN, "total_steps=700", "estimator=rtg_value", "checkpoint.every=1",
-            f"update={update}")  # fmt: skip
+    line = (*SHORT, *UNEVEN, "total_steps=700", "estimator=rtg_value", "checkpoint.every=1", *more)
     run(train_config(*line), tmp_path / "whole")
     last = checkpoint.load(tmp_path / "whole")
     done = last.arrays["tally/done"].tolist()
