@@ -17,13 +17,13 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from pgcli.cli.commands import COMMANDS, Command
 from pgcli.cli.compose import to_config
 from pgcli.cli.sources import name_jobs
 from pgcli.errors import PgError, RunDirectoryError, Stopped, StorageFailed
-from pgcli.runs import checkpoint, summary
+from pgcli.runs import checkpoint, saved, summary
 from pgcli.runs.directory import append_line, clear_records, holds_run, is_held
 
 FAILURES = "failures.jsonl"  # of a sweep: one line for each job that ended early
@@ -70,6 +70,8 @@ class Job:
             _end_with(sweep)
         try:
             _idle.clear()
+            if self._command.resumes:
+                _remember(node, directory)
             config = to_config(node, self._command.schema)
             todo = _left(self._command, config, directory)
             if todo is not None:
@@ -92,6 +94,17 @@ class Job:
     def _run(self, config: Any, directory: Path) -> None:
         assert self._command.run is not None, "Hydra knows only those"
         self._command.run(config, directory)
+
+
+def _remember(node: DictConfig, directory: Path) -> None:
+    """Give settings that a run in `directory` does not know the value by which it did as it did.
+
+    But for those that were typed.
+    """
+    typed = {line.partition("=")[0].lstrip("+") for line in HydraConfig.get().overrides.task}
+    for key, value in saved.unknown(directory).items():
+        if key not in typed:
+            OmegaConf.update(node, key, value)
 
 
 def _left(command: Command, config: Any, directory: Path) -> Any:

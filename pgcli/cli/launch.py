@@ -29,7 +29,7 @@ from pgcli.cli.meanings import annotated, comments
 from pgcli.cli.origins import as_told, brought, brought_along, names_runs, pins
 from pgcli.cli.sources import conf_dir, job_name, register, subdirectory
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
-from pgcli.runs import checkpoint
+from pgcli.runs import checkpoint, saved
 from pgcli.runs.directory import holds_run, lock, made
 from pgcli.runs.saved import HYDRAS, SETTINGS
 
@@ -235,7 +235,13 @@ def _restored_overrides(directory: Path, lines: Sequence[str]) -> list[str]:
     old = as_told(directory) if note is None else [str(line) for line in note]
     # A job of a sweep goes on by itself, even where a file asks for a sweep.
     kept = [line for line in old if line.partition("=")[0].lstrip("+") not in new]
-    return [*kept, *lines, "hydra.mode=RUN"]
+    # What it does not know has the value by which it did as it did, whatever is the default now.
+    did = [
+        f"++{key}={literal(value)}"
+        for key, value in saved.unknown(directory).items()
+        if key not in new
+    ]
+    return [*did, *kept, *lines, "hydra.mode=RUN"]
 
 
 def _restored_flags(directory: Path, args: argparse.Namespace) -> list[str]:

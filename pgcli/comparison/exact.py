@@ -171,15 +171,16 @@ class Problem:
     def estimate(self, config: EstimatorConfig, batch_size: int) -> Exact | None:
         """The exact mean and N · tr Var(ĝ) of this estimator for N = batch_size ≥ 2.
 
-        None where the estimate is no such recursion: normalised Φ, self-normalised or clipped
-        cumulative weights, a Φ of one's own.
+        None where the estimate is no such recursion: normalised or cross-fitted Φ, self-normalised
+        or clipped cumulative weights, a Φ of one's own.
         """
         if not self._off_policy:
             config = replace(config, importance=NONE)
         base, form = baseline(config), importance(config)
         clipped = config.clip_ratio is not None and form.before
         parts = (config.phi, config.baseline, config.importance)
-        if config.normalize or base.exact is None or not form.exact or any(map(is_own, parts)):
+        coupled = config.normalize or phi(config).couples
+        if coupled or base.exact is None or not form.exact or any(map(is_own, parts)):
             return None  # what a part of one's own says of itself is no proof
         if config.weighted and (clipped or config.self_normalize):
             return None

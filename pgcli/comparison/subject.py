@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -13,18 +13,25 @@ from pgcli.collection.episodes import episodes, rewards
 from pgcli.collection.rollout import Quota, collect
 from pgcli.comparison.belief import Belief
 from pgcli.comparison.exact import Solution, action_probabilities
+from pgcli.comparison.paired import in_batches
 from pgcli.environments.engine import Engine
 from pgcli.environments.spaces import Spaces
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
-from pgcli.estimators.phi import Episodes
+from pgcli.estimators.phi import Episodes, given
 from pgcli.estimators.returns import reward_to_go
+from pgcli.gradients.critics import (
+    build_critics,
+    cross_compatible,
+    discount_of,
+    state_values,
+)
 from pgcli.gradients.trajectory import log_probs
 from pgcli.machine.cores import started
 from pgcli.machine.randomness import Purpose, generator
 from pgcli.policies.actor import PolicyActor
-from pgcli.policies.build import build_critics, build_policy
+from pgcli.policies.build import build_policy
 from pgcli.policies.policy import Policy
 from pgcli.runs.policies import saved_behaviour, saved_theta
 from pgcli.settings.schema import BehaviourConfig, CompareConfig, CriticConfig, EstimatorConfig
@@ -173,86 +180,100 @@ class Critics:
     ) -> None:
         """`solution`: take V and Q from it."""
         self._subject, config = subject, subject.config
-        needed = {kind for est in estimators.values() for kind in estimator.critics(est)}
+        ests = list(estimators.values())
+        known = {"value", "q"} if solution else set[str]()
         self._exact = Tables(solution.value, solution.action_value) if solution else None
-        if solution is not None:
-            needed -= {"value", "q"}
-        sizes = subject.engine.obs_dim, subject.engine.max_episode_steps
+        asked = [estimator.critics(est) - known for est in ests]
         settings: CriticConfig = config.critic
-        self._fitted = build_critics(
-            needed, settings, subject.policy, *sizes, [config.seed], torch.device("cpu")
-        )
-        if self._fitted:
+        of_q = [discount_of(est) for kinds, est in zip(asked, ests, strict=True) if "q" in kinds]
+        self._states, self._q = build_critics(
+            asked, settings, subject.policy, subject.engine.obs_dim,
+            subject.engine.max_episode_steps, [config.seed], torch.device("cpu"),
+            discount=min(of_q, default=1.0),
+        )  # fmt: skip
+        if self._states or self._q is not None:
             batch = subject.collect_own(config.fit_episodes)
             target = reward_to_go(rewards(batch, config.env.reward_shift), config.gamma)
-            for name, critic in self._fitted.items():
-                obs = (
-                    subject.policy.state_actions(batch.obs, batch.act) if name == "q" else batch.obs
-                )
-                started(critic.fits(obs, batch.mask, target, FIT))()
+            for critic in self._states.values():
+                started(critic.fits(batch.obs, batch.mask, target, FIT))()
+            if self._q is not None:
+                started(self._q.fits(subject.theta, batch, target, FIT))()
 
     def episodes(self, batch: Batch, config: EstimatorConfig) -> Episodes:
         """What that estimator may look at."""
-        kinds, shift = estimator.critics(config), self._subject.config.env.reward_shift
-        value = [self._values(kind, batch) for kind in ("value", "linear") if kind in kinds]
-        q = self._q(batch) if "q" in kinds else None
-        return episodes(batch, shift, value=value[-1] if value else None, q=q)
+        shift = self._subject.config.env.reward_shift
+        value, q = self._looked(config, batch)
+        looked = episodes(batch, shift, value=value, q=q)
+        if "compatible" not in estimator.critics(config):
+            return looked
+        return replace(looked, compatible=self._cross_fitted(batch, config, looked))
+
+    def _cross_fitted(self, batch: Batch, config: EstimatorConfig, looked: Episodes) -> Tensor:
+        """ψᵀw [1, N, T], each batch of the study by itself."""
+        subject, size = self._subject, self._subject.config.batch_size
+
+        def alone(x: Tensor) -> Tensor:
+            return x[0].unflatten(0, (-1, size)) if x.ndim > 1 else x
+
+        apart = Batch(**{f.name: alone(getattr(batch, f.name)) for f in fields(Batch)})
+        rounds = len(apart.mask)
+        theta = subject.theta.expand(rounds, -1)
+        found = cross_compatible(
+            subject.policy, theta, apart, config, subject.config.critic, in_batches(looked, rounds)
+        )
+        return given(found, "compatible").flatten(0, 1).unsqueeze(0)
+
+    def _looked(
+        self, config: EstimatorConfig, batch: Batch
+    ) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
+        """V, along the way and at the end, and Q, as far as that estimator asks for them."""
+        kinds, theta = estimator.critics(config), self._subject.theta
+        time = torch.arange(batch.mask.shape[2])
+        q = None
+        if "q" in kinds:
+            if self._exact is not None:
+                q = self._exact.q[time, batch.obs.argmax(-1), batch.act] * batch.mask
+            else:
+                assert self._q is not None
+                q = self._q.along(theta, batch)
+        if "value" in kinds and self._exact is not None:
+            along = self._exact.value[time, batch.obs.argmax(-1)] * batch.mask
+            return (along, self._exact.value[batch.length, batch.final_obs.argmax(-1)]), q
+        return state_values(kinds, self._states, self._q, theta, batch), q
 
     def tables(
         self, config: EstimatorConfig, model: Tabular
     ) -> tuple[Tensor | None, Tensor | None]:
         """What it takes for V_t(s) and Q_t(s, a) in a model: see `Problem`."""
-        kinds, grid = estimator.critics(config), _Grid(model)
-        value = q = None
-        for kind in ("value", "linear"):
-            if kind in kinds:
-                exact = kind == "value" and self._exact is not None
-                value = (
-                    self._exact.value if exact and self._exact else self._value_table(kind, grid)
-                )
-        if "q" in kinds:
-            q = self._exact.q if self._exact else self._q_table(grid)
-        return value, q
-
-    def _values(self, kind: str, batch: Batch) -> tuple[Tensor, Tensor]:
-        if kind == "value" and self._exact is not None:
-            time = torch.arange(batch.mask.shape[2])
-            value = self._exact.value[time, batch.obs.argmax(-1)] * batch.mask
-            return value, self._exact.value[batch.length, batch.final_obs.argmax(-1)]
-        critic = self._fitted[kind]
-        return critic.along(batch.obs, batch.mask), critic.after(batch.final_obs, batch.length)
-
-    def _q(self, batch: Batch) -> Tensor:
-        if self._exact is not None:
-            time = torch.arange(batch.mask.shape[2])
-            return self._exact.q[time, batch.obs.argmax(-1), batch.act] * batch.mask
-        return self._fitted["q"].along(
-            self._subject.policy.state_actions(batch.obs, batch.act), batch.mask
-        )
-
-    def _value_table(self, kind: str, grid: _Grid) -> Tensor:
-        critic, eye = self._fitted[kind], grid.obs
-        along = critic.along(eye.expand(1, grid.horizon, -1, -1).transpose(1, 2), grid.mask)
-        last = critic.after(eye.unsqueeze(0), torch.full((1, len(eye)), grid.horizon))
-        table = torch.cat([along[0].T, last], 0).double()  # [T + 1, states]
-        return torch.nn.functional.pad(table, (0, 1))
-
-    def _q_table(self, grid: _Grid) -> Tensor:
-        states, actions = len(grid.obs), grid.actions
-        obs = grid.obs.repeat_interleave(actions, 0)
-        act = torch.arange(actions).repeat(states)
-        rows = self._subject.policy.state_actions(obs, act)[None, :, None].expand(
-            -1, -1, grid.horizon, -1
-        )
-        q = self._fitted["q"].along(rows, torch.ones(rows.shape[:-1], dtype=torch.bool))
-        table = q[0].T.reshape(grid.horizon, states, actions).double()
-        return torch.nn.functional.pad(table, (0, 0, 0, 1))
+        kinds = estimator.critics(config)
+        states, actions = model.states, model.actions if "q" in kinds else 1
+        grid = _grid(model, actions)
+        value, q = self._looked(config, grid)
+        if value is not None:
+            if self._exact is not None and "value" in kinds:
+                table = self._exact.value
+            else:  # of the first action: V is the same beside each
+                rows = torch.cat([value[0][0].T, value[1]], 0)[:, ::actions].double()
+                table = torch.nn.functional.pad(rows, (0, 1))
+        if q is not None:
+            per_state = q[0].T.reshape(model.horizon, states, actions).double()
+            per_state = torch.nn.functional.pad(per_state, (0, 0, 0, 1))
+        return None if value is None else table, None if q is None else per_state
 
 
-class _Grid:
-    """Every state at every time, as if an episode stayed there."""
-
-    def __init__(self, model: Tabular) -> None:
-        self.obs = torch.eye(model.states)
-        self.horizon, self.actions = model.horizon, model.actions
-        self.mask = torch.ones(1, model.states, model.horizon, dtype=torch.bool)
+def _grid(model: Tabular, actions: int) -> Batch:
+    """So many actions in every state at every time, as if an episode stayed there."""
+    rows, horizon = model.states * actions, model.horizon
+    state = torch.eye(model.states).repeat_interleave(actions, 0)
+    mask = torch.ones(1, rows, horizon, dtype=torch.bool)
+    nothing = torch.zeros(1, rows, dtype=torch.bool)
+    return Batch(
+        obs=state[None, :, None].expand(-1, -1, horizon, -1),
+        act=torch.arange(actions).repeat(model.states)[None, :, None].expand(mask.shape),
+        rew=torch.zeros(mask.shape, dtype=torch.float64),
+        mask=mask,
+        terminated=nothing,
+        truncated=~nothing,
+        final_obs=state[None],
+        length=torch.full((1, rows), horizon),
+    )

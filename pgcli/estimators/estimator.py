@@ -31,13 +31,12 @@ class Terms(NamedTuple):
 
 
 def critics(config: EstimatorConfig) -> frozenset[str]:
-    """Which critics Φ and the baseline read: of "value", "linear" (in features) and "q".
+    """Which critics Φ and the baseline read: "value", "linear" (in features), "q", "compatible".
 
     V is one of them where it is both in Φ and the baseline: that of the baseline.
     """
     needs, own = phi(config).needs, baseline(config).critic
-    value = own or ("value" if "value" in needs else None)
-    return frozenset(kind for kind in (value, "q" if "q" in needs else None) if kind)
+    return frozenset(needs if own is None else (own, *(kind for kind in needs if kind != "value")))
 
 
 def couples(config: EstimatorConfig) -> bool:
@@ -106,9 +105,10 @@ def weights(config: EstimatorConfig, episodes: Episodes) -> Tensor:
 def value_target(config: EstimatorConfig, critic: CriticConfig, episodes: Episodes) -> Tensor:
     """What V(s_t) is regressed on, `[..., N, T]`: G_t, or the λ-return A_t + V(s_t) of TD(λ).
 
-    A_t is GAE(γ, λ); λ is the critic's own, or where it has none the estimator's.
+    A_t is GAE(γ, λ); λ is the critic's own, or where it has none the estimator's. The λ-return of
+    expected SARSA is the same one: r_t + γ((1 − λ) V(s_{t+1}) + λ · its own at t + 1).
     """
-    if critic.target is Target.td_lambda:
+    if critic.target is not Target.monte_carlo:
         lam = config.lam if critic.lam is None else critic.lam
         advantage = returns.gae(td(config, episodes), config.gamma, lam)
         return (advantage + given(episodes, "value")) * episodes.mask
@@ -116,13 +116,17 @@ def value_target(config: EstimatorConfig, critic: CriticConfig, episodes: Episod
 
 
 def q_target(config: EstimatorConfig, critic: CriticConfig, episodes: Episodes) -> Tensor:
-    """What Q(s_t, a_t) is regressed on: G_t, or with Q in the place of V the return of SARSA(λ).
+    """What Q(s_t, a_t) is regressed on, `[..., N, T]`.
 
-    What follows a time limit has no action, so its value is 0.
+    G_t; of expected SARSA(λ), with V = Σ_a π Q at the next state (van Seijen et al. 2009); or of
+    SARSA(λ), with Q in the place of V. To the last what follows a time limit has no action, so its
+    value is 0.
     """
-    q = given(episodes, "q")
-    nothing = torch.zeros_like(q[..., 0])
-    return value_target(config, critic, replace(episodes, value=q, final_value=nothing))
+    if critic.target is Target.td_lambda:
+        q = given(episodes, "q")
+        nothing = torch.zeros_like(q[..., 0])
+        episodes = replace(episodes, value=q, final_value=nothing)
+    return value_target(config, critic, episodes)
 
 
 def standardized(x: Tensor, mask: Tensor) -> Tensor:

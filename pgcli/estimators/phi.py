@@ -36,6 +36,8 @@ class Episodes:
     final_value: Tensor | None = None  # [..., N]: V(final_obs)
     q: Tensor | None = None  # [..., N, T]: Q(s_t, a_t), likewise
     log_ratio: Tensor | None = None  # [..., N, T]: log π_θ/π_θ̄, zero where padded; None: on-policy
+    # [..., N, T]: ψ(s_t, a_t)ᵀw, w fitted on the other half of the batch
+    compatible: Tensor | None = None
 
 
 class Stream(NamedTuple):
@@ -66,13 +68,14 @@ Function = Callable[[EstimatorConfig, Episodes], Stream | Tensor]
 
 
 Leaning = Callable[[EstimatorConfig], int | None]
+NEEDS = ("value", "q", "compatible")
 
 
 class Phi(NamedTuple):
     """A registered Φ and what must be known about it."""
 
     function: Function
-    needs: tuple[str, ...]  # critics that it reads: "value", "q"
+    needs: tuple[str, ...]  # critics that it reads: see NEEDS
     bias: Callable[[EstimatorConfig], str | None]  # beside that of the critics that it leans on
     leans: Leaning  # steps after which it goes on with a critic; None: never
     from_start: bool  # rewards are discounted from the episode's start, so that γ^t is in it
@@ -86,7 +89,9 @@ class Phi(NamedTuple):
             return True  # who knows
         one = torch.ones(1, 1)
         nothing = torch.zeros(1, 1)
-        step = Episodes(one, one.bool(), one[0].bool(), nothing, nothing[0], nothing)
+        step = Episodes(
+            one, one.bool(), one[0].bool(), nothing, nothing[0], nothing, compatible=nothing
+        )
         stream = self.function(config, step)
         assert isinstance(stream, Stream)
         return stream.discount != 0 and stream.n != 1
@@ -108,7 +113,8 @@ def register(
 ) -> Callable[[Function], Function]:
     """Register Φ(config, episodes), a Stream or a tensor `[..., N, T]`, under a name.
 
-    `needs`: the critics that it reads, "value" (`episodes.value`, `final_value`) or "q".
+    `needs`: the critics that it reads, "value" (`episodes.value`, `final_value`), "q", or
+    "compatible", which is fitted within the batch.
     `bias`: where its bias comes from, told to the user; None claims that there is none but the
     error of the critic on which it leans. `leans`: after how many steps it goes on with V, or with
     Q from the start (0); None: a critic is no more than its baseline. `from_start`: it discounts
@@ -117,8 +123,8 @@ def register(
     `couples`: False promises that it looks at no other trajectory. ValueError for a name that is
     taken, or needs that cannot be met.
     """
-    if not set(needs) <= {"value", "q"}:
-        raise ValueError(f"Φ {name} needs {needs}: only value and q can be had")
+    if not set(needs) <= set(NEEDS):
+        raise ValueError(f"Φ {name} needs {needs}: only {', '.join(NEEDS)} can be had")
     told = bias if callable(bias) else lambda config: bias
     leaning = leans if callable(leans) else lambda config: leans
 
@@ -178,6 +184,17 @@ def _q(c: EstimatorConfig, e: Episodes) -> Stream:
 )
 def _advantage(c: EstimatorConfig, e: Episodes) -> Stream:
     return Stream((given(e, "q") - given(e, "value")) * e.mask, 0.0)
+
+
+@register(
+    "compatible",
+    needs=("value", "compatible"),
+    bias="compatible advantage: fitted on the other half of the batch, exact only in the limit",
+    stream=True,
+    subtracts_value=True,
+)
+def _compatible(c: EstimatorConfig, e: Episodes) -> Stream:
+    return Stream(given(e, "compatible") * e.mask, 0.0)
 
 
 @register("td", needs=("value",), leans=1, stream=True, subtracts_value=True, couples=False)

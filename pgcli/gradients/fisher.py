@@ -26,12 +26,21 @@ Piece = Callable[[Tensor], Tensor]  # v [S, P] to its product with the sum over 
 class Fisher:
     """F of one batch at theta [S, P]; each seed its own."""
 
-    def __init__(self, policy: Policy, theta: Tensor, batch: Batch, *, sampled: bool) -> None:
-        """`sampled`: the action that was taken stands for all.
+    def __init__(
+        self,
+        policy: Policy,
+        theta: Tensor,
+        batch: Batch,
+        *,
+        sampled: bool,
+        weights: Tensor | None = None,
+    ) -> None:
+        """`sampled`: the action that was taken stands for all. weights [S, N, T]: of its steps.
 
         In double precision: its inverse magnifies rounding by the spread of its eigenvalues.
         """
         self._policy, self._theta, self._episodes = policy, theta.double(), batch.episodes
+        self._weights = batch.mask if weights is None else batch.mask * weights
         make = self._sampled if sampled else self._exact
         by_length = batch.length.argsort(dim=1, descending=True)
         chunks = list(chunks_of(batch.length, by_length))
@@ -40,12 +49,12 @@ class Fisher:
     def product(self, v: Tensor) -> Tensor:
         """F v [S, P] float64, for v [S, P]."""
         sums = ordered(lambda piece: piece(v.double()), self._pieces)
-        return torch.stack(list(sums)).sum(0) / self._episodes.unsqueeze(1)
+        return torch.stack(list(sums)).sum(0) / self._episodes.clamp(min=1).unsqueeze(1)
 
     def _exact(self, batch: Batch, index: Tensor) -> Piece:
         """One tangent pass gives z' = J v, the head M z', one backward pass Jᵀ M z'."""
         policy, theta = self._policy, self._theta
-        obs, mask = taken(batch, index, batch.obs, batch.mask)
+        obs, mask = taken(batch, index, batch.obs, self._weights)
         real = mask.flatten(1).unsqueeze(-1)
         trace = policy.net.trace(theta, obs.flatten(1, 2).to(theta.dtype))
 
@@ -60,7 +69,7 @@ class Fisher:
     def _sampled(self, batch: Batch, index: Tensor) -> Piece:
         """d = ⟨∇log π, v⟩ of each row, then the sum of d ∇log π over rows."""
         policy, theta = self._policy, self._theta
-        obs, act, mask = taken(batch, index, batch.obs, batch.act, batch.mask)
+        obs, act, mask = taken(batch, index, batch.obs, batch.act, self._weights)
         rows = obs.flatten(1, 2).to(theta.dtype), act.flatten(1, 2)
         factors, _ = policy.score_factors(theta, *rows)
         real = mask.flatten(1)

@@ -9,7 +9,6 @@ from typing import Protocol
 import torch
 
 from pgcli.errors import ConfigError
-from pgcli.machine.randomness import Purpose
 from pgcli.policies.critic import Critic, LinearCritic
 from pgcli.policies.heads import make_head
 from pgcli.policies.network import Mlp
@@ -56,16 +55,15 @@ def build_policy(settings: PolicyConfig, behaviour: BehaviourConfig, spaces: Inh
     return Policy(Mlp(sizes, settings.activation.name, settings.bias), head)
 
 
-def build_critics(
+def build_state_critics(
     kinds: Iterable[str],
     settings: CriticConfig,
-    policy: Policy,
     obs_dim: int,
     horizon: int,
     seeds: Sequence[int],
     device: torch.device,
 ) -> dict[str, Critic | LinearCritic]:
-    """Those of "value", "linear" and "q" that are asked for, by these names.
+    """Those of "value" and "linear" that are asked for, by these names.
 
     V is what `settings.kind` says; "linear" is linear whatever that says.
     """
@@ -78,10 +76,5 @@ def build_critics(
             return linear()
         return Critic(settings, obs_dim, horizon, seeds, device)
 
-    def q() -> Critic:
-        inputs = obs_dim + policy.head.num_outputs
-        own = Purpose.Q_INIT, Purpose.Q_FIT
-        return Critic(settings, inputs, horizon, seeds, device, *own)
-
-    made = {"value": value, "linear": linear, "q": q}
+    made = {"value": value, "linear": linear}
     return {kind: made[kind]() for kind in made if kind in set(kinds)}

@@ -1,6 +1,7 @@
 """Critics, S side by side: networks for V(s), V(s, t) or Q(s, a), and a linear V in closed form.
 
-To a critic an observation is its inputs; for Q they hold the action's features as well.
+To a critic an observation is its inputs; for Q they hold the action as well, as features or as the
+weights of the network's outputs.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class Critic:
     moves, the last layer is adjusted so that V does not (PopArt: van Hasselt et al. 2016).
     """
 
+    GAIN = 1.0  # of the last layer's initialisation
+    PACE = 1.0  # its learning rate, in those of the setting
+    PLAIN = True  # its one output is what is fitted, so that compiled code can do it
+
     def __init__(
         self,
         config: CriticConfig,
@@ -41,16 +46,21 @@ class Critic:
         device: torch.device,
         init: Purpose = Purpose.CRITIC_INIT,
         fit: Purpose = Purpose.CRITIC_FIT,
+        num_outputs: int = 1,
     ) -> None:
         inputs = num_inputs + config.time_input
-        self.net = Mlp((inputs, *config.hidden, 1), config.activation.name)
+        self.net = Mlp((inputs, *config.hidden, num_outputs), config.activation.name)
         rngs = [generator(seed, 0, init) for seed in seeds]
-        self.theta = self.net.init(rngs, 1.0).to(device)
+        self.theta = self.net.init(rngs, self.GAIN).to(device)
         self._optimizer = adam()
         self._remembered = self._optimizer.init(self.theta)
         self.mean = torch.zeros(len(seeds), device=device)
         self.std = torch.ones(len(seeds), device=device)
         self._config, self._horizon, self._seeds, self._stream = config, horizon, seeds, fit
+        if self.PLAIN:  # a fit of no row: compiled code is there before anybody's clock runs
+            none = torch.zeros(0, 0, dtype=torch.bool, device=device)
+            obs = torch.zeros(0, 0, num_inputs, device=device)
+            self._fit(0, obs, none, none.double(), np.random.default_rng(0))
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that a fit changes; live, not copies."""
@@ -89,28 +99,60 @@ class Critic:
         y = target[mask].to(obs.dtype).unsqueeze(0)
         self._rescale(own, y)
         y = (y - self.mean[own]) / self.std[own]
-        lr, count = self._config.lr, self._config.minibatches
-        compiled = fitted(self.net, theta[0], x[0], y[0], count, self._optimizer, remembered, lr)
+        clip = self._config.clip
+        rows = (x, y) if clip is None else (x, y, self._outputs(theta, x))
+        rate, count = self._config.lr * self.PACE, self._config.minibatches
+        compiled = None
+        if clip is None and self.PLAIN:
+            given = self._optimizer, remembered, rate
+            compiled = fitted(self.net, theta[0], x[0], y[0], count, *given)
         for _ in range(self._config.epochs):
-            order = rng.permutation(y.shape[1])
+            drawn = rng.permutation(y.shape[1])
             if compiled is not None:  # the same
-                compiled(order)
+                compiled(drawn)
                 continue
-            rows = torch.from_numpy(order).to(y.device)
-            parts = (z[:, rows].tensor_split(count, 1) for z in (x, y))
-            for x_part, y_part in zip(*parts, strict=True):
+            order = torch.from_numpy(drawn).to(y.device)
+            parts = (z[:, order].tensor_split(count, 1) for z in rows)
+            for x_part, y_part, *old in zip(*parts, strict=True):
                 if y_part.numel():
-                    trace = self.net.trace(theta, x_part)
-                    error = trace.out - y_part.unsqueeze(-1)
-                    delta = 2.0 * error / y_part.numel()  # of the mean square
-                    gradient = self.net.gradient(theta, trace, delta)
-                    self._optimizer.update(theta, gradient, remembered, lr)
+                    gradient = self._gradient(theta, x_part, y_part, old[0] if old else None)
+                    self._optimizer.update(theta, gradient, remembered, rate)
+
+    def _gradient(self, theta: Tensor, x: Tensor, y: Tensor, old: Tensor | None) -> Tensor:
+        """Of the mean square error of outputs at x [1, m, ·] against y [1, m], by theta [1, P].
+
+        Beside `old` outputs, of the larger one of two errors: that of the output, and that of the
+        output cut to old ± clip (PPO2's value clipping; Engstrom et al. 2020, equation 5).
+        """
+        inputs, weights = self._read(x)
+        trace = self.net.trace(theta, inputs)
+        error = self._summed(trace.out, weights) - y
+        if old is not None:
+            assert self._config.clip is not None
+            cut = old + (error + y - old).clamp(-self._config.clip, self._config.clip)
+            error = torch.where((cut - y).abs() > error.abs(), 0.0, error)  # it is constant there
+        delta = (2.0 * error / y.numel()).unsqueeze(-1)
+        return self.net.gradient(theta, trace, delta if weights is None else delta * weights)
+
+    def _outputs(self, theta: Tensor, x: Tensor) -> Tensor:
+        """The standardised output [S, M] at x [S, M, ·]."""
+
+        def part(rows: Tensor) -> Tensor:
+            inputs, weights = self._read(rows)
+            return self._summed(self.net.trace(theta, inputs).out, weights)
+
+        return torch.cat(list(ordered(part, x.split(max(1, ROWS // len(x)), 1))), 1)
+
+    def _read(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Of rows x, what the network sees and the weights [S, M, o] of its outputs; None: 1."""
+        return x, None
+
+    @staticmethod
+    def _summed(out: Tensor, weights: Tensor | None) -> Tensor:
+        return out.squeeze(-1) if weights is None else (out * weights).sum(-1)
 
     def _evaluate(self, x: Tensor) -> Tensor:
-        parts = ordered(
-            lambda part: self.net.trace(self.theta, part).out, x.split(max(1, ROWS // len(x)), 1)
-        )
-        return torch.cat(list(parts), 1).squeeze(-1) * self.std[:, None] + self.mean[:, None]
+        return self._outputs(self.theta, x) * self.std[:, None] + self.mean[:, None]
 
     def _with_time(self, obs: Tensor, step: Tensor) -> Tensor:
         if not self._config.time_input:
@@ -128,6 +170,53 @@ class Critic:
         bias *= self.std[own] / std
         bias += (self.mean[own] - mean) / std
         self.mean[own] = mean
+        self.std[own] = std
+
+
+class ActionCritic(Critic):
+    """Σ_a w_a f_a(s), one output f_a per action: Q(s, a) by one weight, V(s) by those of π.
+
+    Rows are the weights w, whose sum is 1, then the observation.
+    """
+
+    PLAIN = False
+
+    def __init__(
+        self,
+        config: CriticConfig,
+        num_inputs: int,
+        num_actions: int,
+        horizon: int,
+        seeds: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        own = Purpose.Q_INIT, Purpose.Q_FIT, num_actions
+        super().__init__(config, num_inputs, horizon, seeds, device, *own)
+
+    def _read(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        actions = self.net.sizes[-1]
+        return x[..., actions:], x[..., :actions]
+
+
+class AdvantageCritic(ActionCritic):
+    """A(s, a) − Σ_b π(b|s) A(s, b), to be added to V(s): the dueling form (Wang et al. 2016).
+
+    Rows are the weights of one action less those of π, whose sum is 0, then the observation. The
+    network is its own and is fitted to what V leaves, on that scale: beside V, from the same
+    features and at the same rate, so small a signal drowned. It starts at 0.
+    """
+
+    GAIN = 0.0
+    PACE = 0.1
+
+    def _rescale(self, own: slice, y: Tensor) -> None:
+        """The scale alone: a mean would not be 0 under π."""
+        if not y.numel():
+            return
+        std = y.square().mean(1).sqrt().clamp(min=1e-3)
+        weight, bias = self.net.unpack(self.theta[own])[-1]
+        weight *= self.std[own] / std
+        bias *= self.std[own] / std
         self.std[own] = std
 
 

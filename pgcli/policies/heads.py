@@ -83,6 +83,19 @@ class Head(Protocol):
         """Actions [S, M, *action_shape] as inputs of a critic, [S, M, O]."""
         ...
 
+    @property
+    def count(self) -> int | None:
+        """How many actions there are, K; None where they cannot be counted."""
+        ...
+
+    def index(self, act: Tensor) -> Tensor:
+        """Which of the K actions each is, int64 [...] for act [..., *action_shape]."""
+        ...
+
+    def probabilities(self, out: Tensor) -> Tensor:
+        """π(a|s) of every action in the order of `index`, [..., K] for out [..., O]."""
+        ...
+
     def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
         """All the randomness of `steps` steps, float32 [steps, slots, O]."""
         ...
@@ -157,6 +170,16 @@ class Categorical:
     def features(self, act: Tensor) -> Tensor:
         return torch.nn.functional.one_hot(act, self.n)
 
+    @property
+    def count(self) -> int | None:
+        return self.n
+
+    def index(self, act: Tensor) -> Tensor:
+        return act
+
+    def probabilities(self, out: Tensor) -> Tensor:
+        return out.softmax(-1)
+
     def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
         return _gumbel(rng, (steps, slots, self.n))
 
@@ -230,6 +253,24 @@ class MultiCategorical:
         parts = [Categorical(n).features(act[..., i]) for i, n in enumerate(self.sizes)]
         return torch.cat(parts, -1)
 
+    @property
+    def count(self) -> int | None:
+        return math.prod(self.sizes)
+
+    def index(self, act: Tensor) -> Tensor:
+        """As digits of a number, the first component first."""
+        index = torch.zeros_like(act[..., 0])
+        for i, n in enumerate(self.sizes):
+            index = index * n + act[..., i]
+        return index
+
+    def probabilities(self, out: Tensor) -> Tensor:
+        joint = torch.ones_like(out[..., :1])
+        for head, logits in self._components(out):
+            p = head.probabilities(logits)
+            joint = (joint.unsqueeze(-1) * p.unsqueeze(-2)).flatten(-2)
+        return joint
+
     def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
         return _gumbel(rng, (steps, slots, self.num_outputs))
 
@@ -284,6 +325,17 @@ class Bernoulli:
 
     def features(self, act: Tensor) -> Tensor:
         return act
+
+    @property
+    def count(self) -> int | None:
+        return int(2**self.n)
+
+    def index(self, act: Tensor) -> Tensor:
+        return MultiCategorical((2,) * self.n).index(act)
+
+    def probabilities(self, out: Tensor) -> Tensor:
+        logits = torch.stack([torch.zeros_like(out), out], -1).flatten(-2)
+        return MultiCategorical((2,) * self.n).probabilities(logits)
 
     def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
         return rng.logistic(size=(steps, slots, self.n)).astype(np.float32)
@@ -342,6 +394,16 @@ class Gaussian:
 
     def features(self, act: Tensor) -> Tensor:
         return act
+
+    @property
+    def count(self) -> int | None:
+        return None
+
+    def index(self, act: Tensor) -> Tensor:
+        raise ValueError("continuous actions cannot be counted")
+
+    def probabilities(self, out: Tensor) -> Tensor:
+        raise ValueError("continuous actions cannot be counted")
 
     def noise(self, rng: np.random.Generator, steps: int, slots: int) -> Array:
         return rng.standard_normal((steps, slots, self.n), dtype=np.float32)

@@ -78,6 +78,19 @@ class Policy:
         """Inputs of a Q network: observation and action's features, [..., D + O]."""
         return torch.cat([obs, self.head.features(act).to(obs.dtype)], -1)
 
+    def probabilities(self, theta: Tensor, obs: Tensor) -> Tensor:
+        """π_θ(a|s) of every action, [S, M, K], where they can be counted: see `Head.index`."""
+        with torch.no_grad():
+            return self.head.probabilities(self.net.forward(theta, obs.to(theta)))
+
+    def along(self, theta: Tensor, obs: Tensor, act: Tensor, way: Tensor) -> Tensor:
+        """⟨∇log π_θ(a|s), way⟩ of rows obs [S, M, D], for a direction way [S, P]: [S, M]."""
+        with torch.no_grad():
+            trace, extra = self.net.trace(theta, obs), self.extra(theta)
+            score = self.head.score(trace.out, extra, act)
+            moved = self.net.tangent(theta, trace, way)
+            return (score.out * moved).sum(-1) + (score.extra * self.extra(way)).sum(-1)
+
     def kl(
         self, theta_p: Tensor, theta_q: Tensor, obs: Tensor, changed: BehaviourConfig | None = None
     ) -> Tensor:

@@ -163,6 +163,24 @@ def settings(directory: Path) -> dict[str, Any]:
     return tree
 
 
+def unknown(directory: Path) -> dict[str, Any]:
+    """What a run that is here did in the place of settings that it does not know, by dotted key.
+
+    Nothing where there is no run, or its settings cannot be read.
+    """
+    try:
+        told = dict(_flat(settings(directory)))
+    except Unreadable:
+        return {}
+    sections = {key.split(".")[0] for key in told}
+    earlier = before(TrainConfig)
+    return {
+        key: value
+        for key, value in earlier.items()
+        if key not in told and key.split(".")[0] in sections
+    }
+
+
 def overrides(directory: Path) -> list[str]:
     """What was typed to start a run; nothing where that cannot be read."""
     try:

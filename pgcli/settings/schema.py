@@ -44,6 +44,16 @@ class Target(Enum):
 
     monte_carlo = auto()
     td_lambda = auto()
+    expected_sarsa = auto()
+
+
+class ActionValue(Enum):
+    """How Q is made."""
+
+    action_input = auto()
+    outputs = auto()
+    dueling = auto()
+    compatible = auto()
 
 
 class CriticKind(Enum):
@@ -215,9 +225,17 @@ class CriticConfig:
     epochs: int = field(metadata=within(ge=1))  # passes over the batch per fit
     minibatches: int = field(metadata=within(ge=1))  # gradient steps per pass
     target: Target
-    # λ of td_lambda targets; null: that of the estimator
+    # λ of td_lambda and expected_sarsa targets; null: that of the estimator
     lam: Optional[float] = field(metadata=since(None, within(ge=0, le=1)))
     time_input: bool  # the value of a finite horizon depends on t: append t/T to the observation
+    # Q: a network of state and action, one output per action, or V plus an advantage: a network of
+    # its own, or ψᵀw
+    q: ActionValue = field(metadata=since("action_input"))
+    # ψᵀw: added to the diagonal of the Fisher matrix of one step
+    ridge: float = field(metadata=since(0.01, within(ge=0)))
+    # PPO's ε: an output counts this near to what it was before the fit, in standard deviations of
+    # the targets; null: off
+    clip: Optional[float] = field(metadata=since(None, within(gt=0)))
 
 
 @dataclass
@@ -540,10 +558,9 @@ def _check_training(config: TrainConfig) -> None:
         if claim.at_least is None and claim.at_most is None:
             raise ConfigError(f"claims[{i}]", claim.says, "needs at_least or at_most")
     critic = config.critic
-    if critic.lam is not None and critic.target is not Target.td_lambda:
-        raise ConfigError(
-            "critic.lam", config.critic.lam, "only with critic.target=td_lambda: null"
-        )
+    if critic.lam is not None and critic.target is Target.monte_carlo:
+        allowed = "only with critic.target=td_lambda or expected_sarsa: null"
+        raise ConfigError("critic.lam", critic.lam, allowed)
     if config.critic.kind is CriticKind.exact:
         raise ConfigError("critic.kind", "exact", "only pg compare has exact critics: mlp, linear")
     if config.behaviour.iteration is not None and config.behaviour.checkpoint is None:

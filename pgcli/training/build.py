@@ -18,8 +18,9 @@ from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
 from pgcli.estimators.baselines import baseline
 from pgcli.estimators.bias import Circumstances, bias_notes
+from pgcli.gradients.critics import build_critics, discount_of
 from pgcli.gradients.trajectory import gradient_sums
-from pgcli.policies.build import build_critics, build_policy
+from pgcli.policies.build import build_policy
 from pgcli.policies.policy import Policy
 from pgcli.runs.policies import saved_behaviour, saved_theta
 from pgcli.settings.schema import Device, TrainConfig
@@ -62,11 +63,13 @@ def build_learner(
 ) -> Learner:
     """Policy, and the critics that the estimator needs, to fit the environment's spaces."""
     policy = build_policy(config.policy, config.behaviour, engine)
-    kinds = estimator.critics(config.estimator)
-    horizon = engine.max_episode_steps
-    made = build_critics(kinds, config.critic, policy, engine.obs_dim, horizon, seeds, device)
-    critics = {"q" if kind == "q" else "value": critic for kind, critic in made.items()}
-    return Learner(config, policy, critics, seeds, device)
+    est = config.estimator
+    shape = engine.obs_dim, engine.max_episode_steps
+    states, q = build_critics(
+        [estimator.critics(est)], config.critic, policy, *shape, seeds, device,
+        discount=discount_of(est),
+    )  # fmt: skip
+    return Learner(config, policy, states, q, seeds, device)
 
 
 def behaviour_parameters(

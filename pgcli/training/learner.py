@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgcli.policies.critic import Critic, LinearCritic
+from pgcli.gradients.critics import QCritic, StateCritic
 from pgcli.policies.fused import load
 from pgcli.policies.policy import Policy
 from pgcli.settings.schema import TrainConfig
@@ -23,11 +23,14 @@ class Learner:
         self,
         config: TrainConfig,
         policy: Policy,
-        critics: Mapping[str, Critic | LinearCritic],
+        states: Mapping[str, StateCritic],
+        q: QCritic | None,
         seeds: Sequence[int],
         device: torch.device,
     ) -> None:
-        self.policy, self.critics = policy, critics
+        """`states`: V by the name of its kind, at most one; `q`: Q, where there is any."""
+        self.policy, self.states, self.q = policy, states, q
+        self.value = next(iter(states.values()), None)
         self.theta = policy.init(config.policy, seeds).to(device)
         if config.update.minibatches is not None:
             load(policy, self.theta)
@@ -45,9 +48,14 @@ class Learner:
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that learns, live."""
         tensors = {"theta": self.theta, **_below("optimizer", self.rule.state())}
-        for name, critic in self.critics.items():
-            tensors |= _below(name, critic.state())
+        for name, state in self.critics().items():
+            tensors |= _below(name, state)
         return tensors
+
+    def critics(self) -> dict[str, dict[str, Tensor]]:
+        """The tensors of each critic, live, by its name: "value", "q"."""
+        there = {"value": self.value, "q": self.q}
+        return {name: one.state() for name, one in there.items() if one is not None}
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from pgcli.estimators.baselines import baseline
 from pgcli.estimators.importance import exponentiated, log_prefix
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.around import Batched, mean_kl
+from pgcli.gradients.critics import cross_compatible, state_values
 from pgcli.gradients.estimate import weighted_sums
 from pgcli.gradients.statistics import measure
 from pgcli.gradients.trajectory import (
@@ -74,7 +75,7 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
             if cohort.narrow(left) and others is not None:
                 other = others[cohort.index]
             ran, seeds, learner, noise = cohort.index, cohort.seeds, cohort.learner, cohort.noise
-            policy, critics, done = learner.policy, learner.critics, counters.done[ran]
+            policy, done = learner.policy, counters.done[ran]
             old_theta = learner.theta.detach().clone()
             source = old_theta if other is None else other
             actor = PolicyActor(policy, source, seeds, done, slots, changed)
@@ -130,8 +131,8 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 ratio = log_ratio if config.off_policy else None
                 record |= mean_score(policy, target_theta, batch, ratio)
             fitted()
-            for name, one in critics.items():
-                for tensor in one.state().values():
+            for name, state in learner.critics().items():
+                for tensor in state.values():
                     check_finite(tensor, f"the {name} critic", done, seeds, "critic.lr")
             record[tags.FPS] = batch.simulated / (time.perf_counter() - clock)
             session.record({tag: x.cpu().numpy() for tag, x in record.items()}, ran)
@@ -144,25 +145,24 @@ def with_critics(
 
     done [S]: iterations of each seed.
     """
-    est, critics = config.estimator, learner.critics
-    value = q = None
-    if "value" in critics:
-        one = critics["value"]
-        value = one.along(batch.obs, batch.mask), one.after(batch.final_obs, batch.length)
-    if "q" in critics:
-        pairs = learner.policy.state_actions(batch.obs, batch.act)
-        q = critics["q"].along(pairs, batch.mask)
-    looked = episodes(batch, config.env.reward_shift, value=value, q=q)
+    est, shift = config.estimator, config.env.reward_shift
+    theta, states, q = learner.theta, learner.states, learner.q
+    kinds = estimator.critics(est) | states.keys()  # a V that is there is to learn
+    value = state_values(kinds, states, q, theta, batch)
+    along = None if q is None else q.along(theta, batch)
+    looked = episodes(batch, shift, value=value, q=along)
+    if "compatible" in kinds:
+        looked = cross_compatible(learner.policy, theta, batch, est, config.critic, looked)
     work: list[Work] = []
     figures: dict[str, Tensor] = {}
-    if "value" in critics:
+    if learner.value is not None:
         target = estimator.value_target(est, config.critic, looked)
         figures |= metrics.critic("critic", looked.value, target, batch.mask)
-        work += critics["value"].fits(batch.obs, batch.mask, target, done)
-    if "q" in critics:
+        work += learner.value.fits(batch.obs, batch.mask, target, done)
+    if q is not None:
         target = estimator.q_target(est, config.critic, looked)
         figures |= metrics.critic("q_critic", looked.q, target, batch.mask)
-        work += critics["q"].fits(pairs, batch.mask, target, done)
+        work += q.fits(theta, batch, target, done)
     return looked, work, figures
 
 

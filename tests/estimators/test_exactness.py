@@ -147,7 +147,7 @@ def expected_gradient(problem, off, config, value, final_value, q):
     found = terms(
         config,
         Episodes(b.rew[0][pair], b.mask[0][pair], b.truncated[0][pair], value[pair],
-                 final_value[pair], q[pair], log_ratio[pair]),
+                 final_value[pair], q[pair], log_ratio[pair], q[pair]),
     )  # fmt: skip
     chance = (p[first] * p[second]).unsqueeze(-1)
     if config.baseline in FITTED:

@@ -38,7 +38,7 @@ def test_a_stream_that_is_none_is_refused(config):
 
 
 def test_needs_and_names_are_checked():
-    with pytest.raises(ValueError, match="only value and q"):
+    with pytest.raises(ValueError, match="only value, q, compatible"):
         register("x", needs=("values",))
 
 

@@ -96,7 +96,21 @@ def test_a_run_before_a_setting_was_known_is_read_resumed_and_goes_on(older, tmp
     assert (done.returncode, "another critic.lam" in done.stderr) == (3, True)
 
 
-@pytest.mark.parametrize("form", ["format-1", "format-2"])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_run_before_q_had_other_forms_goes_on_with_a_network_of_state_and_action(again, tmp_path):
+    """The default is another form now."""
+    run = Path(shutil.copytree(KEPT / "format-2-advantage", tmp_path / "run"))
+    before = rows(run)
+    for iterations in (6, 7) if again else (6,):
+        done = pg("train", "resume=run", f"iterations={iterations}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    same(rows(run)[:12], before)
+    assert {"q/theta", "value/theta"} <= set(checkpoint.load(run).arrays)
+    done = pg("train", "resume=run", "critic.q=dueling", "iterations=9", cwd=tmp_path)
+    assert (done.returncode, "another critic.q" in done.stderr) == (3, True)
+
+
+@pytest.mark.parametrize("form", ["format-1", "format-2", "format-2-advantage"])
 def test_runs_of_earlier_formats_are_compared_and_reported_beside_new_ones(form, tmp_path):
     run = shutil.copytree(KEPT / form, tmp_path / "run")
     env = read(run).config["env.id"]

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 def learner(*overrides, seeds=(0, 1)):
     policy = Policy(Mlp((3, 2)), Categorical(2))
-    return Learner(train_config(*overrides), policy, {}, seeds, CPU)
+    return Learner(train_config(*overrides), policy, {}, None, seeds, CPU)
 
 
 def test_schedules():
