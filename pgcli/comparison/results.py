@@ -15,7 +15,7 @@ from torch.utils.tensorboard.summary import text
 
 from pgcli.comparison.exact import Exact, Solution
 from pgcli.comparison.resampled import Figure, Verdict
-from pgcli.comparison.steps import EpochFinding, Point, StepFinding
+from pgcli.comparison.steps import PassFinding, Point, StepFinding
 from pgcli.pictures import estimators as slides
 from pgcli.runs import summary
 from pgcli.runs.directory import write_atomically
@@ -49,7 +49,7 @@ class Looks(NamedTuple):
 
     steps: list[StepFinding]
     along: list[Point] | None
-    epochs: list[EpochFinding]
+    passes: list[PassFinding]
 
 
 def write(
@@ -67,7 +67,7 @@ def write(
     tables = {
         "updates": [step_row(one) for one in looks.steps],
         "along": [point_row(one) for one in looks.along or []],
-        "epochs": [epoch_row(one) for one in looks.epochs],
+        "passes": [pass_row(one) for one in looks.passes],
     }
     for name, made in tables.items():
         if made:
@@ -102,13 +102,10 @@ def write(
     if solution is not None:
         progress.say(f"J = {solution.objective:.6g}, ‖∇J‖ = {float(solution.gradient.norm()):.6g}")
     progress.say(shown)
-    for name, text_of in (
-        ("updates", steps_table),
-        ("along", along_table),
-        ("epochs", epochs_table),
-    ):
-        if tables[name]:
-            progress.say(text_of(tables[name], config))
+    shown_as = {"updates": steps_table, "along": along_table, "passes": passes_table}
+    for name, made in tables.items():
+        if made:
+            progress.say(shown_as[name](made, config))
     written = ", ".join(f"{name}.csv" for name, made in {"compare": rows, **tables}.items() if made)
     progress.say(f"{directory}: {written}, compare.json, {len(pictures)} pictures")
     progress.say(f"tensorboard --logdir {directory}")
@@ -179,12 +176,10 @@ def point_row(point: Point) -> dict[str, Any]:
     return row | _limits("gain", point.gain)
 
 
-def epoch_row(finding: EpochFinding) -> dict[str, Any]:
-    """One row of epochs.csv."""
-    row: dict[str, Any] = {"estimator": finding.estimator, "epoch": finding.epoch}
-    for name in ("cos_to_true", "kl", "clip_fraction"):
-        row |= _limits(name, getattr(finding, name))
-    return row
+def pass_row(finding: PassFinding) -> dict[str, Any]:
+    """One row of passes.csv."""
+    cosine = _limits("cos_to_true", finding.cos_to_true)
+    return {"pass": finding.number, **cosine, **_limits("kl", finding.kl)}
 
 
 def contradicts(finding: Finding) -> bool:
@@ -279,12 +274,12 @@ def along_table(rows: Sequence[Mapping[str, Any]], config: CompareConfig) -> str
     return table(lines, headers)
 
 
-def epochs_table(rows: Sequence[Mapping[str, Any]], config: CompareConfig) -> str:
-    """The passes of `proximal`, for a terminal."""
-    headers = ["pass", "on", "cos to ∇J there", f"{config.level:.0%}", "KL so far", "clipped"]
+def passes_table(rows: Sequence[Mapping[str, Any]], config: CompareConfig) -> str:
+    """The passes of a rule over its batch, for a terminal."""
+    headers = [f"pass of {config.along}", "cos to ∇J there", f"{config.level:.0%}", "KL so far"]
     lines = [
-        [str(row["epoch"]), row["estimator"], _short(row["cos_to_true"]),
-         _interval(row, "cos_to_true"), _short(row["kl"]), _short(row["clip_fraction"])]
+        [str(row["pass"]), _short(row["cos_to_true"]), _interval(row, "cos_to_true"),
+         _short(row["kl"])]
         for row in rows
     ]  # fmt: skip
     return table(lines, headers)
@@ -407,17 +402,17 @@ def drawn_looks(looks: Looks, config: CompareConfig) -> dict[str, bytes]:
         panels = {"gained": gains, "nats per state": kl}
         title = f"Along a step of {config.along}: {config.env.id}"
         pictures["along"] = slides.bands(panels, "× the step", title)
-    if looks.epochs:
-        panels = {"cosine to ∇J where it is": [], "KL from θ, nats per state": []}
-        for name in dict.fromkeys(one.estimator for one in looks.epochs):
-            own = [one for one in looks.epochs if one.estimator == name]
-            x = [one.epoch for one in own]
-            for panel, figures in zip(
-                panels.values(), ([o.cos_to_true for o in own], [o.kl for o in own]), strict=True
-            ):
-                panel.append(slides.Band(name, x, *zip(*figures, strict=True)))
+    if looks.passes:
+        x = [one.number for one in looks.passes]
+        panels = {
+            name: [slides.Band(str(config.along), x, *zip(*figures, strict=True))]
+            for name, figures in (
+                ("cosine to ∇J where it is", [one.cos_to_true for one in looks.passes]),
+                ("KL from θ, nats per state", [one.kl for one in looks.passes]),
+            )
+        }
         title = f"Passes over one batch: {config.env.id}"
-        pictures["epochs"] = slides.bands(panels, "pass", title)
+        pictures["passes"] = slides.bands(panels, "pass", title)
     return pictures
 
 

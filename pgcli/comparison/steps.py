@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from pgcli.collection.batch import Batch
-from pgcli.comparison.exact import natural_gradient, objective
+from pgcli.comparison.exact import natural_gradient, objective, solve
 from pgcli.comparison.paired import in_batches
 from pgcli.comparison.resampled import Comparison, Figure
-from pgcli.comparison.subject import Subject
+from pgcli.comparison.subject import Critics, Subject
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import ConfigError
 from pgcli.estimators.baselines import baseline
@@ -27,15 +27,17 @@ from pgcli.estimators.phi import Episodes
 from pgcli.gradients.around import Batched
 from pgcli.gradients.estimate import weighted_sums
 from pgcli.gradients.fisher import Fisher
-from pgcli.gradients.statistics import measure
+from pgcli.gradients.statistics import Measurement, measure
 from pgcli.settings.schema import CompareConfig, EstimatorConfig, OptimizerConfig, UpdateConfig
 from pgcli.statistics.intervals import t_quantile
 from pgcli.updates import rule as rules
 from pgcli.updates.natural import conjugate_gradients
 
+WATCHED = 8  # batches whose passes are followed
 USUAL = "rtg_value"  # whose estimates are stepped on where no estimator is named
 STATES = 4096  # on which the Fisher matrix of a natural gradient is averaged
-DAMPING, ITERATIONS = 1e-3, 50  # of that natural gradient, relative to the mean eigenvalue
+# Of that natural gradient: a network's F is nearly singular, its inverse mostly noise. Per step.
+DAMPING, ITERATIONS = 0.1, 50
 
 
 class Taken(NamedTuple):
@@ -57,16 +59,44 @@ class Point(NamedTuple):
     gain: Figure  # J there less J at θ
 
 
-class EpochFinding(NamedTuple):
-    """One pass of `proximal` over a batch: where it goes, and where J goes up there."""
+class PassFinding(NamedTuple):
+    """One pass of a rule over its batch: where its minibatches point, and where J goes up there."""
 
-    estimator: str
-    epoch: int  # from 1
-    cos_to_true: (
-        Figure  # of the mean over its minibatches and a fresh unbiased gradient where it is
-    )
-    kl: Figure  # nats per state from θ, at its start
-    clip_fraction: Figure
+    number: int  # from 1
+    cos_to_true: Figure  # of their mean gradient and ∇J at the θ' where the pass begins
+    kl: Figure  # D(θ'), nats per state
+
+
+class Pass:
+    """What a rule asked for in one pass over R batches."""
+
+    def __init__(self) -> None:
+        self.begins: Tensor | None = None  # θ' [R, P]
+        self.total: Tensor | None = None  # of the gradients of its minibatches [R, P]
+
+
+class Watched:
+    """What is around an estimate, and what a rule asks of its minibatches; see `rule.Around`."""
+
+    def __init__(self, around: Batched) -> None:
+        self._around = around
+        self.passes: list[Pass] = []
+
+    def minibatches(self, *given: Any, **named: Any) -> Any:
+        """A new pass begins."""
+        self.passes.append(Pass())
+        return self._around.minibatches(*given, **named)
+
+    def clipped(self, theta: Tensor, *given: Any, **named: Any) -> Any:
+        """One minibatch of it."""
+        found, one = self._around.clipped(theta, *given, **named), self.passes[-1]
+        one.begins = theta.clone() if one.begins is None else one.begins
+        gradient = found.gradient.double()
+        one.total = gradient if one.total is None else one.total + gradient
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._around, name)
 
 
 @dataclass(frozen=True)
@@ -124,6 +154,7 @@ class Steps:
         self._rounds: dict[tuple[str, str], list[Taken]] = {}
         self._states: Batch | None = None
         self._first: dict[str, tuple[Batch, Tensor | None]] = {}  # a round, its weights
+        self._watched: dict[tuple[str, str], list[Watched]] = {}  # of the first rounds
         gamma = subject.config.gamma
         self._objective = (
             math.nan if model is None else objective(model, subject.policy, subject.theta, gamma)
@@ -154,7 +185,10 @@ class Steps:
             for update, chosen in self._updates.items():
                 moved = theta.clone()
                 made = rules.rule(chosen, rules.Start(moved, config.optimizer, seeds))
-                told = dict(made.step(moved, estimate, np.zeros(rounds), around))
+                watched = Watched(around)
+                told = dict(made.step(moved, estimate, np.zeros(rounds), watched))
+                if self._done < WATCHED and update == config.along:
+                    self._watched.setdefault((name, update), []).append(watched)
                 gain = self._gain(moved, batch, numbers)
                 nothing = torch.full((rounds,), torch.nan, dtype=torch.float64)
                 surrogate = around.surrogate(moved) if around.has_surrogate else nothing
@@ -208,16 +242,68 @@ class Steps:
         points = []
         for scale in scales:
             at = (subject.theta.double() + scale * step).to(subject.theta)
-            gain = value(at) - start
-            mean = float(gain.mean())
-            reach = 0.0
-            if model is None:
-                t = t_quantile(0.5 + config.level / 2, len(gain) - 1)
-                reach = t * float(gain.std() / len(gain) ** 0.5)
+            gain = (value(at) - start).numpy()
+            exact = Figure(*[float(gain[0])] * 3)
+            limits = exact if model is not None else _mean(gain, config.level)
             surrogate = float(around.surrogate(at)) if around.has_surrogate else math.nan
-            limits = Figure(mean, mean - reach, mean + reach)
             points.append(Point(scale, surrogate, float(around.divergence(at)), limits))
         return points
+
+    def passes(
+        self,
+        estimator: str,
+        update: str,
+        unbiased: EstimatorConfig | None,
+        critics: Critics,
+        signals: Sequence[int] = (),
+    ) -> list[PassFinding]:
+        """Where the passes of a rule point, of the first batches; none where it makes none.
+
+        ∇J at each pass's θ' is exact where the model is known, else an unbiased estimate from
+        `episodes` fresh ones, whose length is taken without its noise. Limits are of the mean over
+        batches. A signal ends it with the passes that are done.
+        """
+        watched = self._watched[estimator, update]
+        found: list[PassFinding] = []
+        for k in range(max(len(one.passes) for one in watched)):
+            along, square, kl = [], [], []
+            for i, one in enumerate(watched):
+                if k >= len(one.passes) or one.passes[k].begins is None:
+                    continue
+                begins, total = one.passes[k].begins, one.passes[k].total
+                assert begins is not None
+                assert total is not None
+                for r, (at, way) in enumerate(zip(begins, total, strict=True)):
+                    if signals:
+                        return found
+                    number = self._fresh + self._done + 1 + WATCHED * k + i * len(begins) + r
+                    known = self._gradient(at[None], unbiased, critics, number)
+                    if known is None:
+                        return []
+                    along.append(float((way @ known.gradient[0]) / way.norm().clamp(min=1e-300)))
+                    square.append(float(known.norm_sq[0]))
+                kl += one.divergence(begins).tolist()
+            length = math.sqrt(max(float(np.mean(square)), 1e-300))
+            level = self._subject.config.level
+            cosines = _mean(np.clip(np.array(along) / length, -1, 1), level)
+            found.append(PassFinding(k + 1, cosines, _mean(np.array(kl), level)))
+        return found
+
+    def _gradient(
+        self, theta: Tensor, unbiased: EstimatorConfig | None, critics: Critics, number: int
+    ) -> Measurement | None:
+        """∇J at theta [1, P]; None where nothing tells it."""
+        subject, gamma = self._subject, self._subject.config.gamma
+        if self._model is not None:
+            exact = solve(self._model, subject.policy, theta, gamma).gradient[None]
+            square, nothing = exact.square().sum(1), torch.zeros(1)
+            return Measurement(exact, square.sqrt(), nothing, nothing, square)
+        if unbiased is None:
+            return None
+        batch = subject.own(theta, subject.config.episodes, number)
+        weighted = terms(unbiased, critics.episodes(batch, unbiased))
+        fitted = baseline(unbiased).fitted
+        return measure(weighted_sums(subject.policy, theta, batch, weighted, fitted)[0])
 
     def findings(
         self, comparison: Comparison, truth: Tensor | str | None, best: Tensor | None
@@ -264,16 +350,23 @@ class Steps:
             return natural_gradient(self._model, subject.policy, subject.theta, gamma)
         if best is None or self._states is None:
             return None
-        product = Fisher(
-            subject.policy, subject.theta, _some(self._states, STATES), sampled=False
-        ).product
-        probe = torch.ones_like(subject.theta, dtype=torch.float64)
-        damping = DAMPING * float((probe * product(probe)).sum() / probe.numel())
+        states = _some(self._states, STATES)
+        product = Fisher(subject.policy, subject.theta, states, sampled=False).product
+        damping = DAMPING * float(states.steps / states.episodes)
 
         def damped(v: Tensor) -> Tensor:
             return product(v) + damping * v
 
         return torch.cat([conjugate_gradients(damped, g[None], ITERATIONS).x for g in best])
+
+
+def _mean(x: np.ndarray, level: float) -> Figure:
+    """Of independent numbers, with Student's limits."""
+    mean = float(x.mean())
+    if len(x) < 2:
+        return Figure(mean, math.nan, math.nan)
+    reach = t_quantile(0.5 + level / 2, len(x) - 1) * float(x.std(ddof=1) / len(x) ** 0.5)
+    return Figure(mean, mean - reach, mean + reach)
 
 
 def _some(batch: Batch, steps: int) -> Batch:

@@ -14,7 +14,7 @@ from pgcli.comparison.exact import Exact, Problem, Solution, solve
 from pgcli.comparison.paired import MOST_UNITS, Sample, joined, samples
 from pgcli.comparison.resampled import Comparison, Resamples
 from pgcli.comparison.results import Finding, Looks
-from pgcli.comparison.steps import EpochFinding
+from pgcli.comparison.steps import PassFinding
 from pgcli.comparison.subject import Critics, Subject
 from pgcli.environments.choose import open_engine, slots_per_seed
 from pgcli.environments.tabular import Tabular
@@ -28,6 +28,7 @@ from pgcli.machine.signals import noted
 from pgcli.runs.directory import lock
 from pgcli.runs.progress import Progress
 from pgcli.settings.schema import CompareConfig, CriticKind, EstimatorConfig, UpdateConfig
+from pgcli.updates.rule import registered
 
 ROUNDS = 16  # in which episodes are collected: what a signal interrupts is one of them
 FEWEST = 4  # batches from which figures can be told
@@ -92,7 +93,8 @@ def run(
         finally:
             engine.close()
             progress.close()
-        for notice in filter(None, [belief.notice, *engine.notices()]):
+        said = [note for one in updates.values() for note in registered(one).notes(one)]
+        for notice in filter(None, [belief.notice, *engine.notices(), *said]):
             progress.say(f"note: {notice}")
         solution = solution if belief.model is not None else None
         results.write(directory, config, findings, looks, solution, progress)
@@ -262,9 +264,11 @@ def _looks(
     config = study.config
     best = comparison.batch_means(truth) if isinstance(truth, str) else None
     found = taken.findings(comparison, truth, best)
-    points, epochs = None, list[EpochFinding]()
+    points, passes = None, list[PassFinding]()
     if config.along is not None and not signals:
         name = steps.stepped_on(config, study.estimators)[0]
         progress.advance(0.0, [f"along {config.along}"])
         points = taken.along(name, config.along, config.scales)
-    return Looks(found, points, epochs)
+        unbiased = study.estimators[truth] if isinstance(truth, str) else None
+        passes = taken.passes(name, config.along, unbiased, study.critics, signals)
+    return Looks(found, points, passes)

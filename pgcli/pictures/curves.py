@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # takes a second to import: only where a picture is drawn
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 Dash = Literal["solid", "dashed", "dotted"]
 DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted")  # with each colour: 21 lines that differ
+FAR = 1e9  # times a value: no axis shows more
 MOST = len(COLOURS) * len(DASHES)
 WIDTH, HEIGHT = 9.6, 5.0  # of a panel, in inches
 FONT, LETTER, LINE, HANDLE = 15, 0.114, 0.31, 0.95  # of the legend: points, then inches
@@ -81,7 +82,7 @@ def draw(panels: Sequence[Panel], y_label: str, log: bool = False) -> dict[str, 
             axes = figure.add_subplot(down, across, i + 1)
             for curve in panel.curves:
                 if curve.label in looks:
-                    _line(axes, curve, *looks[curve.label])
+                    _line(axes, curve, *looks[curve.label], log)
             _dress(axes, panel, y_label, log)
         keys = [Line2D([], [], color=c, linestyle=d, linewidth=3) for c, d in looks.values()]
         figure.legend(
@@ -95,12 +96,15 @@ def draw(panels: Sequence[Panel], y_label: str, log: bool = False) -> dict[str, 
         return {kind: _file(figure, kind) for kind in ("png", "svg")}
 
 
-def _line(axes: Axes, curve: Curve, colour: str, dash: Dash) -> None:
+def _line(axes: Axes, curve: Curve, colour: str, dash: Dash, log: bool) -> None:
     steps, band = curve.steps, curve.band
+    lower, upper = band.lower, band.upper
+    if log:  # few seeds may reach beyond what an axis can hold
+        lower, upper = np.maximum(lower, band.value / FAR), np.minimum(upper, band.value * FAR)
     whole = np.where(band.seeds == curve.seeds, band.value, np.nan)
     axes.plot(steps, band.value, color=colour, linestyle=dash, linewidth=1.2)
     axes.plot(steps, whole, color=colour, linestyle=dash, linewidth=2.8)
-    axes.fill_between(steps, band.lower, band.upper, color=colour, alpha=0.18, linewidth=0)
+    axes.fill_between(steps, lower, upper, color=colour, alpha=0.18, linewidth=0)
 
 
 def _dress(axes: Axes, panel: Panel, y_label: str, log: bool) -> None:

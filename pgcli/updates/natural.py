@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pgcli.errors import ConfigError
-from pgcli.settings.schema import FisherKind, StepLength
+from pgcli.settings.schema import FisherKind, StepLength, UpdateConfig
 from pgcli.updates.ascent import learning_rates
 from pgcli.updates.rule import Around, Product, Start, register
 
@@ -129,7 +129,18 @@ def told(
     return figures
 
 
-@register("natural")
+def notes(config: UpdateConfig) -> list[str]:
+    """What a step by F̂⁻¹ĝ is, beside the estimate that is measured."""
+    lines = [
+        f"update={config.name}: F and ĝ are of the same batch, so the mean of its steps is not "
+        "along F⁻¹∇J, O(1/N); what is measured is ĝ"
+    ]
+    if config.fisher is FisherKind.sampled:
+        lines.append("update.fisher=sampled: of the actions that were taken, noisier than exact")
+    return lines
+
+
+@register("natural", notes=notes)
 class Natural:
     """θ' = θ + β d, d = (F + T̄ · damping · I)⁻¹ ĝ; see `rule.Rule`.
 

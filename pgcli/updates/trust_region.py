@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pgcli.settings.schema import FisherKind
-from pgcli.updates.natural import direction, length_of, told
+from pgcli.updates.natural import direction, length_of, notes, told
 from pgcli.updates.rule import Around, Start, register
 
 
-@register("trust_region", surrogate=True)
+@register("trust_region", surrogate=True, notes=notes)
 class TrustRegion:
     """The longest of β d, shrink · β d, shrink² · β d, ... that improves L and keeps D ≤ delta.
 

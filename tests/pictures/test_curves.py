@@ -52,3 +52,12 @@ def test_a_legend_fits_its_width(count, length):
     columns, scale = _fitting(["x" * length] * count, 9.6)
     assert 1 <= columns <= count
     assert columns * (0.114 * length + 0.95) * scale <= 9.6 + 1e-9
+
+
+def test_a_band_beyond_what_an_axis_can_hold_is_drawn_without_a_word():
+    """As two seeds of a variance may have it; warnings are errors here."""
+    one = curve("few", 2)
+    band = one.band
+    wide = Band(band.value + 1, np.full(20, 1e-258), np.full(20, 1e306), band.seeds)
+    found = draw([Panel("a", [Curve("few", one.steps, wide, 2)])], "variance", log=True)
+    assert found["png"].startswith(b"\x89PNG")
