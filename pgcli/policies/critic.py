@@ -51,6 +51,10 @@ class Critic:
         self.mean = torch.zeros(len(seeds), device=device)
         self.std = torch.ones(len(seeds), device=device)
         self._config, self._horizon, self._seeds, self._stream = config, horizon, seeds, fit
+        # A fit of no row: what is compiled is loaded, or made, before anybody's clock runs.
+        none = torch.zeros(0, 0, dtype=torch.bool, device=device)
+        obs = torch.zeros(0, 0, num_inputs, device=device)
+        self._fit(0, obs, none, none.double(), np.random.default_rng(0))
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that a fit changes; live, not copies."""
