@@ -21,8 +21,9 @@ def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
     """What `lines`, which `node` is composed of, undo in presets by what they name."""
     typed = {override.key_or_group for override in parse(lines)}
     overrides, says = [], []
-    if "batch_size" in typed and "batch_steps" not in typed and node.get("batch_steps") is not None:
-        overrides.append("batch_steps=null")  # a preset's, and only one of them can count
+    by_size = "batch_size" in typed or _last_of_batch(node) == "batch_size"
+    if by_size and "batch_steps" not in typed and node.get("batch_steps") is not None:
+        overrides.append("batch_steps=null")  # an earlier preset's, and only one of them can count
     pair = _tuned(node)
     groups = [group for group in node.hydra.runtime.choices if group in typed and group in node]
     if pair is not None and TUNED not in typed and groups:
@@ -34,6 +35,17 @@ def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
                 keys = ", ".join(f"{group}.{key}" for key in changed)
                 says.append(f"{group}= is given: what is tuned for {pair} is dropped of {keys}")
     return Brought(overrides, says)
+
+
+def _last_of_batch(node: DictConfig) -> str | None:
+    """Which of batch_size and batch_steps the last preset that has one of them sets."""
+    last = None
+    for group in ("method", TUNED, "experiment"):  # the order of conf/train.yaml
+        place, _, name = f"{group}/{node.hydra.runtime.choices.get(group)}".rpartition("/")
+        if name in (presets := files(place)):
+            tree: Any = OmegaConf.load(presets[name])
+            last = next((key for key in ("batch_steps", "batch_size") if key in tree), last)
+    return last
 
 
 def _tuned(node: DictConfig) -> str | None:

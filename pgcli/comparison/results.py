@@ -173,13 +173,14 @@ def step_row(finding: StepFinding) -> dict[str, Any]:
 def point_row(point: Point) -> dict[str, Any]:
     """One row of along.csv."""
     row = {"scale": point.scale, "surrogate_gain": point.surrogate, "kl": point.kl}
-    return row | _limits("gain", point.gain)
+    return row | _limits("gain", point.gain) | {"exact": int(point.exact)}
 
 
 def pass_row(finding: PassFinding) -> dict[str, Any]:
     """One row of passes.csv."""
     cosine = _limits("cos_to_true", finding.cos_to_true)
-    return {"pass": finding.number, **cosine, **_limits("kl", finding.kl)}
+    kl = _limits("kl", finding.kl)
+    return {"pass": finding.number, "batches": finding.batches, **cosine, **kl}
 
 
 def contradicts(finding: Finding) -> bool:
@@ -276,10 +277,16 @@ def along_table(rows: Sequence[Mapping[str, Any]], config: CompareConfig) -> str
 
 def passes_table(rows: Sequence[Mapping[str, Any]], config: CompareConfig) -> str:
     """The passes of a rule over its batch, for a terminal."""
-    headers = [f"pass of {config.along}", "cos to ∇J there", f"{config.level:.0%}", "KL so far"]
+    headers = [
+        f"pass of {config.along}",
+        "batches",
+        "cos to ∇J there",
+        f"{config.level:.0%}",
+        "KL so far",
+    ]
     lines = [
-        [str(row["pass"]), _short(row["cos_to_true"]), _interval(row, "cos_to_true"),
-         _short(row["kl"])]
+        [str(row["pass"]), str(row["batches"]), _short(row["cos_to_true"]),
+         _interval(row, "cos_to_true"), _short(row["kl"])]
         for row in rows
     ]  # fmt: skip
     return table(lines, headers)
@@ -287,7 +294,7 @@ def passes_table(rows: Sequence[Mapping[str, Any]], config: CompareConfig) -> st
 
 def _interval(row: Mapping[str, Any], name: str) -> str:
     low, high = _short(row[f"{name}_lo"]), _short(row[f"{name}_hi"])
-    return "exact" if low == high and name == "gain" and low != "—" else f"{low} to {high}"
+    return "exact" if row.get("exact") else f"{low} to {high}"
 
 
 def _resolved(row: Mapping[str, Any]) -> str:

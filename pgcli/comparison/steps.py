@@ -57,12 +57,22 @@ class Point(NamedTuple):
     surrogate: float  # L there, on the batch that the step came from; NaN where there is none
     kl: float  # nats per state
     gain: Figure  # J there less J at θ
+    exact: bool  # by the model
+
+
+class First(NamedTuple):
+    """The first batch from which a rule steps."""
+
+    batch: Batch  # [1, n, ...]
+    weights: Tensor | None
+    step: Tensor  # [1, P] float64
 
 
 class PassFinding(NamedTuple):
     """One pass of a rule over its batch: where its minibatches point, and where J goes up there."""
 
     number: int  # from 1
+    batches: int  # that have a direction in it
     cos_to_true: Figure  # of their mean gradient and ∇J at the θ' where the pass begins
     kl: Figure  # D(θ'), nats per state
 
@@ -70,7 +80,8 @@ class PassFinding(NamedTuple):
 class Pass:
     """What a rule asked for in one pass over R batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, there: Tensor) -> None:
+        self.there = there  # [R] bool: batches with rows in it
         self.begins: Tensor | None = None  # θ' [R, P]
         self.total: Tensor | None = None  # of the gradients of its minibatches [R, P]
 
@@ -82,10 +93,20 @@ class Watched:
         self._around = around
         self.passes: list[Pass] = []
 
+    def rows(self, k: int) -> list[tuple[Tensor, Tensor | None, float]]:
+        """Of each batch in pass k: θ', the gradient (None: it has no rows) and D(θ')."""
+        one = self.passes[k] if k < len(self.passes) else None
+        if one is None or one.begins is None or one.total is None:
+            return []
+        kl = self._around.divergence(one.begins).tolist()
+        ways = [way if there else None for way, there in zip(one.total, one.there, strict=True)]
+        return list(zip(one.begins, ways, kl, strict=True))
+
     def minibatches(self, *given: Any, **named: Any) -> Any:
         """A new pass begins."""
-        self.passes.append(Pass())
-        return self._around.minibatches(*given, **named)
+        found = self._around.minibatches(*given, **named)
+        self.passes.append(Pass(torch.from_numpy(found.sizes.any(0))))
+        return found
 
     def clipped(self, theta: Tensor, *given: Any, **named: Any) -> Any:
         """One minibatch of it."""
@@ -124,12 +145,16 @@ def check(
     optimizer: OptimizerConfig,
 ) -> None:
     """Raise ConfigError for a rule that is none, or cannot step on one of the estimates."""
+    stepping = False
     for update, config in updates.items():
         one = rules.check(config, optimizer)
+        stepping |= one.optimizer
         for name, est in estimators.items():
             if one.surrogate and baseline(est).fitted == "per_parameter":
                 allowed = f"no weight of a step makes the estimate of {name}: leave one of them out"
                 raise ConfigError("updates", update, allowed)
+    if updates and not stepping:
+        rules.check_unused(optimizer, f"none of updates={','.join(updates)}")
 
 
 def stepped_on(config: CompareConfig, estimators: Mapping[str, EstimatorConfig]) -> list[str]:
@@ -156,8 +181,8 @@ class Steps:
         self._model, self._fresh, self._done = model, fresh, 0
         self._rounds: dict[tuple[str, str], list[Taken]] = {}
         self._states: Batch | None = None
-        self._first: dict[str, tuple[Batch, Tensor | None]] = {}  # a round, its weights
-        self._watched: dict[tuple[str, str], list[Watched]] = {}  # of the first rounds
+        self._first: First | None = None  # of the rule that is followed
+        self._watched: list[Watched] = []  # what it asked for in the first rounds
         gamma = subject.config.gamma
         self._objective = (
             math.nan if model is None else objective(model, subject.policy, subject.theta, gamma)
@@ -176,6 +201,7 @@ class Steps:
         )
         theta = subject.theta.expand(rounds, -1).contiguous()
         seeds, numbers = [config.seed] * rounds, self._done + np.arange(rounds)
+        base = self._at_theta(numbers)
         for name in self._estimators:
             est, episodes = cases[name]
             weighted = terms(est, in_batches(episodes, rounds))
@@ -183,16 +209,21 @@ class Steps:
             sums, weights = weighted_sums(subject.policy, theta, split, weighted, fitted)
             estimate = measure(sums).gradient
             around = Batched(subject.policy, theta, split, weights, seeds, numbers)
-            if self._done == 0:
-                self._first[name] = split, weights
             for update, chosen in self._updates.items():
                 moved = theta.clone()
                 made = rules.rule(chosen, rules.Start(moved, config.optimizer, seeds))
                 watched = Watched(around)
                 told = dict(made.step(moved, estimate, np.zeros(rounds), watched))
-                if self._done < WATCHED and update == config.along:
-                    self._watched.setdefault((name, update), []).append(watched)
-                gain = self._gain(moved, batch, numbers)
+                if update == config.along and name == next(iter(self._estimators)):
+                    if self._done < WATCHED:
+                        self._watched.append(watched)
+                    stepping = (moved != theta).any(1)
+                    if self._first is None and bool(stepping.any()):
+                        one = slice(r := int(stepping.to(torch.int8).argmax()), r + 1)
+                        step = (moved - theta)[one].double()
+                        own = Batch(**{f.name: getattr(split, f.name)[one] for f in fields(split)})
+                        self._first = First(own, None if weights is None else weights[one], step)
+                gain = self._gain(moved, base, numbers)
                 nothing = torch.full((rounds,), torch.nan, dtype=torch.float64)
                 surrogate = around.surrogate(moved) if around.has_surrogate else nothing
                 taken = Taken(
@@ -202,17 +233,24 @@ class Steps:
         self._states = self._states or batch
         self._done += rounds
 
-    def _gain(self, moved: Tensor, batch: Batch, numbers: np.ndarray) -> Tensor:
-        """J(θ') − J(θ) of each batch's θ' [R, P]: exact, or fresh returns less the batch's own."""
+    def _at_theta(self, numbers: np.ndarray) -> Tensor:
+        """J(θ) [R]: exact, or of fresh episodes for each batch."""
+        subject, n = self._subject, self._subject.config.batch_size
+        if self._model is not None:
+            return torch.full((len(numbers),), self._objective, dtype=torch.float64)
+        fresh = [subject.played(subject.theta, n, int(i)) for i in self._fresh + numbers]
+        return torch.stack([x.mean() for x in fresh])
+
+    def _gain(self, moved: Tensor, base: Tensor, numbers: np.ndarray) -> Tensor:
+        """J(θ') − J(θ) of each batch's θ' [R, P]; the same starts where episodes tell it."""
         subject, n = self._subject, self._subject.config.batch_size
         if self._model is not None:
             gamma = subject.config.gamma
             each = [objective(self._model, subject.policy, x[None], gamma) for x in moved]
-            return torch.tensor(each, dtype=torch.float64) - self._objective
-        own = subject.returns(batch).unflatten(0, (-1, n)).mean(1)
+            return torch.tensor(each, dtype=torch.float64) - base
         numbers = self._fresh + numbers
         fresh = [subject.played(x[None], n, int(i)) for x, i in zip(moved, numbers, strict=True)]
-        return torch.stack([x.mean() for x in fresh]) - own
+        return torch.stack([x.mean() for x in fresh]) - base
 
     def taken(self, estimator: str, update: str) -> Taken:
         """All of one rule's steps."""
@@ -223,73 +261,72 @@ class Steps:
         surrogate = torch.cat([part.surrogate for part in parts])
         return Taken(moved, kl, surrogate, torch.cat([part.gain for part in parts]), told)
 
-    def along(self, estimator: str, update: str, scales: Sequence[float]) -> list[Point]:
-        """Surrogate and J along a rule's step from the first batch that gives one.
+    def along(self, scales: Sequence[float]) -> list[Point]:
+        """Surrogate and J along the step of the rule that is followed; none where it never steps.
 
-        Ilyas et al. 2020, section 4.
-
-        J is exact where the model is known. Else it is the mean of `episodes` fresh ones, from the
-        same starts everywhere; the differences to those at θ give its limits.
+        Of the first batch that gives one (Ilyas et al. 2020, section 4). J is exact where the model
+        is known. Else it is the mean of `episodes` fresh ones, from the same starts everywhere; the
+        differences to those at θ give its limits.
         """
         subject, model, config = self._subject, self._model, self._subject.config
-        steps = self._rounds[estimator, update][0].moved
-        first = int((steps != 0).any(1).to(torch.int8).argmax())  # 0 where there is none
-        step, around = steps[first : first + 1], self._around(estimator, first)
+        if self._first is None:
+            return []
+        theta = subject.theta
+        around = Batched(subject.policy, theta, self._first.batch, self._first.weights)
 
         def value(at: Tensor) -> Tensor:
             if model is None:
                 return subject.played(at, config.episodes, self._fresh + self._done)
             return torch.tensor([objective(model, subject.policy, at, config.gamma)]).double()
 
-        start = value(subject.theta)
+        start = value(theta)
         points = []
         for scale in scales:
-            at = (subject.theta.double() + scale * step).to(subject.theta)
+            at = (theta.double() + scale * self._first.step).to(theta)
             gain = (value(at) - start).numpy()
             exact = Figure(*[float(gain[0])] * 3)
             limits = exact if model is not None else _mean(gain, config.level)
             surrogate = float(around.surrogate(at)) if around.has_surrogate else math.nan
-            points.append(Point(scale, surrogate, float(around.divergence(at)), limits))
+            kl = float(around.divergence(at))
+            points.append(Point(scale, surrogate, kl, limits, model is not None))
         return points
 
     def passes(
-        self,
-        estimator: str,
-        update: str,
-        unbiased: EstimatorConfig | None,
-        critics: Critics,
-        signals: Sequence[int] = (),
+        self, unbiased: EstimatorConfig | None, critics: Critics, signals: Sequence[int] = ()
     ) -> list[PassFinding]:
-        """Where the passes of a rule point, of the first batches; none where it makes none.
+        """Where the passes of the rule that is followed point; none where it makes none.
 
-        ∇J at each pass's θ' is exact where the model is known, else an unbiased estimate from
-        `episodes` fresh ones, whose length is taken without its noise. Limits are of the mean over
+        Of the first WATCHED batches, those that have rows in the pass and a direction. ∇J at each
+        pass's θ' is exact where the model is known, else an unbiased estimate from `episodes` fresh
+        ones, whose length is taken without its noise, over all batches. Limits are of the mean over
         batches. A signal ends it with the passes that are done.
         """
-        watched = self._watched[estimator, update]
         found: list[PassFinding] = []
-        for k in range(max(len(one.passes) for one in watched)):
+        number = self._fresh + self._done + 1  # of fresh episodes
+        for k in range(max((len(one.passes) for one in self._watched), default=0)):
             along, square, kl = [], [], []
-            for i, one in enumerate(watched):
-                if k >= len(one.passes) or one.passes[k].begins is None:
+            rows = [row for one in self._watched for row in one.rows(k)][:WATCHED]
+            for at, way, divergence in rows:
+                if signals:
+                    return found
+                if way is None:
                     continue
-                begins, total = one.passes[k].begins, one.passes[k].total
-                assert begins is not None
-                assert total is not None
-                for r, (at, way) in enumerate(zip(begins, total, strict=True)):
-                    if signals:
-                        return found
-                    number = self._fresh + self._done + 1 + WATCHED * k + i * len(begins) + r
-                    known = self._gradient(at[None], unbiased, critics, number)
-                    if known is None:
-                        return []
-                    along.append(float((way @ known.gradient[0]) / way.norm().clamp(min=1e-300)))
-                    square.append(float(known.norm_sq[0]))
-                kl += one.divergence(begins).tolist()
-            length = math.sqrt(max(float(np.mean(square)), 1e-300))
+                kl.append(divergence)
+                if not way.any():
+                    continue
+                known = self._gradient(at[None], unbiased, critics, number)
+                number += 1
+                if known is None:
+                    return []
+                along.append(float((way @ known.gradient[0]) / way.norm()))
+                square.append(float(known.norm_sq[0]))
+            if not along:
+                break
+            length = np.array(square) if self._model is not None else np.mean(square)
+            cosines = np.array(along) / np.sqrt(np.maximum(length, 1e-300))
             level = self._subject.config.level
-            cosines = _mean(np.clip(np.array(along) / length, -1, 1), level)
-            found.append(PassFinding(k + 1, cosines, _mean(np.array(kl), level)))
+            mean = _mean(np.clip(cosines, -1, 1) if self._model is not None else cosines, level)
+            found.append(PassFinding(k + 1, len(along), mean, _mean(np.array(kl), level)))
         return found
 
     def _gradient(
@@ -334,16 +371,6 @@ class Steps:
                 )
             )
         return found
-
-    def _around(self, estimator: str, index: int) -> Batched:
-        """What is around the estimate of one batch of the first round."""
-        split, weights = self._first[estimator]
-        one = slice(index, index + 1)
-        own = Batch(**{f.name: getattr(split, f.name)[one] for f in fields(split)})
-        subject = self._subject
-        return Batched(
-            subject.policy, subject.theta, own, None if weights is None else weights[one]
-        )
 
     def _natural(self, best: Tensor | None) -> Tensor | None:
         """F⁻¹∇J [P], or [R, P] of the batches' estimates by one matrix of many states."""

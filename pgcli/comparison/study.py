@@ -266,9 +266,10 @@ def _looks(
     found = taken.findings(comparison, truth, best)
     points, passes = None, list[PassFinding]()
     if config.along is not None and not signals:
-        name = steps.stepped_on(config, study.estimators)[0]
         progress.advance(0.0, [f"along {config.along}"])
-        points = taken.along(name, config.along, config.scales)
+        points = taken.along(config.scales)
         unbiased = study.estimators[truth] if isinstance(truth, str) else None
-        passes = taken.passes(name, config.along, unbiased, study.critics, signals)
+        passes = taken.passes(unbiased, study.critics, signals)
+        if not points:
+            progress.say(f"note: along={config.along}: it steps from none of these batches")
     return Looks(found, points, passes)

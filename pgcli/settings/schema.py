@@ -576,6 +576,11 @@ def _check_comparison(config: CompareConfig) -> None:
     if config.episodes % config.batch_size or config.episodes < 4 * config.batch_size:
         allowed = f"must be a multiple of batch_size={config.batch_size}, 4 times it or more"
         raise ConfigError("episodes", config.episodes, allowed)
+    if config.critic.target is not Target.monte_carlo:
+        allowed = "critics are fitted on whole returns here: monte_carlo"
+        raise ConfigError("critic.target", config.critic.target.name, allowed)
+    if len(set(config.updates)) < len(config.updates):
+        raise ConfigError("updates", config.updates, "each of them once")
     if config.along is not None and config.along not in config.updates:
         raise ConfigError("along", config.along, one_of(config.along, config.updates))
     if config.updates and config.behaviour.kl:

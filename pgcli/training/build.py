@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,6 @@ from pgcli.settings.schema import Device, TrainConfig
 from pgcli.training.learner import Learner
 from pgcli.updates import rule as rules
 
-USUAL = "adam"  # optimizer.name where nobody says another
 LONGEST = 1000  # steps of an episode with which devices are compared
 
 
@@ -50,12 +48,7 @@ def check_rule(config: TrainConfig) -> None:
         allowed = f"update={name} uses a batch as often as it does: only 1"
         raise ConfigError("updates_per_batch", config.updates_per_batch, allowed)
     if not one.optimizer:
-        free = ("lr", "schedule")
-        for f in fields(config.optimizer):
-            value = getattr(config.optimizer, f.name)
-            if f.name not in free and value not in (None, USUAL):
-                allowed = f"update={name} takes no optimiser's step: it has no effect"
-                raise ConfigError(f"optimizer.{f.name}", value, allowed)
+        rules.check_unused(config.optimizer, f"update={name}")
 
 
 def build_learner(

@@ -189,7 +189,7 @@ def adamw(
     plain = adam(betas, eps)
 
     def update(theta: Tensor, g: Tensor, state: State, lr: float | Tensor) -> None:
-        theta.mul_(torch.as_tensor(1 - lr * weight_decay).to(theta))
+        theta.mul_(torch.as_tensor(1 - lr * weight_decay, dtype=torch.float64).to(theta))
         plain.update(theta, g, state, lr)
 
     beta1, beta2 = betas

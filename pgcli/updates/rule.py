@@ -31,6 +31,7 @@ from pgcli.settings.registry import Registry
 from pgcli.settings.schema import OptimizerConfig, UpdateConfig
 from pgcli.updates.optimizers import Adam
 
+USUAL = "adam"  # optimizer.name where nobody says another
 PACKAGE = __name__.rpartition(".")[0]
 
 Product = Callable[[Tensor], Tensor]  # v [S, P] to A v [S, P]
@@ -207,6 +208,16 @@ def check(config: UpdateConfig, optimizer: OptimizerConfig) -> Registered:
         allowed = f"it cannot be made: {type(error).__name__}: {error}"
         raise ConfigError("update.name", config.name, allowed) from error
     return one
+
+
+def check_unused(optimizer: OptimizerConfig, who: str) -> None:
+    """Raise ConfigError for a setting of an optimiser by which nobody steps."""
+    free = ("lr", "schedule")
+    for f in fields(optimizer):
+        value = getattr(optimizer, f.name)
+        if f.name not in free and value not in (None, USUAL):
+            allowed = f"{who} takes no optimiser's step: it has no effect"
+            raise ConfigError(f"optimizer.{f.name}", value, allowed)
 
 
 def registered(config: UpdateConfig) -> Registered:

@@ -59,6 +59,8 @@ def expected(env, method, estimator, tuned):
     for key, value in leaves(tuned).items():
         if not (estimator and key.startswith("estimator.")):
             values[key] = value
+    if "batch_size" in tuned:  # the later preset has the word on how large a batch is
+        values["batch_steps"] = None
     return values
 
 
@@ -123,6 +125,13 @@ def test_what_was_tuned_for_another_choice_of_a_group_is_dropped_and_said(group,
     for key in dropped:
         assert key in one.brought.says[0]
         assert flat(one.config)[key] != leaves(TUNED)[key]
+
+
+def test_the_last_preset_says_how_large_a_batch_is():
+    one = composed(["method=ppo", "experiment=clipping", "hydra.mode=RUN"]).config
+    assert (one.batch_size, one.batch_steps) == (16, None)
+    one = composed(["method=ppo", "experiment=clipping", "hydra.mode=RUN", "batch_steps=99"]).config
+    assert one.batch_steps == 99
 
 
 def test_an_environment_may_choose_a_method_and_a_typed_one_beats_it(tmp_path):

@@ -135,6 +135,31 @@ def test_the_first_pass_points_where_the_estimate_does_and_later_ones_turn_away(
     assert (tmp_path / "run" / "passes.png").exists()
 
 
+def test_a_batch_that_a_pass_leaves_out_counts_for_nothing_in_it(tmp_path):
+    """Nor does one without a gradient: they have no direction there."""
+    done = pg(*LAKE, "updates=[proximal]", "estimators=[rtg]", "along=proximal", "episodes=256",
+              "update.target_kl=0.002", "optimizer.lr=0.01", "hydra.run.dir=run",
+              cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    passes = rows(tmp_path / "run" / "passes.csv")
+    counts = [int(row["batches"]) for row in passes]
+    assert counts == sorted(counts, reverse=True)
+    assert 0 < counts[-1] < 8
+    assert all(float(row["cos_to_true"]) != 0 for row in passes)
+    along = rows(tmp_path / "run" / "along.csv")  # of a batch that gives a step
+    assert all(float(row["kl"]) > 0 for row in along)
+
+
+def test_what_is_gained_is_gained_over_the_policy_and_not_over_who_collects(tmp_path):
+    done = pg("compare", "env=CartPole-v1", "policy.output_gain=5", "behaviour.temperature=20",
+              "env.max_episode_steps=60", "updates=[ascent]", "optimizer.lr=1e-12", "episodes=64",
+              "batch_size=8", "estimators=[is_truncated]", "resamples=100", "fit_episodes=16",
+              "hydra.run.dir=run", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = rows(tmp_path / "run" / "updates.csv")
+    assert float(row["gain"]) == 0
+
+
 def test_without_a_model_fresh_episodes_tell_what_is_gained(tmp_path):
     done = pg("compare", "env=CartPole-v1", "env.max_episode_steps=40", "policy.hidden=[8]",
               "critic.hidden=[8]", "updates=[natural,proximal]", "along=proximal", "scales=[1,2]",
@@ -164,6 +189,9 @@ def test_without_a_model_fresh_episodes_tell_what_is_gained(tmp_path):
         (["updates=[trust_region]", "estimators=[rtg_optimal_per_parameter]"],
          "updates=trust_region: no weight of a step"),
         (["updates=[natural]", "behaviour.kl=[0.1]"], "behaviour.kl="),
+        (["updates=[natural]", "optimizer=rmsprop"], "optimizer.name=rmsprop: none of updates"),
+        (["updates=[natural,natural]"], "updates="),
+        (["critic.target=td_lambda"], "critic.target=td_lambda: "),
         (["updates=[natural]", "scales=[0]"], "scales=[0.0]"),
     ],
     ids=str,
