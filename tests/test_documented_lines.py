@@ -38,6 +38,7 @@ CANNOT = {  # by how they begin
     "tensorboard --logdir outputs": "serves until it is stopped: see runs/test_tensorboard.py",
     "python tests/benchmarks/throughput.py": "needs the extra bench and half an hour",
     "python tests/benchmarks/measurement.py": "takes minutes",
+    "python tests/benchmarks/proximal.py": "needs the extra bench and takes minutes",
     "python tests/benchmarks/comparing.py": "takes minutes",
 }
 LONG = (  # by how they begin
