@@ -11,7 +11,7 @@ from pgcli.policies.network import Mlp
 from pgcli.policies.policy import Policy
 from pgcli.training.learner import Learner
 from pgcli.updates.ascent import learning_rate
-from pgcli.updates.optimizers import OPTIMIZERS
+from pgcli.updates.optimizers import OPTIMIZERS, optimizer
 
 CPU = torch.device("cpu")
 
@@ -95,6 +95,22 @@ def assert_steps_as_torchs(agent, name, **options):
         theirs.step()
         agent.rule.step(agent.theta, gradient, 0.0)
         torch.testing.assert_close(agent.theta, theta.detach(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS.names)
+def test_what_is_in_double_precision_stays_so(name):
+    theirs_of = TORCH[name]
+    settings = [f"optimizer={name}", "optimizer.weight_decay=0.1"]
+    ours = optimizer(train_config(*settings).optimizer)
+    theta = torch.randn(1, 9, dtype=torch.float64)
+    other = torch.nn.Parameter(theta.clone())
+    theirs, state = theirs_of([other], lr=0.01, weight_decay=0.1), ours.init(theta)
+    for _ in range(20):
+        gradient = torch.randn(1, 9, dtype=torch.float64)
+        other.grad = gradient.clone()
+        theirs.step()
+        ours.update(theta, gradient, state, 0.01)
+    torch.testing.assert_close(theta, other.detach(), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
