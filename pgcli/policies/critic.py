@@ -22,6 +22,7 @@ from pgcli.settings.schema import CriticConfig
 from pgcli.updates.optimizers import adam, part
 
 ROWS = 8192  # per forward pass, of all seeds
+MANY = 64  # steps per fit from which compiled code is worth the second that loading it takes
 
 Work = Callable[[], None]
 
@@ -57,7 +58,9 @@ class Critic:
         self.mean = torch.zeros(len(seeds), device=device)
         self.std = torch.ones(len(seeds), device=device)
         self._config, self._horizon, self._seeds, self._stream = config, horizon, seeds, fit
-        if self.PLAIN:  # a fit of no row: compiled code is there before anybody's clock runs
+        many = config.epochs * config.minibatches >= MANY
+        self._compiled = self.PLAIN and config.clip is None and many
+        if self._compiled:  # a fit of no row: its code is there before anybody's clock runs
             none = torch.zeros(0, 0, dtype=torch.bool, device=device)
             obs = torch.zeros(0, 0, num_inputs, device=device)
             self._fit(0, obs, none, none.double(), np.random.default_rng(0))
@@ -103,7 +106,7 @@ class Critic:
         rows = (x, y) if clip is None else (x, y, self._outputs(theta, x))
         rate, count = self._config.lr * self.PACE, self._config.minibatches
         compiled = None
-        if clip is None and self.PLAIN:
+        if self._compiled:
             given = self._optimizer, remembered, rate
             compiled = fitted(self.net, theta[0], x[0], y[0], count, *given)
         for _ in range(self._config.epochs):

@@ -60,6 +60,7 @@ def test_a_seed_fits_alone_as_beside_others():
 def test_compiled_code_fits_as_torch_does(activation, kind, monkeypatch):
     """Over uneven minibatches, and more of them than there are rows."""
     pytest.importorskip("numba")
+    monkeypatch.setattr("pgcli.policies.critic.MANY", 1)
     obs, mask, target = data()
     found = []
     for compiled in (True, False):
