@@ -179,9 +179,10 @@ class Problem:
         base, form = baseline(config), importance(config)
         clipped = config.clip_ratio is not None and form.before
         parts = (config.phi, config.baseline, config.importance)
-        coupled = config.normalize or phi(config).couples
-        if coupled or base.exact is None or not form.exact or any(map(is_own, parts)):
+        if config.normalize or base.exact is None or not form.exact or any(map(is_own, parts)):
             return None  # what a part of one's own says of itself is no proof
+        if phi(config).couples:
+            return None
         if config.weighted and (clipped or config.self_normalize):
             return None
         if base.exact == "time":

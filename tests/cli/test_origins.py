@@ -16,7 +16,7 @@ from settings import train_config
 
 from pgcli.cli.compose import compose_all, parse
 from pgcli.cli.main import main
-from pgcli.cli.origins import as_trained, literal
+from pgcli.cli.origins import brought, literal
 from pgcli.errors import ConfigError
 from pgcli.runs import checkpoint
 from pgcli.training.loop import run
@@ -301,7 +301,7 @@ def test_arguments_of_an_environment_are_taken_from_a_run_letter_for_letter(tmp_
     (tmp_path / ".hydra").mkdir()
     OmegaConf.save(OmegaConf.create(tree), tmp_path / ".hydra" / "config.yaml")
     line = [f"checkpoint={literal(str(tmp_path))}"]
-    (found,) = compose_all("compare", line, None, multirun=False, before=as_trained)
+    (found,) = compose_all("compare", line, None, multirun=False, before=brought)
     assert found.config.env.kwargs == kwargs
     assert found.config.policy.hidden == [3]
 
