@@ -21,12 +21,11 @@ def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
     """What `lines`, which `node` is composed of, undo in presets by what they name."""
     typed = {override.key_or_group for override in parse(lines)}
     overrides, says = [], []
-    by_size = "batch_size" in typed or _last_of_batch(node) == "batch_size"
-    if by_size and "batch_steps" not in typed and node.get("batch_steps") is not None:
+    by_steps = node.get("batch_steps") is not None and "batch_steps" not in typed
+    if by_steps and ("batch_size" in typed or _last_of_batch(node) == "batch_size"):
         overrides.append("batch_steps=null")  # an earlier preset's, and only one of them can count
-    pair = _tuned(node)
     groups = [group for group in node.hydra.runtime.choices if group in typed and group in node]
-    if pair is not None and TUNED not in typed and groups:
+    if groups and TUNED not in typed and (pair := _tuned(node)) is not None:
         plain = again([f"{TUNED}={UNTUNED}"])
         for group in groups:
             changed = _changed(node[group], plain[group])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,6 +16,7 @@ from pgcli.settings.registry import OWN, is_own
 from pgcli.settings.schema import (
     CompareConfig,
     EstimatorConfig,
+    TrainConfig,
     UpdateConfig,
     check,
     check_switches,
@@ -35,7 +36,7 @@ def estimator_configs(config: CompareConfig) -> dict[str, EstimatorConfig]:
     configs = {}
     for name in names:
         if name not in presets and ":" not in name:
-            raise ConfigError("estimators", name, one_of(name, [*presets, "module:name"]))
+            raise ConfigError("estimators", name, one_of(name, [*presets, OWN]))
         configs[name] = _merged(presets.get(name), name, config.estimator)
     if not config.estimators:
         configs = {
@@ -74,7 +75,7 @@ def update_configs(config: CompareConfig) -> dict[str, UpdateConfig]:
         own: Any = OmegaConf.load(presets[name]) if name in presets else {"name": name}
         having = {k: v for k, v in config.update.items() if k in settings_of(own["name"])}
         shared -= set(having)
-        configs[name] = _typed(UpdateConfig, "update", [_values("update"), own, having], having)
+        configs[name] = _typed(UpdateConfig, "update", [own, having], having)
         check(configs[name], "update.")
     for key in sorted(shared):
         allowed = "no setting of updates=" + ",".join(config.updates or ["..."])
@@ -88,14 +89,13 @@ def _merged(preset: Path | None, name: str, shared: dict[str, Any]) -> Estimator
         tree = OmegaConf.load(preset)
         whole = preset.read_text(encoding="utf-8").startswith("# @package _global_")
         chosen = tree.get("estimator", {}) if whole and isinstance(tree, DictConfig) else tree
-    layers = [_values("estimator"), chosen, shared]
-    return _typed(EstimatorConfig, "estimator", layers, shared)
+    return _typed(EstimatorConfig, "estimator", [chosen, shared], shared)
 
 
 def _typed(schema: type[T], section: str, layers: Sequence[Any], given: Mapping[str, Any]) -> T:
-    """The dataclass of a section from its layers of values; ConfigError blames what was given."""
+    """A section from train.yaml's values and layers over them; ConfigError blames `given`."""
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *layers))
+        config = OmegaConf.to_object(OmegaConf.merge(_defaults(section), *layers))
     except OmegaConfBaseException as error:
         key = f"{section}.{error.full_key or ''}".rstrip(".")
         leaf = str(error.full_key or "").rpartition(".")[2]
@@ -105,7 +105,9 @@ def _typed(schema: type[T], section: str, layers: Sequence[Any], given: Mapping[
 
 
 @cache
-def _values(section: str) -> Any:
-    """The values of train.yaml; nobody may change them."""
-    values: Any = OmegaConf.load(conf_dir() / "train.yaml")
-    return values[section]
+def _defaults(section: str) -> Any:
+    """The values of train.yaml, typed; nobody may change them."""
+    tree: Any = OmegaConf.load(conf_dir() / "train.yaml")
+    return OmegaConf.merge(
+        OmegaConf.structured(get_type_hints(TrainConfig)[section]), tree[section]
+    )

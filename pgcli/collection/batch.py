@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 import torch
@@ -50,4 +51,21 @@ class Batch:
                 return x.to(device)
             return x.pin_memory().to(device, non_blocking=True)  # copies pass beside each other
 
-        return Batch(**{f.name: moved(getattr(self, f.name)) for f in fields(self)})
+        return self._each(moved)
+
+    def of_seeds(self, chosen: slice) -> Batch:
+        """Some of the seeds."""
+        return self._each(lambda x: x[chosen] if x.ndim else x)
+
+    def part(self, chosen: slice | Tensor) -> Batch:
+        """Some of the episodes of every seed."""
+        return self._each(lambda x: x[:, chosen] if x.ndim > 1 else x)
+
+    def apart(self, count: int) -> Batch:
+        """The episodes of a single seed in so many batches, as if each were a seed's."""
+        return self._each(
+            lambda x: x[0].unflatten(0, (count, -1)) if x.ndim > 1 else x.expand(count)
+        )
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(**{f.name: change(getattr(self, f.name)) for f in fields(self)})

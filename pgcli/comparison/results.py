@@ -47,9 +47,9 @@ class Finding:
 class Looks(NamedTuple):
     """What is told of update rules."""
 
-    steps: list[StepFinding]
-    along: list[Point] | None
-    passes: list[PassFinding]
+    steps: Sequence[StepFinding] = ()
+    along: Sequence[Point] = ()
+    passes: Sequence[PassFinding] = ()
 
 
 def write(
@@ -66,7 +66,7 @@ def write(
     shown = shown_table(rows, config.level)
     tables = {
         "updates": [step_row(one) for one in looks.steps],
-        "along": [point_row(one) for one in looks.along or []],
+        "along": [point_row(one) for one in looks.along],
         "passes": [pass_row(one) for one in looks.passes],
     }
     for name, made in tables.items():
@@ -102,10 +102,9 @@ def write(
     if solution is not None:
         progress.say(f"J = {solution.objective:.6g}, ‖∇J‖ = {float(solution.gradient.norm()):.6g}")
     progress.say(shown)
-    shown_as = {"updates": steps_table, "along": along_table, "passes": passes_table}
     for name, made in tables.items():
         if made:
-            progress.say(shown_as[name](made, config))
+            progress.say(looks_table(name, made, config))
     written = ", ".join(f"{name}.csv" for name, made in {"compare": rows, **tables}.items() if made)
     progress.say(f"{directory}: {written}, compare.json, {len(pictures)} pictures")
     progress.say(f"tensorboard --logdir {directory}")
@@ -240,61 +239,41 @@ def shown_table(rows: Sequence[Mapping[str, Any]], level: float) -> str:
     return table(lines, headers)
 
 
-def steps_table(rows: Sequence[Mapping[str, Any]], config: CompareConfig) -> str:
-    """What the steps of update rules are, for a terminal."""
-    level = f"{config.level:.0%}"
-    headers = [
-        "step of", "on", "cos to ∇J", level, "cos to F⁻¹∇J", "KL", "L gained", "J gained", level,
-    ]  # fmt: skip
-    lines = [
-        [
-            row["update"], row["estimator"],
-            _short(row["cos_to_true"]), _interval(row, "cos_to_true"),
-            _short(row["cos_to_natural"]), _short(row["kl"]), _short(row["surrogate_gain"]),
-            _short(row["gain"]), _interval(row, "gain"),
-        ]
-        for row in rows
-    ]  # fmt: skip
-    return table(lines, headers)
+LIMITS = "limits"  # of the figure, in the place of a column's name
+COLUMNS = {  # of the tables on update rules: what is said above each, and which figure it shows
+    "updates": [
+        ("step of", "update"), ("on", "estimator"), ("cos to ∇J", "cos_to_true"),
+        (LIMITS, "cos_to_true"), ("cos to F⁻¹∇J", "cos_to_natural"), ("KL", "kl"),
+        ("L gained", "surrogate_gain"), ("J gained", "gain"), (LIMITS, "gain"),
+    ],
+    "along": [
+        ("along {}, × its step", "scale"), ("KL", "kl"), ("L gained", "surrogate_gain"),
+        ("J gained", "gain"), (LIMITS, "gain"),
+    ],
+    "passes": [
+        ("pass of {}", "pass"), ("batches", "batches"), ("cos to ∇J there", "cos_to_true"),
+        (LIMITS, "cos_to_true"), ("KL so far", "kl"),
+    ],
+}  # fmt: skip
 
 
-def along_table(rows: Sequence[Mapping[str, Any]], config: CompareConfig) -> str:
-    """The objective along a step, for a terminal."""
-    headers = [
-        f"along {config.along}, × its step",
-        "KL",
-        "L gained",
-        "J gained",
-        f"{config.level:.0%}",
-    ]
-    lines = [
-        [f"{row['scale']:g}", _short(row["kl"]), _short(row["surrogate_gain"]), _short(row["gain"]),
-         _interval(row, "gain")]
-        for row in rows
-    ]  # fmt: skip
-    return table(lines, headers)
+def looks_table(name: str, rows: Sequence[Mapping[str, Any]], config: CompareConfig) -> str:
+    """One of the tables on update rules, for a terminal."""
 
+    def cell(row: Mapping[str, Any], column: str, key: str) -> str:
+        if column == LIMITS:
+            return _interval(row, key)
+        return _short(row[key]) if isinstance(row[key], float) else str(row[key])
 
-def passes_table(rows: Sequence[Mapping[str, Any]], config: CompareConfig) -> str:
-    """The passes of a rule over its batch, for a terminal."""
-    headers = [
-        f"pass of {config.along}",
-        "batches",
-        "cos to ∇J there",
-        f"{config.level:.0%}",
-        "KL so far",
-    ]
-    lines = [
-        [str(row["pass"]), str(row["batches"]), _short(row["cos_to_true"]),
-         _interval(row, "cos_to_true"), _short(row["kl"])]
-        for row in rows
-    ]  # fmt: skip
-    return table(lines, headers)
+    level, columns = f"{config.level:.0%}", COLUMNS[name]
+    headers = [level if c == LIMITS else c.format(config.along) for c, _ in columns]
+    return table([[cell(row, *column) for column in columns] for row in rows], headers)
 
 
 def _interval(row: Mapping[str, Any], name: str) -> str:
-    low, high = _short(row[f"{name}_lo"]), _short(row[f"{name}_hi"])
-    return "exact" if row.get("exact") else f"{low} to {high}"
+    if row.get("exact"):
+        return "exact"
+    return f"{_short(row[f'{name}_lo'])} to {_short(row[f'{name}_hi'])}"
 
 
 def _resolved(row: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -183,25 +183,17 @@ class Steps:
         self._states: Batch | None = None
         self._first: First | None = None  # of the rule that is followed
         self._watched: list[Watched] = []  # what it asked for in the first rounds
-        gamma = subject.config.gamma
-        self._objective = (
-            math.nan if model is None else objective(model, subject.policy, subject.theta, gamma)
-        )
 
     def take(self, batch: Batch, cases: Mapping[str, tuple[EstimatorConfig, Episodes]]) -> None:
         """Step from each batch of a round: `batch` and what estimators look at, [1, R · n, ...]."""
         subject, config = self._subject, self._subject.config
         rounds = batch.length.shape[1] // config.batch_size
-        split = Batch(
-            **{
-                f.name: x[0].unflatten(0, (rounds, -1)) if x.ndim > 1 else x.expand(rounds)
-                for f in fields(batch)
-                for x in [getattr(batch, f.name)]
-            }
-        )
+        split = batch.apart(rounds)
         theta = subject.theta.expand(rounds, -1).contiguous()
         seeds, numbers = [config.seed] * rounds, self._done + np.arange(rounds)
-        base = self._at_theta(numbers)
+        # Exact it is one number; fresh episodes have the same starts at θ and at each θ'.
+        few = slice(None) if self._model is None else slice(1)
+        base = self._objectives(theta[few], numbers[few])
         for name in self._estimators:
             est, episodes = cases[name]
             weighted = terms(est, in_batches(episodes, rounds))
@@ -221,9 +213,9 @@ class Steps:
                     if self._first is None and bool(stepping.any()):
                         one = slice(r := int(stepping.to(torch.int8).argmax()), r + 1)
                         step = (moved - theta)[one].double()
-                        own = Batch(**{f.name: getattr(split, f.name)[one] for f in fields(split)})
-                        self._first = First(own, None if weights is None else weights[one], step)
-                gain = self._gain(moved, base, numbers)
+                        own = None if weights is None else weights[one]
+                        self._first = First(split.of_seeds(one), own, step)
+                gain = self._objectives(moved, numbers) - base
                 nothing = torch.full((rounds,), torch.nan, dtype=torch.float64)
                 surrogate = around.surrogate(moved) if around.has_surrogate else nothing
                 taken = Taken(
@@ -233,24 +225,19 @@ class Steps:
         self._states = self._states or batch
         self._done += rounds
 
-    def _at_theta(self, numbers: np.ndarray) -> Tensor:
-        """J(θ) [R]: exact, or of fresh episodes for each batch."""
-        subject, n = self._subject, self._subject.config.batch_size
-        if self._model is not None:
-            return torch.full((len(numbers),), self._objective, dtype=torch.float64)
-        fresh = [subject.played(subject.theta, n, int(i)) for i in self._fresh + numbers]
-        return torch.stack([x.mean() for x in fresh])
+    def _objective(self, at: Tensor, episodes: int, number: int) -> Tensor:
+        """J at θ' [1, P], the mean of these: itself, or the returns of fresh episodes [N]."""
+        if self._model is None:
+            return self._subject.played(at, episodes, self._fresh + number)
+        gamma = self._subject.config.gamma
+        exact = objective(self._model, self._subject.policy, at, gamma)
+        return torch.tensor([exact], dtype=torch.float64)
 
-    def _gain(self, moved: Tensor, base: Tensor, numbers: np.ndarray) -> Tensor:
-        """J(θ') − J(θ) of each batch's θ' [R, P]; the same starts where episodes tell it."""
-        subject, n = self._subject, self._subject.config.batch_size
-        if self._model is not None:
-            gamma = subject.config.gamma
-            each = [objective(self._model, subject.policy, x[None], gamma) for x in moved]
-            return torch.tensor(each, dtype=torch.float64) - base
-        numbers = self._fresh + numbers
-        fresh = [subject.played(x[None], n, int(i)) for x, i in zip(moved, numbers, strict=True)]
-        return torch.stack([x.mean() for x in fresh]) - base
+    def _objectives(self, thetas: Tensor, numbers: np.ndarray) -> Tensor:
+        """J at each θ' [R, P], for each batch: [R]."""
+        n = self._subject.config.batch_size
+        each = zip(thetas, numbers, strict=True)
+        return torch.stack([self._objective(x[None], n, int(i)).mean() for x, i in each])
 
     def taken(self, estimator: str, update: str) -> Taken:
         """All of one rule's steps."""
@@ -274,16 +261,11 @@ class Steps:
         theta = subject.theta
         around = Batched(subject.policy, theta, self._first.batch, self._first.weights)
 
-        def value(at: Tensor) -> Tensor:
-            if model is None:
-                return subject.played(at, config.episodes, self._fresh + self._done)
-            return torch.tensor([objective(model, subject.policy, at, config.gamma)]).double()
-
-        start = value(theta)
+        start = self._objective(theta, config.episodes, self._done)
         points = []
         for scale in scales:
             at = (theta.double() + scale * self._first.step).to(theta)
-            gain = (value(at) - start).numpy()
+            gain = (self._objective(at, config.episodes, self._done) - start).numpy()
             exact = Figure(*[float(gain[0])] * 3)
             limits = exact if model is not None else _mean(gain, config.level)
             surrogate = float(around.surrogate(at)) if around.has_surrogate else math.nan
@@ -401,11 +383,4 @@ def _mean(x: np.ndarray, level: float) -> Figure:
 
 def _some(batch: Batch, steps: int) -> Batch:
     """The first episodes of one seed's batch, until so many steps."""
-    few = int((batch.length[0].cumsum(0) < steps).sum()) + 1
-    longest = int(batch.length[0, :few].max())
-    cut: dict[str, Any] = {}
-    for f in fields(batch):
-        x = getattr(batch, f.name)
-        x = x[:, :few] if x.ndim > 1 else x
-        cut[f.name] = x[:, :, :longest] if f.name in ("obs", "act", "rew", "mask") else x
-    return Batch(**cut)
+    return batch.part(slice(int((batch.length[0].cumsum(0) < steps).sum()) + 1))

@@ -14,7 +14,6 @@ from pgcli.comparison.exact import Exact, Problem, Solution, solve
 from pgcli.comparison.paired import MOST_UNITS, Sample, joined, samples
 from pgcli.comparison.resampled import Comparison, Resamples
 from pgcli.comparison.results import Finding, Looks
-from pgcli.comparison.steps import PassFinding
 from pgcli.comparison.subject import Critics, Subject
 from pgcli.environments.choose import open_engine, slots_per_seed
 from pgcli.environments.tabular import Tabular
@@ -111,7 +110,7 @@ def _compared(
 ) -> tuple[list[Finding], Looks]:
     """Every estimator on the data of every source; exact figures while the model is believed."""
     findings: list[Finding] = []
-    looks = Looks([], None, [])
+    looks = Looks()
     sources = study.subject.sources()
     for i, (kl, theta) in enumerate(sources):
         taken = _steps(study, len(sources))
@@ -264,12 +263,11 @@ def _looks(
     config = study.config
     best = comparison.batch_means(truth) if isinstance(truth, str) else None
     found = taken.findings(comparison, truth, best)
-    points, passes = None, list[PassFinding]()
-    if config.along is not None and not signals:
-        progress.advance(0.0, [f"along {config.along}"])
-        points = taken.along(config.scales)
-        unbiased = study.estimators[truth] if isinstance(truth, str) else None
-        passes = taken.passes(unbiased, study.critics, signals)
-        if not points:
-            progress.say(f"note: along={config.along}: it steps from none of these batches")
-    return Looks(found, points, passes)
+    if config.along is None or signals:
+        return Looks(found)
+    progress.advance(0.0, [f"along {config.along}"])
+    points = taken.along(config.scales)
+    if not points:
+        progress.say(f"note: along={config.along}: it steps from none of these batches")
+    unbiased = study.estimators[truth] if isinstance(truth, str) else None
+    return Looks(found, points, taken.passes(unbiased, study.critics, signals))

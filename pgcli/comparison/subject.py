@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -212,10 +212,7 @@ class Critics:
         """ψᵀw [1, N, T], each batch of the study by itself."""
         subject, size = self._subject, self._subject.config.batch_size
 
-        def alone(x: Tensor) -> Tensor:
-            return x[0].unflatten(0, (-1, size)) if x.ndim > 1 else x
-
-        apart = Batch(**{f.name: alone(getattr(batch, f.name)) for f in fields(Batch)})
+        apart = batch.apart(batch.length.shape[1] // size)
         rounds = len(apart.mask)
         theta = subject.theta.expand(rounds, -1)
         found = cross_compatible(

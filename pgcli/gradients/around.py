@@ -12,7 +12,7 @@ from torch import Tensor
 from pgcli.collection.batch import Batch
 from pgcli.estimators.estimator import standardized
 from pgcli.gradients.fisher import Fisher
-from pgcli.gradients.trajectory import CHUNK_STEPS, entropy_gradient_of, log_probs
+from pgcli.gradients.trajectory import entropy_gradient_of, log_probs, row_slices
 from pgcli.machine.cores import ordered
 from pgcli.machine.randomness import Purpose, generator
 from pgcli.policies.fused import Rows
@@ -155,7 +155,7 @@ class Batched:
             rows, share, weights = (x[:, index] for x in given)
             return self._clipped(theta, rows, share, weights, clip)
 
-        parts = zip(*ordered(part, self._slices(minibatch.rows)), strict=True)
+        parts = zip(*ordered(part, row_slices(*minibatch.rows.shape)), strict=True)
         gradient, count = (torch.stack(x).sum(0) for x in parts)
         return Clipped(gradient, count)
 
@@ -201,8 +201,7 @@ class Batched:
                 entropy = policy.head.entropy(*policy.distribution(theta, obs))
             return (entropy * batch.mask.flatten(1)[:, index]).sum(1, dtype=torch.float64)
 
-        width, rows = max(1, CHUNK_STEPS // len(theta)), batch.mask.flatten(1).shape[1]
-        parts = ordered(part, [slice(i, i + width) for i in range(0, rows, width)])
+        parts = ordered(part, row_slices(*batch.mask.flatten(1).shape))
         return torch.stack(list(parts)).sum(0) / batch.episodes
 
     def _index(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,11 +219,6 @@ class Batched:
         obs, act = (x.flatten(1, 2) for x in (self._batch.obs, self._batch.act))
         return Rows.of(self._policy, self._theta, obs, act)
 
-    def _slices(self, rows: Tensor) -> list[slice]:
-        """Of the rows [S, m] that torch takes at once."""
-        width = max(1, CHUNK_STEPS // len(rows))
-        return [slice(i, i + width) for i in range(0, rows.shape[1], width)]
-
     @cached_property
     def _log_probs(self) -> Tensor:
         return log_probs(self._policy, self._theta, self._batch)
@@ -241,7 +235,7 @@ class Batched:
             obs, act = self._seen(rows[:, index], theta)
             return policy.head.log_prob(policy.net.trace(theta, obs).out, policy.extra(theta), act)
 
-        log_prob = torch.cat(list(ordered(part, self._slices(rows))), 1)
+        log_prob = torch.cat(list(ordered(part, row_slices(*rows.shape))), 1)
         old = log_prob.new_zeros(self._batch.mask.flatten(1).shape)
         return old.scatter_add_(1, rows.clamp(min=0), torch.where(rows >= 0, log_prob, 0.0))
 

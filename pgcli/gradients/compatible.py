@@ -10,15 +10,12 @@ finite fit and the ridge make of w.
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import torch
 from torch import Tensor
 
 from pgcli.collection.batch import Batch
 from pgcli.gradients.fisher import Fisher
-from pgcli.gradients.trajectory import CHUNK_STEPS, gradient_sums
-from pgcli.machine.cores import ordered
+from pgcli.gradients.trajectory import gradient_sums, row_by_row
 from pgcli.policies.policy import Policy
 from pgcli.updates.natural import conjugate_gradients
 
@@ -59,14 +56,7 @@ def advantages(policy: Policy, theta: Tensor, batch: Batch, w: Tensor) -> Tensor
     """ψ(s_t, a_t)ᵀw [S, N, T] float64 at theta [S, P], for w [S, P]; zero where padded."""
     theta, w = theta.double(), w.double()
 
-    def part(rows: tuple[Tensor, Tensor]) -> Tensor:
-        obs, act = rows
-        return policy.along(theta, obs.to(theta), act, w)
-
-    width = max(1, CHUNK_STEPS // len(theta))
-    rows = (x.flatten(1, 2).split(width, 1) for x in (batch.obs, batch.act))
-    parts = list(ordered(part, zip(*rows, strict=True)))
-    return torch.cat(parts, 1).reshape(batch.mask.shape) * batch.mask
+    return row_by_row(lambda obs, act: policy.along(theta, obs.to(theta), act, w), batch)
 
 
 def cross_fitted(
@@ -88,13 +78,7 @@ def cross_fitted(
     halves = [slice(0, None, 2), slice(1, None, 2)]
     for own, other in (halves, halves[::-1]):
         given = None if weights is None else weights[:, other]
-        elsewhere = part_of(batch, other)
+        elsewhere = batch.part(other)
         w = least_squares(policy, theta, elsewhere, target[:, other], ridge=ridge, weights=given)
-        found[:, own] = advantages(policy, theta, part_of(batch, own), w)
+        found[:, own] = advantages(policy, theta, batch.part(own), w)
     return found
-
-
-def part_of(batch: Batch, chosen: slice | Tensor) -> Batch:
-    """Some of a batch's episodes."""
-    given = {f.name: getattr(batch, f.name) for f in fields(Batch)}
-    return Batch(**{name: x[:, chosen] if x.ndim > 1 else x for name, x in given.items()})

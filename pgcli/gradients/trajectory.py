@@ -313,16 +313,29 @@ def log_probs(
     Zero where padded.
     """
 
-    def log_prob(rows: tuple[Tensor, Tensor]) -> Tensor:
+    def log_prob(obs: Tensor, act: Tensor) -> Tensor:
         with torch.no_grad():
             if behaviour is None:
-                return policy.log_prob(theta, *rows)
-            return policy.behaviour_log_prob(theta, *rows, behaviour)
+                return policy.log_prob(theta, obs, act)
+            return policy.behaviour_log_prob(theta, obs, act, behaviour)
 
-    rows = max(1, CHUNK_STEPS // len(batch.obs))
-    obs, act = (x.flatten(1, 2).split(rows, 1) for x in (batch.obs, batch.act))
-    pieces = list(ordered(log_prob, zip(obs, act, strict=True)))
-    return torch.cat(pieces, 1).reshape(batch.mask.shape).double() * batch.mask
+    return row_by_row(log_prob, batch)
+
+
+def row_by_row(function: Callable[[Tensor, Tensor], Tensor], batch: Batch) -> Tensor:
+    """A number of every step [S, N, T] float64, zero where padded, from its row.
+
+    `function`: of some rows obs [S, M, D] and act [S, M, ...], to [S, M].
+    """
+    obs, act = batch.obs.flatten(1, 2), batch.act.flatten(1, 2)
+    pieces = ordered(lambda i: function(obs[:, i], act[:, i]), row_slices(*obs.shape[:2]))
+    return torch.cat(list(pieces), 1).reshape(batch.mask.shape).double() * batch.mask
+
+
+def row_slices(seeds: int, rows: int) -> list[slice]:
+    """Of rows [S, M]: so many at once as fit the cache."""
+    width = max(1, CHUNK_STEPS // seeds)
+    return [slice(i, i + width) for i in range(0, rows, width)]
 
 
 def entropy_gradient(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:

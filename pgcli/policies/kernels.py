@@ -246,6 +246,16 @@ def ascended(
         theta[i] = left * theta[i] - rate * m[i] / (np.sqrt(v[i] / square) + eps)
 
 
+@compiled
+def workspace(layers: int, like: Array) -> tuple[Array, ...]:
+    """Weights, transposed, their gradient; biases, theirs; a block's activations and two δ."""
+    w = np.empty((layers, WIDEST * WIDEST), like.dtype)
+    b = np.empty((layers, WIDEST), like.dtype)
+    x = np.zeros((layers + 1, BLOCK * WIDEST), like.dtype)
+    delta = np.zeros(BLOCK * WIDEST, like.dtype)
+    return w, np.empty_like(w), np.empty_like(w), b, np.empty_like(b), x, delta, delta.copy()
+
+
 LOG_PROBS, GRADIENT, STEPS = range(3)  # what is wanted of `climb`
 
 
@@ -263,13 +273,7 @@ def climb(
     Returns how many ratios were clipped.
     """
     layers, o = len(sizes) - 1, sizes[-1]
-    w = np.empty((layers, WIDEST * WIDEST), theta.dtype)
-    wt, gw = np.empty_like(w), np.empty_like(w)
-    b = np.empty((layers, WIDEST), theta.dtype)
-    gb = np.empty_like(b)
-    x = np.zeros((layers + 1, BLOCK * WIDEST), theta.dtype)
-    delta = np.zeros(BLOCK * WIDEST, theta.dtype)
-    other = np.zeros_like(delta)
+    w, wt, gw, b, gb, x, delta, other = workspace(layers, theta)
     score, of_extra = np.empty(o, theta.dtype), np.empty(o, theta.dtype)
     slope = np.empty_like(score)
     extra, count = theta[len(theta) - o :], 0
@@ -321,14 +325,8 @@ def fit(
     Of inputs x [M, D], targets y [M]. Theta [P] moves in place, and Adam's m, v, step.
     """
     layers = len(sizes) - 1
-    w = np.empty((layers, WIDEST * WIDEST), theta.dtype)
-    wt, gw = np.empty_like(w), np.empty_like(w)
-    b = np.empty((layers, WIDEST), theta.dtype)
-    gb = np.empty_like(b)
-    z = np.zeros((layers + 1, BLOCK * WIDEST), theta.dtype)
-    delta = np.zeros(BLOCK * WIDEST, theta.dtype)
-    other, gradient = np.zeros_like(delta), np.empty_like(theta)
-    start = 0
+    w, wt, gw, b, gb, z, delta, other = workspace(layers, theta)
+    gradient, start = np.empty_like(theta), 0
     for k in range(parts):
         size = len(order) // parts + (1 if k < len(order) % parts else 0)
         laid_out(sizes, biased, theta, w, wt, b)

@@ -8,7 +8,7 @@ from made_places import scores
 from tiny_mdp import TinyMdp
 
 from pgcli.estimators.returns import powers, reward_to_go
-from pgcli.gradients.compatible import advantages, cross_fitted, least_squares, part_of
+from pgcli.gradients.compatible import advantages, cross_fitted, least_squares
 from pgcli.gradients.trajectory import gradient_sums
 
 MDP = TinyMdp.random(3, states=2, actions=3)
@@ -25,7 +25,7 @@ def some(count=7, seed=1):
     """A batch of so many of the trajectories."""
     rng = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(MDP.trajectories), generator=rng)[:count]
-    return part_of(MDP.batch, chosen)
+    return MDP.batch.part(chosen)
 
 
 def sums(batch, weights, theta):
@@ -95,8 +95,8 @@ def test_no_episode_is_served_by_a_fit_that_has_seen_it():
     found = cross_fitted(POLICY, theta, batch, target, ridge=0.01)
     halves = slice(0, None, 2), slice(1, None, 2)
     for own, other in (halves, halves[::-1]):
-        w = least_squares(POLICY, theta, part_of(batch, other), target[:, other], ridge=0.01)
-        expected = advantages(POLICY, theta, part_of(batch, own), w)
+        w = least_squares(POLICY, theta, batch.part(other), target[:, other], ridge=0.01)
+        expected = advantages(POLICY, theta, batch.part(own), w)
         assert torch.equal(found[:, own], expected)
     spoiled = target.clone()
     spoiled[:, 3] += 100  # of the second half: its own weights stay
