@@ -307,7 +307,7 @@ class Steps:
             length = np.array(square) if self._model is not None else np.mean(square)
             cosines = np.array(along) / np.sqrt(np.maximum(length, 1e-300))
             level = self._subject.config.level
-            mean = _mean(np.clip(cosines, -1, 1) if self._model is not None else cosines, level)
+            mean = Figure(*np.clip(_mean(cosines, level), -1, 1).tolist())
             found.append(PassFinding(k + 1, len(along), mean, _mean(np.array(kl), level)))
         return found
 
