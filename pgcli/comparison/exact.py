@@ -82,7 +82,7 @@ def solve(model: Tabular, policy: Policy, theta: Tensor, gamma: float) -> Soluti
         values.insert(0, v)
         action_values.insert(0, torch.cat([q, q.new_zeros(1, model.actions)]))
     objective = (model.start * v[:-1]).sum()
-    (gradient,) = torch.autograd.grad(objective, theta)
+    gradient = policy.learned(torch.autograd.grad(objective, theta)[0])
     q = torch.stack(action_values).detach()
     size = _size(model, pi.detach(), scores(policy, theta.detach(), *pi.shape), q[:, :-1])
     gradient = torch.where(gradient[0].abs() <= 1e-13 * size, 0.0, gradient[0])

@@ -203,24 +203,24 @@ class Steps:
             around = Batched(subject.policy, theta, split, weights, seeds, numbers)
             for update, chosen in self._updates.items():
                 moved = theta.clone()
-                made = rules.rule(chosen, rules.Start(moved, config.optimizer, seeds))
+                learned = subject.policy.learned(moved)
+                made = rules.rule(chosen, rules.Start(learned, config.optimizer, seeds))
                 watched = Watched(around)
-                told = dict(made.step(moved, estimate, np.zeros(rounds), watched))
+                told = dict(made.step(learned, estimate, np.zeros(rounds), watched))
                 if update == config.along and name == next(iter(self._estimators)):
                     if self._done < WATCHED:
                         self._watched.append(watched)
                     stepping = (moved != theta).any(1)
                     if self._first is None and bool(stepping.any()):
                         one = slice(r := int(stepping.to(torch.int8).argmax()), r + 1)
-                        step = (moved - theta)[one].double()
+                        step = subject.policy.learned(moved - theta)[one].double()
                         own = None if weights is None else weights[one]
                         self._first = First(split.of_seeds(one), own, step)
                 gain = self._objectives(moved, numbers) - base
                 nothing = torch.full((rounds,), torch.nan, dtype=torch.float64)
                 surrogate = around.surrogate(moved) if around.has_surrogate else nothing
-                taken = Taken(
-                    (moved - theta).double(), around.divergence(moved), surrogate, gain, told
-                )
+                step = subject.policy.learned(moved - theta).double()
+                taken = Taken(step, around.divergence(moved), surrogate, gain, told)
                 self._rounds.setdefault((name, update), []).append(taken)
         self._states = self._states or batch
         self._done += rounds
@@ -264,7 +264,9 @@ class Steps:
         start = self._objective(theta, config.episodes, self._done)
         points = []
         for scale in scales:
-            at = (theta.double() + scale * self._first.step).to(theta)
+            at = theta.double()
+            subject.policy.learned(at).add_(scale * self._first.step)
+            at = at.to(theta)
             gain = (self._objective(at, config.episodes, self._done) - start).numpy()
             exact = Figure(*[float(gain[0])] * 3)
             limits = exact if model is not None else _mean(gain, config.level)
@@ -316,6 +318,7 @@ class Steps:
     ) -> Measurement | None:
         """∇J at theta [1, P]; None where nothing tells it."""
         subject, gamma = self._subject, self._subject.config.gamma
+        theta = subject.policy.whole(theta, subject.theta)
         if self._model is not None:
             exact = solve(self._model, subject.policy, theta, gamma).gradient[None]
             square, nothing = exact.square().sum(1), torch.zeros(1)

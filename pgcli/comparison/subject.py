@@ -81,7 +81,9 @@ class Subject:
         the states obs [1, M, D]. By bisection; ConfigError where no step reaches it.
         """
         rng = generator(self.config.seed, PROBE, Purpose.PERTURBATION)
-        step = torch.from_numpy(rng.standard_normal(tuple(theta.shape))).to(theta)
+        learned = self.policy.learned(theta)
+        step = torch.zeros_like(theta)
+        self.policy.learned(step)[:] = torch.from_numpy(rng.standard_normal(tuple(learned.shape)))
 
         def distance(size: float) -> float:
             moved = theta + size * step
@@ -195,7 +197,8 @@ class Critics:
             batch = subject.collect_own(config.fit_episodes)
             target = reward_to_go(rewards(batch, config.env.reward_shift), config.gamma)
             for critic in self._states.values():
-                started(critic.fits(batch.obs, batch.mask, target, FIT))()
+                obs = subject.policy.inputs(subject.theta, batch.obs)
+                started(critic.fits(obs, batch.mask, target, FIT))()
             if self._q is not None:
                 started(self._q.fits(subject.theta, batch, target, FIT))()
 
@@ -236,7 +239,7 @@ class Critics:
         if "value" in kinds and self._exact is not None:
             along = self._exact.value[time, batch.obs.argmax(-1)] * batch.mask
             return (along, self._exact.value[batch.length, batch.final_obs.argmax(-1)]), q
-        return state_values(kinds, self._states, self._q, theta, batch), q
+        return state_values(kinds, self._states, self._q, self._subject.policy, theta, batch), q
 
     def tables(
         self, config: EstimatorConfig, model: Tabular

@@ -109,6 +109,16 @@ class Network(Protocol):
         """[S, A] float32: standard deviations; A = 0 where an action is one of the outputs."""
         ...
 
+    @property
+    def normal(self) -> Array:
+        """[S, 2, D] float32: inputs less the first, times the second; D = 0: as they are."""
+        ...
+
+    @property
+    def clip(self) -> float:
+        """And cut to plus or minus this."""
+        ...
+
 
 @runtime_checkable
 class NetworkActor(Actor, Protocol):

@@ -25,7 +25,10 @@ KL_STEPS = 1024  # steps over which a divergence that is only logged is averaged
 
 
 class Batched:
-    """See `updates.rule.Around`: of one batch, estimated at theta [S, P]."""
+    """See `updates.rule.Around`: of one batch, estimated at theta [S, P or more].
+
+    Other θ' may come without what observations are normalised by: it is that of theta.
+    """
 
     def __init__(
         self,
@@ -65,6 +68,7 @@ class Batched:
 
         With an entropy bonus, its part of the objective too.
         """
+        theta = self._policy.whole(theta, self._theta)
         log_ratio = log_probs(self._policy, theta, self._batch) - self._log_probs
         gain = (torch.expm1(log_ratio) * self._given_weights).sum((1, 2)) / self._batch.episodes
         if self._coef:
@@ -74,6 +78,7 @@ class Batched:
     def divergence(self, theta: Tensor) -> Tensor:
         """D(θ') [S] float64, over every state of the batch."""
         every = int(self._batch.steps.max())
+        theta = self._policy.whole(theta, self._theta)
         return mean_kl(self._policy, self._theta, theta, self._batch, steps=every)
 
     def fisher(self, *, sampled: bool) -> Product:
@@ -179,8 +184,9 @@ class Batched:
     ) -> tuple[Tensor, Tensor]:
         """The sum over some rows, and how many of them are clipped [S]."""
         policy = self._policy
+        theta = policy.whole(theta, self._theta)
         obs, act = self._seen(rows, theta)
-        trace, extra = policy.net.trace(theta, obs), policy.extra(theta)
+        trace, extra = policy.trace(theta, obs), policy.extra(theta)
         new = policy.head.log_prob(trace.out, extra, act)
         ratio = (new - self._old[self._index(rows)]).exp()
         beyond = ((weights > 0) & (ratio > 1 + clip)) | ((weights < 0) & (ratio < 1 - clip))
@@ -229,11 +235,12 @@ class Batched:
         rows = torch.from_numpy(self._drawn(1, False, None)[0]).to(self._theta.device)
         policy, theta, fused = self._policy, self._theta, self._fused
         if fused is not None:
-            return torch.stack([fused.log_prob(s, theta, own) for s, own in enumerate(rows)])
+            learned = policy.learned(theta)
+            return torch.stack([fused.log_prob(s, learned, own) for s, own in enumerate(rows)])
 
         def part(index: slice) -> Tensor:
             obs, act = self._seen(rows[:, index], theta)
-            return policy.head.log_prob(policy.net.trace(theta, obs).out, policy.extra(theta), act)
+            return policy.head.log_prob(policy.trace(theta, obs).out, policy.extra(theta), act)
 
         log_prob = torch.cat(list(ordered(part, row_slices(*rows.shape))), 1)
         old = log_prob.new_zeros(self._batch.mask.flatten(1).shape)

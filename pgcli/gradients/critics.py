@@ -75,7 +75,7 @@ class Pairs:
 
     def along(self, theta: Tensor, batch: Batch) -> Tensor:
         """See `QCritic`."""
-        return self._critic.along(self._policy.state_actions(batch.obs, batch.act), batch.mask)
+        return self._critic.along(self._pairs(theta, batch), batch.mask)
 
     def values(self, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `QCritic`."""
@@ -83,8 +83,10 @@ class Pairs:
 
     def fits(self, theta: Tensor, batch: Batch, target: Tensor, iteration: ArrayLike) -> list[Work]:
         """See `QCritic`."""
-        pairs = self._policy.state_actions(batch.obs, batch.act)
-        return self._critic.fits(pairs, batch.mask, target, iteration)
+        return self._critic.fits(self._pairs(theta, batch), batch.mask, target, iteration)
+
+    def _pairs(self, theta: Tensor, batch: Batch) -> Tensor:
+        return self._policy.state_actions(self._policy.inputs(theta, batch.obs), batch.act)
 
 
 class Outputs:
@@ -98,22 +100,24 @@ class Outputs:
 
     def along(self, theta: Tensor, batch: Batch) -> Tensor:
         """See `QCritic`."""
-        return self._critic.along(self._rows(batch), batch.mask)
+        return self._critic.along(self._rows(theta, batch), batch.mask)
 
     def values(self, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `QCritic`."""
         pi = policy_at(self._policy, theta, batch)
         last = self._policy.probabilities(theta, batch.final_obs).to(batch.obs)
-        along = self._critic.along(torch.cat([pi, batch.obs], -1), batch.mask)
-        final = torch.cat([last, batch.final_obs], -1)
+        obs, final_obs = seen(self._policy, theta, batch)
+        along = self._critic.along(torch.cat([pi, obs], -1), batch.mask)
+        final = torch.cat([last, final_obs], -1)
         return along, self._critic.after(final, batch.length)
 
     def fits(self, theta: Tensor, batch: Batch, target: Tensor, iteration: ArrayLike) -> list[Work]:
         """See `QCritic`."""
-        return self._critic.fits(self._rows(batch), batch.mask, target, iteration)
+        return self._critic.fits(self._rows(theta, batch), batch.mask, target, iteration)
 
-    def _rows(self, batch: Batch) -> Tensor:
-        return torch.cat([taken_actions(self._policy, batch), batch.obs], -1)
+    def _rows(self, theta: Tensor, batch: Batch) -> Tensor:
+        obs = self._policy.inputs(theta, batch.obs)
+        return torch.cat([taken_actions(self._policy, batch), obs], -1)
 
 
 class Beside:
@@ -121,21 +125,20 @@ class Beside:
 
     needs_value, gives_value = True, False
 
-    def __init__(self, value: StateCritic) -> None:
-        self._value = value
+    def __init__(self, policy: Policy, value: StateCritic) -> None:
+        self._policy, self._value = policy, value
 
     def along(self, theta: Tensor, batch: Batch) -> Tensor:
         """See `QCritic`."""
-        return self._value.along(batch.obs, batch.mask) + self.advantage(theta, batch)
+        return self.values(theta, batch)[0] + self.advantage(theta, batch)
 
     def values(self, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `QCritic`."""
-        value = self._value
-        return value.along(batch.obs, batch.mask), value.after(batch.final_obs, batch.length)
+        return values_of(self._value, self._policy, theta, batch)
 
     def fits(self, theta: Tensor, batch: Batch, target: Tensor, iteration: ArrayLike) -> list[Work]:
         """On what V, as it is now, leaves of the targets."""
-        left = returns.difference(target, self._value.along(batch.obs, batch.mask))
+        left = returns.difference(target, self.values(theta, batch)[0])
         return self.fits_advantage(theta, batch, left * batch.mask, iteration)
 
     def advantage(self, theta: Tensor, batch: Batch) -> Tensor:
@@ -153,8 +156,8 @@ class Dueling(Beside):
     """A network's advantage."""
 
     def __init__(self, policy: Policy, critic: AdvantageCritic, value: StateCritic) -> None:
-        super().__init__(value)
-        self._policy, self._critic = policy, critic
+        super().__init__(policy, value)
+        self._critic = critic
         self.state = critic.state
 
     def advantage(self, theta: Tensor, batch: Batch) -> Tensor:
@@ -169,7 +172,7 @@ class Dueling(Beside):
 
     def _rows(self, theta: Tensor, batch: Batch) -> Tensor:
         centred = taken_actions(self._policy, batch) - policy_at(self._policy, theta, batch)
-        return torch.cat([centred, batch.obs], -1)
+        return torch.cat([centred, self._policy.inputs(theta, batch.obs)], -1)
 
 
 class Compatible(Beside):
@@ -180,8 +183,8 @@ class Compatible(Beside):
         device: torch.device,
     ) -> None:  # fmt: skip
         """`discount`: a step t weighs discount^t in the fit."""
-        super().__init__(value)
-        self._policy, self._ridge, self._discount = policy, ridge, discount
+        super().__init__(policy, value)
+        self._ridge, self._discount = ridge, discount
         self.w = torch.zeros(seeds, policy.num_params, dtype=torch.float64, device=device)
 
     def state(self) -> dict[str, Tensor]:
@@ -301,6 +304,7 @@ def state_values(
     kinds: Iterable[str],
     states: Mapping[str, StateCritic],
     q: QCritic | None,
+    policy: Policy,
     theta: Tensor,
     batch: Batch,
 ) -> tuple[Tensor, Tensor] | None:
@@ -313,4 +317,17 @@ def state_values(
     if q is not None and q.gives_value and {"q", "value"} <= kinds:
         return q.values(theta, batch)
     one = states["linear" if "linear" in kinds else "value"]
-    return one.along(batch.obs, batch.mask), one.after(batch.final_obs, batch.length)
+    return values_of(one, policy, theta, batch)
+
+
+def values_of(
+    critic: StateCritic, policy: Policy, theta: Tensor, batch: Batch
+) -> tuple[Tensor, Tensor]:
+    """V(s_t) [S, N, T] and V of the final observations [S, N], zero where padded."""
+    obs, final_obs = seen(policy, theta, batch)
+    return critic.along(obs, batch.mask), critic.after(final_obs, batch.length)
+
+
+def seen(policy: Policy, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """What critics see of obs [S, N, T, D] and final_obs [S, N, D]: the same as the policy."""
+    return policy.inputs(theta, batch.obs), policy.inputs(theta, batch.final_obs)

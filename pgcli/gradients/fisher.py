@@ -56,7 +56,7 @@ class Fisher:
         policy, theta = self._policy, self._theta
         obs, mask = taken(batch, index, batch.obs, self._weights)
         real = mask.flatten(1).unsqueeze(-1)
-        trace = policy.net.trace(theta, obs.flatten(1, 2).to(theta.dtype))
+        trace = policy.trace(theta, obs.flatten(1, 2).to(theta.dtype))
 
         def piece(v: Tensor) -> Tensor:
             way = policy.net.tangent(theta, trace, v), policy.extra(v)

@@ -340,7 +340,7 @@ def row_slices(seeds: int, rows: int) -> list[slice]:
 
 def entropy_gradient(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
     """∇ (1/N) Σ_n Σ_t H(π_θ(·|s_t)) at the batch's states, [S, P]: the direction of a bonus."""
-    total = torch.zeros_like(theta)
+    total = torch.zeros_like(policy.learned(theta))
     per_episode = 1.0 / batch.episodes.clamp(min=1).unsqueeze(-1)
     fields = (batch.obs.flatten(1, 2), batch.mask.flatten(1) * per_episode)
     for obs, weight in zip(*(x.split(CHUNK_STEPS, 1) for x in fields), strict=True):
@@ -352,4 +352,4 @@ def entropy_gradient_of(policy: Policy, theta: Tensor, obs: Tensor, weight: Tens
     """∇ Σ_m weight_m H(π_θ(·|s_m)) over rows obs [S, M, D] with weights [S, M]: [S, P]."""
     theta = theta.detach().requires_grad_()
     entropy = policy.head.entropy(*policy.distribution(theta, obs))
-    return torch.autograd.grad((entropy * weight).sum(), theta)[0]
+    return policy.learned(torch.autograd.grad((entropy * weight).sum(), theta)[0])

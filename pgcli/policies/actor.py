@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ class PlainNetwork(NamedTuple):
     weights: np.ndarray  # [S, n] float32: per layer W [inputs, outputs] row by row, then b
     activation: str
     spread: np.ndarray  # [S, A] float32: standard deviations; A = 0 where actions are discrete
+    normal: np.ndarray  # [S, 2, D] float32: what inputs are normalised by; D = 0: by nothing
+    clip: float  # and cut to
 
 
 class PolicyActor:
@@ -47,7 +50,11 @@ class PolicyActor:
         self._head, self._slots, self._behaviour = policy.head, slots, behaviour
         theta = theta.detach().cpu()
         self._layers = [(w.numpy(), b.numpy()) for w, b in policy.net.unpack(theta)]
-        self._extra = theta[:, policy.net.num_params :].numpy()
+        self._extra = policy.extra(theta)[:, 0].numpy()
+        fixed = theta[:, policy.num_params :].unflatten(1, (2, -1))
+        self._normal, self._clip = fixed.numpy(), math.inf
+        if policy.normalized is not None:
+            self._clip = policy.normalized.clip or math.inf
         self._net = policy.net
         self._activation = ACTIVATIONS[policy.net.activation].numpy
         self._own = list(zip(seeds, per_seed(iteration, len(seeds)), strict=True))
@@ -64,7 +71,7 @@ class PolicyActor:
         """Actions [S, K, ...] for obs [S, K, D] float32; each call advances the noise by a step."""
         if self._step == self.BLOCK:
             self._noise, self._step = self.noise(), 0
-        x = obs
+        x = self._normalized(obs)
         for i, ((weight, bias), out) in enumerate(zip(self._layers, self._buffers, strict=True)):
             if i:
                 self._activation(x, out=x)
@@ -91,7 +98,17 @@ class PolicyActor:
             np.ascontiguousarray(np.concatenate(flat, axis=1)),
             self._net.activation,
             np.exp(self._extra),
+            np.ascontiguousarray(self._normal),
+            self._clip,
         )
+
+    def _normalized(self, obs: np.ndarray) -> np.ndarray:
+        """See `Policy.inputs`."""
+        if not self._normal.size:
+            return obs
+        x = obs - self._normal[:, None, 0]
+        x *= self._normal[:, None, 1]
+        return x.clip(-self._clip, self._clip, out=x)
 
     def _changed(
         self, out: np.ndarray, extra: np.ndarray, by: BehaviourConfig

@@ -12,7 +12,7 @@ from pgcli.errors import ConfigError
 from pgcli.policies.critic import Critic, LinearCritic
 from pgcli.policies.heads import make_head
 from pgcli.policies.network import Mlp
-from pgcli.policies.policy import Policy
+from pgcli.policies.policy import Normalized, Policy
 from pgcli.settings.schema import BehaviourConfig, CriticConfig, CriticKind, PolicyConfig
 
 
@@ -52,7 +52,8 @@ def build_policy(settings: PolicyConfig, behaviour: BehaviourConfig, spaces: Inh
         raise ConfigError("behaviour.epsilon", behaviour.epsilon, allowed)
     head = make_head(kind.name, spaces.action.sizes)
     sizes = (spaces.obs_dim, *settings.hidden, head.num_outputs)
-    return Policy(Mlp(sizes, settings.activation.name, settings.bias), head)
+    normalized = Normalized(settings.clip_obs) if settings.normalize_obs else None
+    return Policy(Mlp(sizes, settings.activation.name, settings.bias), head, normalized)
 
 
 def build_state_critics(

@@ -33,10 +33,13 @@ def knows(net: Mlp, theta: Tensor) -> bool:
 
 
 class Rows(NamedTuple):
-    """All rows of a batch, and a policy that is known, in the types that compiled code takes."""
+    """All rows of a batch, and a policy that is known, in the types that compiled code takes.
+
+    Its methods take θ alone, [S, P]: what the network sees is made.
+    """
 
     policy: Policy
-    obs: Array  # [S, R, D]
+    obs: Array  # [S, R, D]: as the network sees it
     act: Array  # [S, R, A]
 
     @classmethod
@@ -44,7 +47,8 @@ class Rows(NamedTuple):
         """From obs [S, R, D] and act [S, R, ...]; None where there is no code for it."""
         if not isinstance(policy.head, (Categorical, Gaussian)) or not knows(policy.net, theta):
             return None
-        rows = obs.to(theta.dtype), act if act.ndim == 3 else act.unsqueeze(2)
+        seen = policy.inputs(theta, obs.to(theta.dtype))
+        rows = seen, act if act.ndim == 3 else act.unsqueeze(2)
         return cls(policy, *(_plain(x) for x in rows))
 
     def log_prob(self, s: int, theta: Tensor, rows: Tensor) -> Tensor:
@@ -107,7 +111,7 @@ def load(policy: Policy, theta: Tensor) -> None:
     act = act if isinstance(policy.head, Gaussian) else act.long()
     rows = Rows.of(policy, theta, torch.zeros(len(theta), 0, policy.net.sizes[0]), act)
     if rows is not None:
-        rows.log_prob(0, theta, torch.zeros(0, dtype=torch.int64))
+        rows.log_prob(0, policy.learned(theta), torch.zeros(0, dtype=torch.int64))
 
 
 def fitted(

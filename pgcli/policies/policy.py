@@ -29,16 +29,63 @@ class Factor(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Normalized:
+    """The network sees (o − mean)/deviation, cut to ± clip; both stand in theta, and are not θ."""
+
+    clip: float | None
+
+
+@dataclass(frozen=True)
 class Policy:
-    """π_θ: the outputs of `net` parametrise `head`; theta [S, P] holds the network, then extra."""
+    """π_θ: the outputs of `net` parametrise `head`; theta [S, P] holds the network, then extra.
+
+    Where observations are normalised, theta [S, P + 2D] ends with what they are normalised by:
+    means [S, D] and inverse deviations [S, D]. These are no parameters: nothing learns them by a
+    gradient. All here takes such a theta; gradients have P columns.
+    """
 
     net: Mlp
     head: Head
+    normalized: Normalized | None = None
 
     @property
     def num_params(self) -> int:
         """P."""
         return self.net.num_params + self.head.num_extra
+
+    @property
+    def width(self) -> int:
+        """Columns of theta: P, and what observations are normalised by."""
+        return self.num_params + (0 if self.normalized is None else 2 * self.net.sizes[0])
+
+    def learned(self, theta: Tensor) -> Tensor:
+        """θ itself, [..., P]: a view of theta."""
+        return theta[..., : self.num_params]
+
+    def whole(self, learned: Tensor, theta: Tensor) -> Tensor:
+        """These θ [S, P or more], normalising as theta does."""
+        if self.normalized is None or learned.shape[1] == theta.shape[1]:
+            return learned
+        fixed = theta[:, self.num_params :].to(learned).expand(len(learned), -1)
+        return torch.cat([learned, fixed], 1)
+
+    def normalize_by(self, theta: Tensor, mean: Tensor, scale: Tensor) -> None:
+        """Write into theta what to normalise by from now on: mean and 1/deviation, [S, D]."""
+        theta[:, self.num_params :] = torch.cat([mean, scale], 1).to(theta)
+
+    def inputs(self, theta: Tensor, obs: Tensor) -> Tensor:
+        """What the network sees of obs [S, ..., D], in theta's type where that is another."""
+        if self.normalized is None:
+            return obs
+        by = theta[:, self.num_params :].detach().unflatten(1, (2, -1))  # [S, 2, D]
+        by = by.reshape(len(by), 2, *(1,) * (obs.ndim - 2), -1)
+        x = (obs - by[:, 0]).mul_(by[:, 1])
+        clip = self.normalized.clip
+        return x if clip is None else x.clamp_(-clip, clip)
+
+    def trace(self, theta: Tensor, obs: Tensor) -> Trace:
+        """One forward pass of the network over obs [S, M, D]."""
+        return self.net.trace(theta, self.inputs(theta, obs))
 
     def init(self, config: PolicyConfig, seeds: Sequence[int]) -> Tensor:
         """Fresh parameters theta [S, P], each row a function of its own seed."""
@@ -47,15 +94,17 @@ class Policy:
         if config.init is Init.zeros:
             net = torch.zeros_like(net)
         extra = torch.full((len(seeds), self.head.num_extra), config.log_std)
-        return torch.cat([net, extra], dim=1)
+        fixed = torch.zeros(len(seeds), self.width - self.num_params)
+        fixed[:, fixed.shape[1] // 2 :] = 1.0  # nothing has been seen: as it is
+        return torch.cat([net, extra, fixed], dim=1)
 
     def distribution(self, theta: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
         """(out [S, M, O], extra [S, 1, X]) for obs [S, M, D]: what `head` takes."""
-        return self.net.forward(theta, obs), self.extra(theta)
+        return self.net.forward(theta, self.inputs(theta, obs)), self.extra(theta)
 
     def extra(self, theta: Tensor) -> Tensor:
         """The parameters that depend on no state, [S, 1, X], as `head` takes them."""
-        return theta[:, None, self.net.num_params :]
+        return theta[:, None, self.net.num_params : self.num_params]
 
     def pulled_back(self, theta: Tensor, trace: Trace, out: Tensor, extra: Tensor) -> Tensor:
         """∂/∂theta [S, P] of a sum over rows, from its derivatives by out and extra [S, M, ·]."""
@@ -81,12 +130,12 @@ class Policy:
     def probabilities(self, theta: Tensor, obs: Tensor) -> Tensor:
         """π_θ(a|s) of every action, [S, M, K], where they can be counted: see `Head.index`."""
         with torch.no_grad():
-            return self.head.probabilities(self.net.forward(theta, obs.to(theta)))
+            return self.head.probabilities(self.distribution(theta, obs.to(theta))[0])
 
     def along(self, theta: Tensor, obs: Tensor, act: Tensor, way: Tensor) -> Tensor:
         """⟨∇log π_θ(a|s), way⟩ of rows obs [S, M, D], for a direction way [S, P]: [S, M]."""
         with torch.no_grad():
-            trace, extra = self.net.trace(theta, obs), self.extra(theta)
+            trace, extra = self.trace(theta, obs), self.extra(theta)
             score = self.head.score(trace.out, extra, act)
             moved = self.net.tangent(theta, trace, way)
             return (score.out * moved).sum(-1) + (score.extra * self.extra(way)).sum(-1)
@@ -115,7 +164,7 @@ class Policy:
         no gradient with respect to a network's weight is formed.
         """
         with torch.no_grad():
-            trace = self.net.trace(theta, obs)
+            trace = self.trace(theta, obs)
             score = self.head.score(trace.out, self.extra(theta), act)
             out, extra = score.out, score.extra
             if weight is not None:

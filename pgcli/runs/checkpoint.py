@@ -25,7 +25,14 @@ META = "meta.json"
 FORMAT = 2
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 # What a policy is, beside its parameters.
-SAME_POLICY = ("env.id", "env.kwargs", "policy.hidden", "policy.activation", "policy.bias")
+SAME_POLICY = (
+    "env.id",
+    "env.kwargs",
+    "policy.hidden",
+    "policy.activation",
+    "policy.bias",
+    "policy.normalize_obs",
+)
 MOST_ORDERS = 6  # arguments of an environment in as many orders: 720
 MAY_CHANGE = (Role.BUDGET, Role.BOOKKEEPING)  # on resume
 
@@ -110,8 +117,10 @@ def policy(
     ConfigError where the one saved there is another: of another kind, for other spaces, for an
     environment made otherwise, or of another size.
     """
-    old = checkpoint.meta["settings"]
-    differ = [name for name in SAME_POLICY if not _alike(old.get(name), config, name)]
+    unknown = {key: _digest(value) for key, value in before(TrainConfig).items()}
+    old = {**unknown, **checkpoint.meta["settings"]}
+    same = (*SAME_POLICY, "policy.clip_obs") if config.policy.normalize_obs else SAME_POLICY
+    differ = [name for name in same if not _alike(old.get(name), config, name)]
     known = checkpoint.meta.get("spaces", spaces)  # none is noted in older ones
     differ += [
         f"{name} space ({known.get(name)}, here {here})"

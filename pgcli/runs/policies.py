@@ -38,7 +38,7 @@ def saved_theta(
     of the seeds, NonFinite where it is no policy any more.
     """
     ckpt = checkpoint.load(Path(run), iteration)
-    width = build_policy(config.policy, config.behaviour, spaces).num_params
+    width = build_policy(config.policy, config.behaviour, spaces).width
     theta = checkpoint.policy(key, run, ckpt, config, spaces.told, width)
     if isinstance(config, TrainConfig) and len(theta) not in (1, config.seeds):
         allowed = f"it has {len(theta)} seeds, this run {config.seeds}: 1, or as many"

@@ -201,6 +201,9 @@ class BehaviourConfig:
 class PolicyConfig:
     """The policy network; no hidden layer makes it linear."""
 
+    # Inputs less their running mean, over their running deviation, cut to ± clip_obs (null: not).
+    normalize_obs: bool = field(metadata=since(False))
+    clip_obs: Optional[float] = field(metadata=since(10.0, within(gt=0)))
     hidden: list[int] = field(metadata=within(ge=1))
     activation: Activation
     init: Init

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pgcli.collection.batch import Batch
 from pgcli.gradients.critics import QCritic, StateCritic
 from pgcli.policies.fused import load
+from pgcli.policies.normalizer import Moments
 from pgcli.policies.policy import Policy
 from pgcli.settings.schema import TrainConfig
 from pgcli.updates.optimizers import copy_into
@@ -34,7 +36,17 @@ class Learner:
         self.theta = policy.init(config.policy, seeds).to(device)
         if config.update.minibatches is not None:
             load(policy, self.theta)
-        self.rule: Rule = rule(config.update, Start(self.theta, config.optimizer, seeds))
+        self.moments = None
+        if policy.normalized is not None:
+            self.moments = Moments(len(seeds), policy.net.sizes[0], device)
+        start = Start(policy.learned(self.theta), config.optimizer, seeds)
+        self.rule: Rule = rule(config.update, start)
+
+    def see(self, batch: Batch) -> None:
+        """Let what observations are normalised by follow those on which the policy has acted."""
+        if self.moments is not None:
+            self.moments.merge(batch.obs, batch.mask)
+            self.policy.normalize_by(self.theta, self.moments.mean, self.moments.scale)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Copies of everything that learns, by name."""
@@ -48,6 +60,8 @@ class Learner:
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that learns, live."""
         tensors = {"theta": self.theta, **_below("optimizer", self.rule.state())}
+        if self.moments is not None:
+            tensors |= _below("normalizer", self.moments.state())
         for name, state in self.critics().items():
             tensors |= _below(name, state)
         return tensors

@@ -111,7 +111,7 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 if coef:  # outside of what is measured
                     step = step + coef * entropy_gradient(policy, learner.theta, batch)
                 around = Batched(policy, target_theta, batch, weights, seeds, done, coef)
-                told = learner.rule.step(learner.theta, step, spent[ran], around)
+                told = learner.rule.step(policy.learned(learner.theta), step, spent[ran], around)
                 record |= {tags.update(name): x for name, x in told.items()}
                 check_finite(learner.theta, "a parameter of the policy", done, seeds, blamed)
             noise.update(first)
@@ -131,6 +131,7 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 ratio = log_ratio if config.off_policy else None
                 record |= mean_score(policy, target_theta, batch, ratio)
             fitted()
+            learner.see(batch)  # what is normalised by is that of earlier batches, always
             for name, state in learner.critics().items():
                 for tensor in state.values():
                     check_finite(tensor, f"the {name} critic", done, seeds, "critic.lr")
@@ -148,7 +149,7 @@ def with_critics(
     est, shift = config.estimator, config.env.reward_shift
     theta, states, q = learner.theta, learner.states, learner.q
     kinds = estimator.critics(est) | states.keys()  # a V that is there is to learn
-    value = state_values(kinds, states, q, theta, batch)
+    value = state_values(kinds, states, q, learner.policy, theta, batch)
     along = None if q is None else q.along(theta, batch)
     looked = episodes(batch, shift, value=value, q=along)
     if "compatible" in kinds:
@@ -158,7 +159,8 @@ def with_critics(
     if learner.value is not None:
         target = estimator.value_target(est, config.critic, looked)
         figures |= metrics.critic("critic", looked.value, target, batch.mask)
-        work += learner.value.fits(batch.obs, batch.mask, target, done)
+        obs = learner.policy.inputs(theta, batch.obs)
+        work += learner.value.fits(obs, batch.mask, target, done)
     if q is not None:
         target = estimator.q_target(est, config.critic, looked)
         figures |= metrics.critic("q_critic", looked.q, target, batch.mask)

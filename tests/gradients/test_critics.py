@@ -61,7 +61,7 @@ def test_v_is_the_mean_of_q_under_the_policy(place, form):
     theta, batch = theta.float(), single(batch)
     states, q = made(policy, form)
     fit(states, q, theta, batch)
-    value, final = state_values(BOTH, states, q, theta, batch)
+    value, final = state_values(BOTH, states, q, policy, theta, batch)
     pi = policy_at(policy, theta, batch)
     torch.testing.assert_close(pi.sum(-1), torch.ones(S, N, T))
     mean, spread = torch.zeros(S, N, T), 0.0

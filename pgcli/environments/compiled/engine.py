@@ -99,8 +99,8 @@ class CompiledEngine(Base):
         )  # fmt: skip
         kernels.play(
             self._model.code, 1, self._slots, sizes, weights.astype(np.float32), False,
-            np.zeros(int(gaussian), np.float32), np.zeros((1, e, outs), np.float32),
-            0, e, np.zeros(e, np.int64), buffer, 0,
+            np.zeros(int(gaussian), np.float32), np.zeros((2, 0), np.float32), math.inf,
+            np.zeros((1, e, outs), np.float32), 0, e, np.zeros(e, np.int64), buffer, 0,
         )  # fmt: skip
         self.reset(range(e))
 
@@ -147,8 +147,8 @@ class CompiledEngine(Base):
             drawn = np.ascontiguousarray(noise[:, seed, k : k + last - first])
             needed = kernels.play(
                 self._model.code, self.max_episode_steps, self._slots, network.sizes,
-                network.weights[seed], network.activation == "relu", network.spread[seed], drawn,
-                first, last, left, buffer, row,
+                network.weights[seed], network.activation == "relu", network.spread[seed],
+                network.normal[seed], network.clip, drawn, first, last, left, buffer, row,
             )  # fmt: skip
             return int(needed)
 

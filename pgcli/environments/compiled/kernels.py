@@ -305,14 +305,15 @@ def outputs(x: Array, y: Array, n: int, sizes: Array, weights: Array, rectified:
 @compiled
 def play(
     model: int, limit: int, slots: Slots, sizes: Array, weights: Array, rectified: bool,
-    spread: Array, noise: Array, first: int, last: int, left: Array, buffer: Any, row: int,
+    spread: Array, normal: Array, clip: float, noise: Array, first: int, last: int, left: Array,
+    buffer: Any, row: int,
 ) -> int:  # fmt: skip
     """Up to as many rows as there is `noise [rows, slots, O]`, of slots first … last - 1.
 
     Slot e stops after left[e] more episodes, counted down here. The action is the first output's
     plus `spread` times noise where the policy is Gaussian, else that of the largest output plus
-    noise. `buffer` (a rollout Buffer) is filled from `row` on; the observation after a slot's last
-    step stands one row further.
+    noise. Inputs are normalised by `normal [2, D]` and `clip` where D > 0. `buffer` (a rollout
+    Buffer) is filled from `row` on; the observation after a slot's last step stands one row on.
     Returns how many rows were needed.
     """
     x = np.zeros((BLOCK + 4) * WIDEST, np.float32)
@@ -333,7 +334,11 @@ def play(
                 else:
                     alive[n] = e
                     for i in range(buffer.obs.shape[2]):
-                        x[n * WIDEST + i] = buffer.obs[e, r, i]
+                        seen = buffer.obs[e, r, i]
+                        if normal.shape[1] > 0:
+                            seen = (seen - normal[0, i]) * normal[1, i]
+                            seen = np.float32(min(max(seen, -clip), clip))
+                        x[n * WIDEST + i] = seen
                     n += 1
         if playing == 0:
             return t
