@@ -47,7 +47,12 @@ def fit(states, q, theta, batch, iterations=3):
 
 def actions(head):
     """Every action, in the order of `index`."""
-    sizes = {"categorical": (3,), "multi_categorical": (2, 3), "bernoulli": (2, 2)}
+    sizes = {
+        "categorical": (3,),
+        "normalized": (3,),
+        "multi_categorical": (2, 3),
+        "bernoulli": (2, 2),
+    }
     name = next(name for name, one in HEADS.items() if one is head)
     listed = torch.cartesian_prod(*(torch.arange(n) for n in sizes[name]))
     return listed
