@@ -23,6 +23,8 @@ from pgcli.machine.randomness import DISTINCT, Seeding
 
 Array = np.ndarray
 
+SPARED = 0.1  # of the steps of a batch that is counted by steps: so many may be thrown away
+
 
 @dataclass(frozen=True)
 class Quota:
@@ -30,6 +32,16 @@ class Quota:
 
     episodes: int | None
     steps: int | None
+    slots: Array | None = None  # [S]: with steps, how many of a seed's slots play; None: all
+
+
+def few_slots(steps: int, length: Array) -> Array:
+    """How many slots [S] to play so many steps with, for episodes of mean length [S].
+
+    All but the slot that ends last have about an episode at the end that is thrown away: with
+    these less than a tenth of the steps.
+    """
+    return 1 + (SPARED * steps / length).astype(np.int64)
 
 
 def collect(
@@ -69,7 +81,7 @@ def _played(engine: Engine, actor: Actor, quota: Quota, obs: Array, seeds: int) 
     if quota.episodes is not None:
         plan: _Plan = _EpisodePlan(seeds, slots, quota.episodes)
     else:
-        plan = _StepPlan(seeds, slots, quota.steps or 0)
+        plan = _StepPlan(seeds, slots, quota.steps or 0, quota.slots)
     rollout = _Rollout(engine)
     rollout.buffer.obs[:, 0] = obs
     if not _play(engine, actor, plan, rollout):
@@ -199,19 +211,23 @@ class _StepPlan:
 
     LOOK = 32  # rows of a compiled engine; looking more often would take longer
 
-    def __init__(self, seeds: int, slots: int, quota: int) -> None:
-        self.left = np.full(seeds * slots, quota)  # an episode has at least one step
+    def __init__(self, seeds: int, slots: int, quota: int, playing: Array | None) -> None:
+        few = np.full(seeds, slots) if playing is None else np.minimum(playing, slots)
+        active = np.arange(slots) < few[:, None]  # [S, K]
+        self.left = np.where(active, quota, 0).reshape(-1)  # an episode has at least one step
+        # Where few play, what a look costs is less than the steps that it may save.
+        self._often, self._least = (8, self.LOOK) if playing is None else (32, self.LOOK // 4)
         self.played = np.zeros(seeds * slots, np.int64)
         self._quota, self._slots = quota, slots
         self._stop: dict[tuple[int, int], int] = {}  # (start, slot) of an ended episode: its stop
-        starts = [[(0, seed * slots + k) for k in range(slots)] for seed in range(seeds)]
+        starts = [[(0, seed * slots + k) for k in range(n)] for seed, n in enumerate(few.tolist())]
         self._order, self._open = starts, {s: 0 for row in starts for _, s in row}
         self._prefix: list[list[_Span]] = [[] for _ in range(seeds)]
         self._steps = [0] * seeds
 
     def blind(self, row: int) -> int | None:
-        """Up to where a quota can be met at the earliest, then the next eighth: at least LOOK."""
-        return max(self._quota // self._slots - row, row // 8, self.LOOK)
+        """Up to where a quota can be met at the earliest, then a share of it: at least LOOK."""
+        return max(self._quota // self._slots - row, row // self._often, self._least)
 
     def finished(self, row: int, done: Array) -> bool:
         for slot in (done & (self.left > 0)).nonzero()[0].tolist():

@@ -20,15 +20,17 @@ class Counters:
     done: np.ndarray  # [S] int64: iterations of each seed
     env_steps: np.ndarray  # [S] int64: simulated
     returns: np.ndarray  # [S, RECENT] float64: the newest episodes' returns, NaN where none yet
+    length: np.ndarray  # [S] float64: mean length of the newest batch's episodes, 0: none yet
     # As a run of format 1 counts: only the steps of its batches, and all seeds by the one that has
     # fewest.
     older: bool = False
+    every_slot: bool = False  # an earlier run plays with all its slots
 
     @classmethod
     def start(cls, seeds: int) -> Counters:
         """Nothing done yet."""
         done, steps = np.zeros((2, seeds), np.int64)
-        return cls(0, done, steps, np.full((seeds, RECENT), np.nan))
+        return cls(0, done, steps, np.full((seeds, RECENT), np.nan), np.zeros(seeds))
 
     def add(
         self,
@@ -44,6 +46,7 @@ class Counters:
         self.iteration += 1
         self.done[ran] += 1
         self.env_steps[ran] += length.sum(1) + (0 if self.older else discarded)
+        self.length[ran] = length.sum(1) / (length > 0).sum(1)
         places = np.arange(len(self.done))[ran]
         for i, new, steps in zip(places, returns, length, strict=True):
             self.returns[i] = np.concatenate([self.returns[i], new[steps > 0]])[-RECENT:]
@@ -74,6 +77,7 @@ class Counters:
             "tally/done": self.done.copy(),
             "tally/env_steps": self.env_steps.copy(),
             "tally/returns": self.returns.copy(),
+            **({} if self.every_slot else {"tally/length": self.length.copy()}),
         }
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
@@ -83,3 +87,5 @@ class Counters:
         every = np.full(len(self.env_steps), self.iteration)  # where none has been told apart
         self.done = arrays.get("tally/done", every).copy()
         self.returns = arrays["tally/returns"].copy()
+        self.every_slot = "tally/length" not in arrays
+        self.length = arrays.get("tally/length", self.length).copy()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pgcli.collection.batch import Batch
 from pgcli.collection.episodes import episodes
-from pgcli.collection.rollout import Quota, collect
+from pgcli.collection.rollout import Quota, collect, few_slots
 from pgcli.environments.choose import slots_per_seed
 from pgcli.errors import NonFinite
 from pgcli.estimators import estimator
@@ -79,6 +79,10 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
             old_theta = learner.theta.detach().clone()
             source = old_theta if other is None else other
             actor = PolicyActor(policy, source, seeds, done, slots, changed)
+            if quota.steps is not None and config.env.num_envs is None and not counters.every_slot:
+                longest = cohort.engine.max_episode_steps
+                length = np.where(done > 0, counters.length[ran], longest)
+                quota = replace(quota, slots=few_slots(quota.steps, length))
             batch = collect(cohort.engine, actor, quota, seeds, done, seeded).to(device)
             for text in cohort.engine.notices():
                 session.notice(text)

@@ -6,7 +6,7 @@ import scripted
 import torch
 
 from pgcli.collection.episodes import episodes
-from pgcli.collection.rollout import Quota, collect
+from pgcli.collection.rollout import Quota, collect, few_slots
 from pgcli.environments.choose import open_engine
 from pgcli.errors import EnvironmentFailed
 from pgcli.settings.schema import Engine, EnvConfig
@@ -30,10 +30,10 @@ class Zeros:
 
 
 def play(env_id, episodes=None, steps=None, slots=2, seeds=(0,), iteration=0, engine="sync",
-         **kwargs):  # fmt: skip
+         few=None, **kwargs):  # fmt: skip
     made = open_engine(settings(env_id, engine, **kwargs), slots * len(seeds))
     try:
-        return collect(made, Zeros(), Quota(episodes, steps), seeds, iteration)
+        return collect(made, Zeros(), Quota(episodes, steps, few), seeds, iteration)
     finally:
         made.close()
 
@@ -99,6 +99,28 @@ def test_no_cut_tail_passes_for_a_whole_episode(quota):
         assert batch.terminated.all()
         assert not batch.truncated.any()
         assert set(batch.length.flatten().tolist()) <= {1, 100}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_with_one_slot_nothing_is_thrown_away_and_others_keep_their_own(engine):
+    few = np.array([1, 3])
+    batch = play("Coin-v0", steps=150, slots=3, seeds=(0, 1), few=few, engine=engine)
+    assert batch.discarded[0] == 0
+    alone = play("Coin-v0", steps=150, slots=3, seeds=(1,), few=few[1:], engine=engine)
+    assert batch.length[1][batch.length[1] > 0].tolist() == alone.length[0].tolist()
+    assert batch.discarded[1] == alone.discarded[0]
+
+
+def test_few_slots_favour_no_length_either():
+    """The prefix is a stopping time: E[Σ rewards] = E[count] · 50 (Wald)."""
+    many = [play("Coin-v0", steps=60, slots=3, iteration=i, few=np.array([2])) for i in range(200)]
+    excess = torch.stack([(b.rew.sum(-1)[b.length > 0] - 50).sum() for b in many])
+    assert abs(excess.mean()) < 4 * excess.std() / len(many) ** 0.5
+
+
+def test_so_few_slots_play_that_less_than_a_tenth_is_thrown_away():
+    length = np.array([1000.0, 150.0, 20.0, 1.0])
+    assert few_slots(2000, length).tolist() == [1, 2, 11, 201]
 
 
 def test_every_environment_has_its_own_seed():

@@ -21,7 +21,7 @@ def test_tally_counts_and_forgets():
 
 
 def test_budget_is_whichever_limit_is_nearer():
-    counters = Counters(5, np.array([5, 4]), np.array([100, 300]), np.zeros((2, 1)))
+    counters = Counters(5, np.array([5, 4]), np.array([100, 300]), np.zeros((2, 1)), np.zeros(2))
 
     def spent(iterations, total_steps):
         config = train_config(iterations=iterations, total_steps=total_steps)
