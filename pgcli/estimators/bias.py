@@ -43,6 +43,8 @@ def bias_notes(config: EstimatorConfig, run: Circumstances) -> list[str]:
         baseline(config).bias: True,
         "normalised Φ: the gradient's length is another, and its direction off by O(1/N), for mean "
         "and deviation come from the same batch": config.normalize,
+        "scaled rewards: the gradient is that of J/σ, σ the running deviation of the discounted "
+        "return in earlier batches: its length is another, and it changes": config.scale_rewards,
         "batch_steps: the mean is over a random number of episodes, O(1/N)": run.counted_by_steps,
         "no importance weight: the data are another policy's": run.off_policy and not weighted,
         f"{name} importance: the states are the behaviour policy's": weighted

@@ -42,6 +42,14 @@ def _ahead(x: Tensor, steps: int) -> Tensor:
     return torch.nn.functional.pad(x[..., steps:], (0, min(steps, x.shape[-1])))
 
 
+def returns_so_far(rew: Tensor, gamma: float) -> Tensor:
+    """Σ_{k≤t} γ^{t−k} r_k, `[..., T]`: what the deviation of a discounted return is taken of.
+
+    (Engstrom et al. 2020, algorithm 1.)
+    """
+    return discounted_sum(rew.flip(-1), gamma).flip(-1)
+
+
 def powers(discount: float, like: Tensor) -> Tensor:
     """discount^t at times [0, T) of `like [..., T]`."""
     return discount ** torch.arange(like.shape[-1], dtype=like.dtype, device=like.device)

@@ -59,6 +59,10 @@ class QCritic(Protocol):
         """To regress Q on targets [S, N, T] at the real steps: what is to be done."""
         ...
 
+    def scale(self, by: Tensor) -> None:
+        """Tell what it tells by itself, times `by` [S], from now on."""
+        ...
+
     def state(self) -> dict[str, Tensor]:
         """The tensors that a fit changes; live, not copies."""
         ...
@@ -71,7 +75,7 @@ class Pairs:
 
     def __init__(self, policy: Policy, critic: Critic) -> None:
         self._policy, self._critic = policy, critic
-        self.state = critic.state
+        self.state, self.scale = critic.state, critic.scale
 
     def along(self, theta: Tensor, batch: Batch) -> Tensor:
         """See `QCritic`."""
@@ -96,7 +100,7 @@ class Outputs:
 
     def __init__(self, policy: Policy, critic: ActionCritic, gives_value: bool) -> None:
         self._policy, self._critic, self.gives_value = policy, critic, gives_value
-        self.state = critic.state
+        self.state, self.scale = critic.state, critic.scale
 
     def along(self, theta: Tensor, batch: Batch) -> Tensor:
         """See `QCritic`."""
@@ -158,7 +162,7 @@ class Dueling(Beside):
     def __init__(self, policy: Policy, critic: AdvantageCritic, value: StateCritic) -> None:
         super().__init__(policy, value)
         self._critic = critic
-        self.state = critic.state
+        self.state, self.scale = critic.state, critic.scale
 
     def advantage(self, theta: Tensor, batch: Batch) -> Tensor:
         """See `Beside`."""
@@ -190,6 +194,10 @@ class Compatible(Beside):
     def state(self) -> dict[str, Tensor]:
         """See `QCritic`."""
         return {"w": self.w}
+
+    def scale(self, by: Tensor) -> None:
+        """See `QCritic`."""
+        self.w *= by.unsqueeze(-1)
 
     def advantage(self, theta: Tensor, batch: Batch) -> Tensor:
         """See `Beside`."""

@@ -92,6 +92,11 @@ class Critic:
             for s, (seed, i) in enumerate(own)
         ]
 
+    def scale(self, by: Tensor) -> None:
+        """Tell V times `by` [S] from now on, exactly."""
+        self.mean *= by.to(self.mean)
+        self.std *= by.to(self.std)
+
     def _fit(
         self, s: int, obs: Tensor, mask: Tensor, target: Tensor, rng: np.random.Generator
     ) -> None:
@@ -256,6 +261,10 @@ class LinearCritic:
     def fits(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: ArrayLike) -> list[Work]:
         """Least squares of the targets [S, N, T] at the real steps: what is to be done."""
         return [partial(self._fit, obs, mask, target)]
+
+    def scale(self, by: Tensor) -> None:
+        """Tell V times `by` [S] from now on, exactly."""
+        self.weight *= by.unsqueeze(-1)
 
     def _fit(self, obs: Tensor, mask: Tensor, target: Tensor) -> None:
         time = torch.arange(obs.shape[2], device=obs.device).expand(mask.shape)

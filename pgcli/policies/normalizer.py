@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-EPS = 1e-8  # of the variance: what never changes is 0, whatever it is
+EPS = 1e-8  # added to a variance
+ROUNDING = 1e-14  # a variance below this, relative to the mean's square, is none
 
 
 class Moments:
@@ -38,9 +39,13 @@ class Moments:
 
     @property
     def scale(self) -> Tensor:
-        """1/√(variance + EPS) [S, D]; 1 where nothing has been seen."""
+        """1/√(variance + EPS) [S, D]; 1 where nothing has changed yet.
+
+        What is seen for the first time counts as it is, not as 1/√EPS.
+        """
         variance = self.square / self.count.clamp(min=1).unsqueeze(-1)
-        return torch.where(self.count.unsqueeze(-1) > 0, (variance + EPS).rsqrt(), 1.0)
+        constant = variance <= ROUNDING * self.mean.square()
+        return torch.where(constant, 1.0, (variance + EPS).rsqrt())
 
     def state(self) -> Mapping[str, Tensor]:
         """The tensors that `merge` changes; live, not copies."""

@@ -165,6 +165,8 @@ class EstimatorConfig:
     lam: float = field(metadata=within(ge=0, le=1))  # λ of GAE
     discount_state: bool  # weight step t by γ^t: the exact gradient of the discounted objective
     normalize: bool  # standardise Φ over the batch (biased)
+    # Rewards over the running deviation of the discounted return, of earlier batches.
+    scale_rewards: bool = field(metadata=since(False))
     bootstrap: bool  # at a time limit, continue with V(final_obs) where Φ uses V
     n: int = field(metadata=within(ge=1))  # of phi=n_step
     constant: float  # of baseline=constant
@@ -573,6 +575,9 @@ def _check_training(config: TrainConfig) -> None:
 
 
 def _check_comparison(config: CompareConfig) -> None:
+    if config.estimator.get("scale_rewards"):
+        allowed = "there are no earlier batches to scale by: only false"
+        raise ConfigError("estimator.scale_rewards", True, allowed)
     if config.critic.lam is not None:
         allowed = "critics are fitted on whole returns here: null"
         raise ConfigError("critic.lam", config.critic.lam, allowed)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from pgcli.collection.batch import Batch
+from pgcli.collection.episodes import rewards
+from pgcli.estimators.returns import returns_so_far
 from pgcli.gradients.critics import QCritic, StateCritic
 from pgcli.policies.fused import load
 from pgcli.policies.normalizer import Moments
@@ -39,14 +41,27 @@ class Learner:
         self.moments = None
         if policy.normalized is not None:
             self.moments = Moments(len(seeds), policy.net.sizes[0], device)
+        self._gamma, self._shift = config.estimator.gamma, config.env.reward_shift
+        self.so_far = Moments(len(seeds), 1, device) if config.estimator.scale_rewards else None
         start = Start(policy.learned(self.theta), config.optimizer, seeds)
         self.rule: Rule = rule(config.update, start)
 
     def see(self, batch: Batch) -> None:
-        """Let what observations are normalised by follow those on which the policy has acted."""
+        """Let what observations and rewards are normalised by follow a batch, when it is done."""
         if self.moments is not None:
             self.moments.merge(batch.obs, batch.mask)
             self.policy.normalize_by(self.theta, self.moments.mean, self.moments.scale)
+        if self.so_far is not None and (before := self.reward_scale) is not None:
+            so_far = returns_so_far(rewards(batch, self._shift), self._gamma)
+            self.so_far.merge(so_far.unsqueeze(-1), batch.mask)
+            for critic in (self.value, self.q):
+                if critic is not None:  # what they tell is in the new unit at once
+                    critic.scale(self.so_far.scale[:, 0] / before)
+
+    @property
+    def reward_scale(self) -> Tensor | None:
+        """What rewards are multiplied by, [S] float64; None: they are as they are."""
+        return None if self.so_far is None else self.so_far.scale[:, 0].clone()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Copies of everything that learns, by name."""
@@ -62,6 +77,8 @@ class Learner:
         tensors = {"theta": self.theta, **_below("optimizer", self.rule.state())}
         if self.moments is not None:
             tensors |= _below("normalizer", self.moments.state())
+        if self.so_far is not None:
+            tensors |= _below("reward_scale", self.so_far.state())
         for name, state in self.critics().items():
             tensors |= _below(name, state)
         return tensors

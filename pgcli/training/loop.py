@@ -155,7 +155,7 @@ def with_critics(
     kinds = estimator.critics(est) | states.keys()  # a V that is there is to learn
     value = state_values(kinds, states, q, learner.policy, theta, batch)
     along = None if q is None else q.along(theta, batch)
-    looked = episodes(batch, shift, value=value, q=along)
+    looked = episodes(batch, shift, value=value, q=along, scale=learner.reward_scale)
     if "compatible" in kinds:
         looked = cross_compatible(learner.policy, theta, batch, est, config.critic, looked)
     work: list[Work] = []
