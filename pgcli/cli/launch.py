@@ -29,9 +29,11 @@ from pgcli.cli.meanings import annotated, comments
 from pgcli.cli.origins import as_told, brought, brought_along, names_runs, pins
 from pgcli.cli.sources import conf_dir, job_name, register, subdirectory
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
+from pgcli.policies.fit import check_fit
 from pgcli.runs import checkpoint, saved
 from pgcli.runs.directory import holds_run, lock, made
 from pgcli.runs.saved import HYDRAS, SETTINGS
+from pgcli.settings.schema import CompareConfig, TrainConfig
 
 if TYPE_CHECKING:  # it would bring Gymnasium
     from pgcli.environments.spaces import Spaces
@@ -76,6 +78,7 @@ def launch(command: str, argv: Sequence[str]) -> int:
     for config in (c.config for c in composed):
         if (check := COMMANDS[command].check) is not None:
             check(config)
+        _check_policy(config, spaces[repr(config.env)])
         _check_runs(config, spaces[repr(config.env)])
     if resumed is not None:
         checkpoint.load_for(resumed, composed[0].config)
@@ -218,6 +221,12 @@ def _resumed(overrides: Sequence[Override], multirun: bool) -> Path | None:
     if not checkpoint.iterations(directory):
         raise NoCheckpoint(f"resume={directory}: no checkpoint there")
     return directory
+
+
+def _check_policy(config: Any, spaces: Spaces) -> None:
+    """What a policy is asked to be must go with the actions."""
+    if isinstance(config, (TrainConfig, CompareConfig)):
+        check_fit(config.policy, config.behaviour, spaces.action)
 
 
 def _check_runs(config: Any, spaces: Spaces) -> None:

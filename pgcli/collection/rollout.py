@@ -17,7 +17,14 @@ import torch
 from numpy.typing import ArrayLike
 
 from pgcli.collection.batch import Batch
-from pgcli.environments.engine import Actor, Buffer, Engine, NetworkActor, PlayingEngine
+from pgcli.environments.engine import (
+    Actor,
+    Buffer,
+    EmittingActor,
+    Engine,
+    NetworkActor,
+    PlayingEngine,
+)
 from pgcli.errors import EnvironmentFailed
 from pgcli.machine.randomness import DISTINCT, Seeding
 
@@ -97,6 +104,7 @@ def _step(
     engine: Engine, actor: Actor, plan: _Plan, rollout: _Rollout, shape: tuple[int, int, int]
 ) -> None:
     """Ask policy and environment in turn, row by row."""
+    emitting = actor if isinstance(actor, EmittingActor) else None
     for row in count():
         buffer = rollout.reaching(row + 1)
         act = actor(buffer.obs[:, row].reshape(shape))
@@ -104,7 +112,9 @@ def _step(
         active = plan.left > 0
         if plan.played is not None:
             plan.played[:] += active
-        obs, rew, terminated, truncated = engine.step(act, active)
+        obs, rew, terminated, truncated = engine.step(
+            act if emitting is None else emitting.emitted(act), active
+        )
         buffer.obs[:, row + 1], buffer.rew[:, row], rollout.act[:, row] = obs, rew, act
         buffer.terminated[:, row], buffer.truncated[:, row] = terminated, truncated
         done = terminated | truncated

@@ -121,6 +121,15 @@ class Network(Protocol):
 
 
 @runtime_checkable
+class EmittingActor(Actor, Protocol):
+    """An actor whose actions are kept in other terms than the environment is told."""
+
+    def emitted(self, act: Array) -> Array:
+        """What the environment is told for actions [E, ...] that it chose."""
+        ...
+
+
+@runtime_checkable
 class NetworkActor(Actor, Protocol):
     """An actor that can be played without being asked step by step."""
 

@@ -35,6 +35,8 @@ class ActionAdapter:
     kind: ActionKind
     sizes: tuple[int, ...]  # of the distribution: (n,), nvec, (bits,) or (dimensions,)
     to_env: Callable[[Array], Array]
+    bounded: tuple[bool, ...] = ()  # of a Gaussian's dimensions: whether both bounds are finite
+    origin: tuple[float, ...] = ()  # where 0 lies of those with one bound; (): at 0, all of them
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,6 +78,8 @@ class Spaces(NamedTuple):
     def told(self) -> dict[str, str]:
         """In words, to be kept beside a policy."""
         sizes = " ".join(map(str, self.action.sizes))
+        if self.action.origin:
+            sizes += " around " + " ".join(f"{x:g}" for x in self.action.origin)
         kind = self.action.kind.name.lower().replace("_", "-")
         return {"observation": f"{self.obs_dim} inputs", "action": f"{kind} {sizes}"}
 
@@ -109,22 +113,31 @@ def action_adapter(space: spaces.Space[Any], env_id: str) -> ActionAdapter:
 
 
 def _box_adapter(space: spaces.Box) -> ActionAdapter:
-    """The policy acts in units of the half range around the centre, where both are finite.
+    """The policy acts in units of the half range around the centre, where both bounds are finite.
 
-    What is clipped is only what the environment is told; the policy's sample is kept as it is.
+    Elsewhere in the environment's units: around 0 or, where there is one bound, around the point
+    nearest to 0 that is one unit within it. Around the bound itself every other sample would be
+    clipped away. What is clipped is only what the environment is told; the policy's sample is kept
+    as it is.
     """
     low, high = space.low.reshape(-1), space.high.reshape(-1)
     # Bounds that only say "any float" are none.
+    below, above = low > -1e10, high < 1e10
     bounded = (np.abs(low) < 1e10) & (np.abs(high) < 1e10)
     with np.errstate(invalid="ignore", over="ignore"):
+        inside = np.where(
+            below, np.maximum(low + 1, 0), np.where(above, np.minimum(high - 1, 0), 0)
+        )
         half = np.where(bounded, (high - low) / 2, 1.0).astype(np.float32)
-        centre = np.where(bounded, (high + low) / 2, 0.0).astype(np.float32)
+        centre = np.where(bounded, (high + low) / 2, inside).astype(np.float32)
+    moved = np.where(bounded, 0, centre)
 
     def to_env(act: Array) -> Array:
         clipped = np.clip(centre + half * act, low, high)
         return clipped.reshape(len(act), *space.shape).astype(space.dtype, copy=False)
 
-    return ActionAdapter(ActionKind.GAUSSIAN, (low.size,), to_env)
+    origin = tuple(moved.tolist()) if moved.any() else ()
+    return ActionAdapter(ActionKind.GAUSSIAN, (low.size,), to_env, tuple(bounded.tolist()), origin)
 
 
 def obs_adapter(space: spaces.Space[Any], env_id: str) -> ObsAdapter:

@@ -223,7 +223,7 @@ class Batched:
     @cached_property
     def _fused(self) -> Rows | None:
         obs, act = (x.flatten(1, 2) for x in (self._batch.obs, self._batch.act))
-        return Rows.of(self._policy, self._theta, obs, act)
+        return Rows.of(self._policy, self._theta, obs, act, bool(self._coef))
 
     @cached_property
     def _log_probs(self) -> Tensor:

@@ -289,7 +289,7 @@ def build_critics(
         if settings.target is Target.expected_sarsa and value is None:
             allowed = "critic.q=action_input has no V: outputs, dueling, compatible have"
             raise ConfigError("critic.target", "expected_sarsa", allowed)
-        inputs = obs_dim + policy.head.num_outputs
+        inputs = obs_dim + policy.head.num_features
         own = Purpose.Q_INIT, Purpose.Q_FIT
         return states, Pairs(policy, Critic(settings, inputs, *sizes, *own))
     if form is ActionValue.compatible:

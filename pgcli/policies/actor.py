@@ -85,19 +85,26 @@ class PolicyActor:
         return act
 
     def noise(self) -> np.ndarray:
-        """The noise of the next BLOCK steps, float32 [BLOCK, S, K, O]."""
+        """The noise of the next BLOCK steps, float32 [BLOCK, S, K, ·]."""
         return np.stack([self._head.noise(r, self.BLOCK, self._slots) for r in self._rngs], axis=1)
+
+    def emitted(self, act: np.ndarray) -> np.ndarray:
+        """What the environment is told for actions [E, ...]: see `heads.Gaussian`."""
+        return self._head.emitted(act)
 
     def network(self) -> PlainNetwork | None:
         """The same policy as plain arrays; None where its head or behaviour is of another kind."""
-        if self._behaviour is not None or not isinstance(self._head, (Categorical, Gaussian)):
+        head = self._head
+        if self._behaviour is not None or not isinstance(head, (Categorical, Gaussian)):
+            return None
+        if isinstance(head, Gaussian) and (head.squashed or head.state_std):
             return None
         flat = [x.reshape(len(x), -1) for layer in self._layers for x in layer]
         return PlainNetwork(
             np.array(self._net.sizes),
             np.ascontiguousarray(np.concatenate(flat, axis=1)),
             self._net.activation,
-            np.exp(self._extra),
+            head.spread(self._extra) if isinstance(head, Gaussian) else self._extra,
             np.ascontiguousarray(self._normal),
             self._clip,
         )

@@ -3,54 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from enum import Enum
-from typing import Protocol
+from dataclasses import replace
 
 import torch
 
-from pgcli.errors import ConfigError
 from pgcli.policies.critic import Critic, LinearCritic
-from pgcli.policies.heads import make_head
+from pgcli.policies.fit import Inhabited, check_fit
+from pgcli.policies.heads import Gaussian, make_head
 from pgcli.policies.network import Mlp
 from pgcli.policies.policy import Normalized, Policy
 from pgcli.settings.schema import BehaviourConfig, CriticConfig, CriticKind, PolicyConfig
 
 
-class Acted(Protocol):
-    """An action space, as heads need to know it."""
-
-    @property
-    def kind(self) -> Enum:
-        """Whose name is that of a head: see `make_head`."""
-        ...
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Of its components."""
-        ...
-
-
-class Inhabited(Protocol):
-    """What a policy must know of where it lives."""
-
-    @property
-    def obs_dim(self) -> int:
-        """D, the length of an encoded observation."""
-        ...
-
-    @property
-    def action(self) -> Acted:
-        """What it may do."""
-        ...
-
-
 def build_policy(settings: PolicyConfig, behaviour: BehaviourConfig, spaces: Inhabited) -> Policy:
-    """The policy that fits the environment's spaces."""
-    kind = spaces.action.kind
-    if behaviour.epsilon and kind.name == "GAUSSIAN":
-        allowed = "only 0: a continuous action space has no uniform policy"
-        raise ConfigError("behaviour.epsilon", behaviour.epsilon, allowed)
-    head = make_head(kind.name, spaces.action.sizes)
+    """The policy that fits the environment's spaces; ConfigError where none does."""
+    action = spaces.action
+    check_fit(settings, behaviour, action)
+    head = make_head(action.kind.name, action.sizes)
+    if isinstance(head, Gaussian):
+        head = replace(
+            head, squashed=action.bounded if settings.squash else (), state_std=settings.state_std,
+            min_std=settings.min_std, max_std=settings.max_std,
+        )  # fmt: skip
     sizes = (spaces.obs_dim, *settings.hidden, head.num_outputs)
     normalized = Normalized(settings.clip_obs) if settings.normalize_obs else None
     return Policy(Mlp(sizes, settings.activation.name, settings.bias), head, normalized)

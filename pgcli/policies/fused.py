@@ -43,16 +43,29 @@ class Rows(NamedTuple):
     act: Array  # [S, R, A]
 
     @classmethod
-    def of(cls, policy: Policy, theta: Tensor, obs: Tensor, act: Tensor) -> Rows | None:
-        """From obs [S, R, D] and act [S, R, ...]; None where there is no code for it."""
-        if not isinstance(policy.head, (Categorical, Gaussian)) or not knows(policy.net, theta):
+    def of(
+        cls, policy: Policy, theta: Tensor, obs: Tensor, act: Tensor, bonus: bool
+    ) -> Rows | None:
+        """From obs [S, R, D] and act [S, R, ...]; None where there is no code for it.
+
+        `bonus`: whether the entropy is climbed as well.
+        """
+        head = policy.head
+        if not isinstance(head, (Categorical, Gaussian)) or not knows(policy.net, theta):
+            return None
+        if isinstance(head, Gaussian) and (
+            head.state_std or head.has_bounds or (bonus and head.squashed)
+        ):
             return None
         seen = policy.inputs(theta, obs.to(theta.dtype))
         rows = seen, act if act.ndim == 3 else act.unsqueeze(2)
         return cls(policy, *(_plain(x) for x in rows))
 
     def log_prob(self, s: int, theta: Tensor, rows: Tensor) -> Tensor:
-        """log π(a|s) [R] of seed s, of its rows [m], as the other two compute it; 0 elsewhere."""
+        """log π(a|s) [R] of seed s, of its rows [m], as the other two compute it; 0 elsewhere.
+
+        Of a squashed Gaussian: the density of its sample, the same in every ratio.
+        """
         from pgcli.policies.kernels import LOG_PROBS
 
         found = theta.new_zeros(self.obs.shape[1])
@@ -105,11 +118,11 @@ class Rows(NamedTuple):
         ))  # fmt: skip
 
 
-def load(policy: Policy, theta: Tensor) -> None:
+def load(policy: Policy, theta: Tensor, bonus: bool) -> None:
     """Have the compiled code for passes of this policy, before anybody's clock runs."""
     act = torch.zeros(len(theta), 0, *policy.head.action_shape)
     act = act if isinstance(policy.head, Gaussian) else act.long()
-    rows = Rows.of(policy, theta, torch.zeros(len(theta), 0, policy.net.sizes[0]), act)
+    rows = Rows.of(policy, theta, torch.zeros(len(theta), 0, policy.net.sizes[0]), act, bonus)
     if rows is not None:
         rows.log_prob(0, policy.learned(theta), torch.zeros(0, dtype=torch.int64))
 

@@ -93,7 +93,9 @@ class Policy:
         net = self.net.init(rngs, config.output_gain)
         if config.init is Init.zeros:
             net = torch.zeros_like(net)
-        extra = torch.full((len(seeds), self.head.num_extra), config.log_std)
+        out, extra = (x.expand(len(seeds), -1) for x in self.head.start(config.log_std))
+        if (bias := self.net.layers[-1].bias) is not None:
+            net[:, bias] += out
         fixed = torch.zeros(len(seeds), self.width - self.num_params)
         fixed[:, fixed.shape[1] // 2 :] = 1.0  # nothing has been seen: as it is
         return torch.cat([net, extra, fixed], dim=1)
@@ -124,7 +126,7 @@ class Policy:
         return self.head.log_prob(*changed, act)
 
     def state_actions(self, obs: Tensor, act: Tensor) -> Tensor:
-        """Inputs of a Q network: observation and action's features, [..., D + O]."""
+        """Inputs of a Q network: observation and action's features, [..., D + F]."""
         return torch.cat([obs, self.head.features(act).to(obs.dtype)], -1)
 
     def probabilities(self, theta: Tensor, obs: Tensor) -> Tensor:

@@ -32,6 +32,10 @@ SAME_POLICY = (
     "policy.activation",
     "policy.bias",
     "policy.normalize_obs",
+    "policy.squash",
+    "policy.state_std",
+    "policy.min_std",
+    "policy.max_std",
 )
 MOST_ORDERS = 6  # arguments of an environment in as many orders: 720
 MAY_CHANGE = (Role.BUDGET, Role.BOOKKEEPING)  # on resume

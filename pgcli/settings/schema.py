@@ -214,9 +214,22 @@ class PolicyConfig:
     )  # of the last layer's orthogonal initialisation
     bias: bool
     log_std: float = field(metadata=within(ge=-20, le=2))  # where a Gaussian policy starts
+    squash: bool = field(metadata=since(False))  # tanh of a Gaussian, where both bounds are finite
+    state_std: bool = field(metadata=since(False))  # the network gives log σ too
+    min_std: Optional[float] = field(metadata=since(None, within(gt=0)))  # floor of σ
+    max_std: Optional[float] = field(metadata=since(None, within(gt=0)))  # its ceiling
     entropy_coef: float = field(
         metadata=within(ge=0)
     )  # entropy bonus, outside the measured estimate
+
+    @property
+    def gaussian(self) -> dict[str, bool | float | None]:
+        """What makes a Gaussian policy another than the plain one, by its key."""
+        given = {name: getattr(self, name) for name in ("squash", "state_std", *BOUNDS)}
+        return {f"policy.{name}": x for name, x in given.items() if x not in (False, None)}
+
+
+BOUNDS = ("min_std", "max_std")
 
 
 @dataclass
@@ -538,11 +551,28 @@ def budget(iterations: int | None, total_steps: int | None) -> tuple[int | None,
 
 def check_combination(config: Any) -> None:
     """Raise ConfigError for settings that are fine alone and cannot work together."""
+    if isinstance(config, (TrainConfig, CompareConfig)):
+        _check_gaussian(config.policy, config.behaviour)
     if isinstance(config, TrainConfig):
         _check_training(config)
         check_switches(config.estimator)
     if isinstance(config, CompareConfig):
         _check_comparison(config)
+
+
+def _check_gaussian(policy: PolicyConfig, behaviour: BehaviourConfig) -> None:
+    low, high, std = policy.min_std, policy.max_std, math.exp(policy.log_std)
+    if low is not None and high is not None and low >= high:
+        raise ConfigError("policy.min_std", low, f"must be < policy.max_std={high}")
+    if (low is not None and low >= std) or (high is not None and high <= std):
+        allowed = f"must start σ strictly between its bounds, and exp of it is {std:.3g}"
+        raise ConfigError("policy.log_std", policy.log_std, allowed)
+    if behaviour.temperature != 1 and (low is not None or high is not None):
+        allowed = "only 1 with policy.min_std or policy.max_std, which would bound σ no more"
+        raise ConfigError("behaviour.temperature", behaviour.temperature, allowed)
+    if policy.state_std and not policy.bias:
+        allowed = "needs policy.bias=true, where σ starts: only false"
+        raise ConfigError("policy.state_std", True, allowed)
 
 
 def check_switches(est: EstimatorConfig) -> None:

@@ -37,7 +37,7 @@ class Learner:
         self.value = next(iter(states.values()), None)
         self.theta = policy.init(config.policy, seeds).to(device)
         if config.update.minibatches is not None:
-            load(policy, self.theta)
+            load(policy, self.theta, bool(config.policy.entropy_coef))
         self.moments = None
         if policy.normalized is not None:
             self.moments = Moments(len(seeds), policy.net.sizes[0], device)

@@ -234,6 +234,10 @@ class Session:
             now, before = self._facts[key], ckpt.meta.get(key)
             if before is not None and now != before:
                 self.notice(f"the {key} was {before} and is {now}: {effect} from here on")
+        counted = [x.get("spaces", {}).get("action") for x in (ckpt.meta, self._facts)]
+        if counted[0] is not None and counted[0] != counted[1]:
+            was, now = counted
+            self.notice(f"the action space was {was} and is {now}: other actions from here on")
         moved = ckpt.meta["budget"] != self._budget
         if moved and self._config.optimizer.schedule is not Schedule.constant:
             self.notice("the budget has changed, and the learning rate's schedule with it")
