@@ -9,7 +9,7 @@ import pytest
 from gymnasium import spaces
 
 from pgcli.environments.choose import check_environment, choose_engine, open_engine, slots_per_seed
-from pgcli.environments.spaces import ActionKind, action_adapter, obs_adapter
+from pgcli.environments.spaces import ActionKind, Spaces, action_adapter, obs_adapter
 from pgcli.errors import ConfigError
 from pgcli.settings.schema import Engine, EnvConfig
 
@@ -54,6 +54,44 @@ def test_actions_belong_to_the_environments_space(name):
     given = adapter.to_env(act)
     assert all(space.contains(a if a.shape else int(a)) for a in given)
     np.testing.assert_array_equal(act, before)  # the sample itself stays: its log-prob counts
+
+
+ONE_BOUND = {  # bounds: where 0 lies
+    (0, np.inf): 1,
+    (3, np.inf): 4,
+    (-0.5, np.inf): 0.5,
+    (-5, np.inf): 0,
+    (-np.inf, 0): -1,
+    (-np.inf, 3): 0,
+    (-np.inf, -2): -3,
+    (0, 3e38): 1,
+}
+
+
+@pytest.mark.parametrize(("low", "high"), ONE_BOUND)
+def test_with_one_bound_a_policy_starts_a_unit_within_it(low, high):
+    """In units of the environment; a standard normal is clipped where it is beyond, not by half."""
+    adapter = action_adapter(spaces.Box(low, high, (1,), np.float64), "x")
+    origin = ONE_BOUND[low, high]
+    given = adapter.to_env(np.array([[0.0], [0.25], [-0.25]], np.float32))
+    assert given.ravel().tolist() == [origin, origin + 0.25, origin - 0.25]
+    assert adapter.to_env(np.float32([[-1e9], [1e9]])).clip(low, high).tolist() == (
+        adapter.to_env(np.float32([[-1e9], [1e9]])).tolist()
+    )
+    assert adapter.bounded == (False,)
+    assert adapter.origin == ((origin,) if origin else ())
+    told = Spaces(1, adapter).told["action"]
+    assert told == ("gaussian 1" + (f" around {origin:g}" if origin else ""))
+
+
+def test_two_bounds_or_none_are_as_they_were_beside_one():
+    low, high = [-1, -np.inf, 0, -np.inf], [3, np.inf, np.inf, 5]
+    box = spaces.Box(np.float32(low), np.float32(high), dtype=np.float32)
+    adapter = action_adapter(box, "x")
+    assert adapter.bounded == (True, False, False, False)
+    assert adapter.origin == (0, 0, 1, 0)
+    given = adapter.to_env(np.full((1, 4), 0.5, np.float32))
+    assert given.tolist() == [[2, 0.5, 1.5, 0.5]]
 
 
 def test_box_actions_are_in_units_of_the_half_range():
