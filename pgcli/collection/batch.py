@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
+class Ended(NamedTuple):
+    """The episodes that ended in a batch, whole."""
+
+    returns: Tensor  # [S, N] float64: the sum of rewards, from their start
+    length: Tensor  # [S, N] int64: steps, from their start; 0: the row is none
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Whole episodes of S seeds, padded to the longest of T steps.
+    """Whole episodes of S seeds, or parts of them, padded to the longest of T steps.
 
     Rows of a seed that drew fewer episodes than N (only with `batch_steps`) have length 0.
     """
@@ -28,6 +36,12 @@ class Batch:
         default_factory=lambda: torch.zeros((), dtype=torch.int64)
     )
 
+    # Of parts of episodes, where slots play on from batch to batch; None: they are whole.
+    unit: Tensor | None = None  # [S, N] int64: the slot that a part is of
+    age: Tensor | None = None  # [S, N] int64: the episode's steps before it
+    before: Tensor | None = None  # [S, N] float64: and its rewards
+    cut: Tensor | None = None  # [S, N] bool: goes on in the next batch
+
     @property
     def steps(self) -> Tensor:
         """Environment steps in the batch per seed, [S]."""
@@ -42,6 +56,21 @@ class Batch:
     def episodes(self) -> Tensor:
         """Episodes per seed, [S]."""
         return (self.length > 0).sum(-1)
+
+    @property
+    def units(self) -> Tensor:
+        """N of the estimate, [S]: how many are independent of each other, episodes or slots."""
+        if self.unit is None:
+            return self.episodes
+        return self.unit.amax(1) + 1
+
+    def ended(self) -> Ended:
+        """What can be told of whole episodes."""
+        returns = self.rew.sum(-1)
+        if self.age is None or self.before is None or self.cut is None:
+            return Ended(returns, self.length)
+        there = (self.length > 0) & ~self.cut
+        return Ended(self.before + returns, torch.where(there, self.age + self.length, 0))
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -68,4 +97,6 @@ class Batch:
         )
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(**{f.name: change(getattr(self, f.name)) for f in fields(self)})
+        each = {f.name: getattr(self, f.name) for f in fields(self)}
+        there = {name: change(x) for name, x in each.items() if x is not None}
+        return Batch(**there)

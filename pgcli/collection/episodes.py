@@ -27,7 +27,7 @@ def episodes(
     along, final = value if value is not None else (None, None)
     rew = rewards(batch, reward_shift, scale)
     looked = batch.mask, batch.truncated, along, final, q, log_ratio, compatible
-    return Episodes(rew, *looked)
+    return Episodes(rew, *looked, cut=batch.cut, age=batch.age)
 
 
 def rewards(batch: Batch, reward_shift: float, scale: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ afterwards. "The first N episodes to finish" is never the rule: it would favour 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from typing import Protocol
@@ -89,10 +89,10 @@ def _played(engine: Engine, actor: Actor, quota: Quota, obs: Array, seeds: int) 
         plan: _Plan = _EpisodePlan(seeds, slots, quota.episodes)
     else:
         plan = _StepPlan(seeds, slots, quota.steps or 0, quota.slots)
-    rollout = _Rollout(engine)
+    rollout = Rollout(engine)
     rollout.buffer.obs[:, 0] = obs
     if not _play(engine, actor, plan, rollout):
-        _step(engine, actor, plan, rollout, (seeds, slots, engine.obs_dim))
+        _step(engine, actor, plan, rollout, seeds)
     batch = rollout.cut(plan.episodes(), seeds)
     if plan.played is None:
         return batch
@@ -100,29 +100,39 @@ def _played(engine: Engine, actor: Actor, quota: Quota, obs: Array, seeds: int) 
     return replace(batch, discarded=torch.from_numpy(simulated) - batch.steps)
 
 
-def _step(
-    engine: Engine, actor: Actor, plan: _Plan, rollout: _Rollout, shape: tuple[int, int, int]
-) -> None:
+def _step(engine: Engine, actor: Actor, plan: _Plan, rollout: Rollout, seeds: int) -> None:
     """Ask policy and environment in turn, row by row."""
-    emitting = actor if isinstance(actor, EmittingActor) else None
+    tell = telling(actor)
     for row in count():
-        buffer = rollout.reaching(row + 1)
-        act = actor(buffer.obs[:, row].reshape(shape))
-        act = act.reshape(engine.num_envs, *act.shape[2:])
         active = plan.left > 0
         if plan.played is not None:
             plan.played[:] += active
-        obs, rew, terminated, truncated = engine.step(
-            act if emitting is None else emitting.emitted(act), active
-        )
-        buffer.obs[:, row + 1], buffer.rew[:, row], rollout.act[:, row] = obs, rew, act
-        buffer.terminated[:, row], buffer.truncated[:, row] = terminated, truncated
-        done = terminated | truncated
+        done = turn(engine, actor, tell, rollout, row, active, seeds)
         if done.any() and plan.finished(row, done):
             return
 
 
-def _play(engine: Engine, actor: Actor, plan: _Plan, rollout: _Rollout) -> bool:
+def telling(actor: Actor) -> Callable[[Array], Array]:
+    """What makes of an actor's actions those that the environment is told."""
+    return actor.emitted if isinstance(actor, EmittingActor) else lambda act: act
+
+
+def turn(
+    engine: Engine, actor: Actor, tell: Callable[[Array], Array], rollout: Rollout, row: int,
+    active: Array, seeds: int,
+) -> Array:  # fmt: skip
+    """Fill a row of the buffer: the policy acts, active [E] slots step; which end there, [E]."""
+    buffer, e = rollout.reaching(row + 1), engine.num_envs
+    act = actor(buffer.obs[:, row].reshape(seeds, e // seeds, engine.obs_dim))
+    act = act.reshape(e, *act.shape[2:])
+    obs, rew, terminated, truncated = engine.step(tell(act), active)
+    buffer.obs[:, row + 1], buffer.rew[:, row], rollout.act[:, row] = obs, rew, act
+    buffer.terminated[:, row], buffer.truncated[:, row] = terminated, truncated
+    done: Array = terminated | truncated
+    return done
+
+
+def _play(engine: Engine, actor: Actor, plan: _Plan, rollout: Rollout) -> bool:
     """Let the engine play many rows at a time; whether it can."""
     if not (isinstance(engine, PlayingEngine) and isinstance(actor, NetworkActor)):
         return False
@@ -146,7 +156,7 @@ def _play(engine: Engine, actor: Actor, plan: _Plan, rollout: _Rollout) -> bool:
 
 
 @dataclass(frozen=True)
-class _Span:
+class Span:
     """One episode in the buffer: rows [start, stop) of a slot. Row `stop` shows its final obs."""
 
     slot: int
@@ -175,7 +185,7 @@ class _Plan(Protocol):
         """Note the episodes that ended in this row, done [E]; whether all quotas are met."""
         ...
 
-    def episodes(self) -> list[list[_Span]]:
+    def episodes(self) -> list[list[Span]]:
         """The spans of each seed."""
         ...
 
@@ -193,7 +203,7 @@ class _EpisodePlan:
         share[: quota % slots] += 1
         self.left = np.tile(share, seeds)
         self._start = np.zeros(seeds * slots, np.int64)
-        self._spans: list[list[_Span]] = [[] for _ in range(seeds * slots)]
+        self._spans: list[list[Span]] = [[] for _ in range(seeds * slots)]
         self._slots = slots
 
     def blind(self, row: int) -> int | None:
@@ -201,12 +211,12 @@ class _EpisodePlan:
 
     def finished(self, row: int, done: Array) -> bool:
         for slot in (done & (self.left > 0)).nonzero()[0].tolist():
-            self._spans[slot].append(_Span(slot, int(self._start[slot]), row + 1))
+            self._spans[slot].append(Span(slot, int(self._start[slot]), row + 1))
             self._start[slot] = row + 2  # the row between is the reset, no transition
             self.left[slot] -= 1
         return not self.left.any()
 
-    def episodes(self) -> list[list[_Span]]:
+    def episodes(self) -> list[list[Span]]:
         per_seed = range(0, len(self._spans), self._slots)
         return [list(chain(*self._spans[i : i + self._slots])) for i in per_seed]
 
@@ -232,7 +242,7 @@ class _StepPlan:
         self._stop: dict[tuple[int, int], int] = {}  # (start, slot) of an ended episode: its stop
         starts = [[(0, seed * slots + k) for k in range(n)] for seed, n in enumerate(few.tolist())]
         self._order, self._open = starts, {s: 0 for row in starts for _, s in row}
-        self._prefix: list[list[_Span]] = [[] for _ in range(seeds)]
+        self._prefix: list[list[Span]] = [[] for _ in range(seeds)]
         self._steps = [0] * seeds
 
     def blind(self, row: int) -> int | None:
@@ -249,17 +259,17 @@ class _StepPlan:
             order = self._order[seed]
             while self._steps[seed] < self._quota and order[len(prefix)] in self._stop:
                 start, slot = order[len(prefix)]
-                prefix.append(_Span(slot, start, self._stop[start, slot]))
+                prefix.append(Span(slot, start, self._stop[start, slot]))
                 self._steps[seed] += prefix[-1].stop - start
             if self._steps[seed] >= self._quota:
                 self.left[seed * self._slots : (seed + 1) * self._slots] = 0
         return not self.left.any()
 
-    def episodes(self) -> list[list[_Span]]:
+    def episodes(self) -> list[list[Span]]:
         return self._prefix
 
 
-class _Rollout:
+class Rollout:
     """The rollout buffer of one collection, longer whenever it is full."""
 
     def __init__(self, engine: Engine) -> None:
@@ -292,7 +302,7 @@ class _Rollout:
         """The buffer's actions in their own shape."""
         return self.buffer.act.reshape(*self.buffer.rew.shape, *self._engine.action.shape)
 
-    def cut(self, spans: list[list[_Span]], seeds: int) -> Batch:
+    def cut(self, spans: list[list[Span]], seeds: int) -> Batch:
         """The spans of each seed as a batch, padded with zeros to the longest."""
         n = max(map(len, spans))
         table = np.zeros((3, seeds, n), np.int64)  # slot, start, stop; an absent episode is empty

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -60,6 +61,17 @@ def choose_engine(config: EnvConfig) -> str:
     except (ConfigError, EnvironmentFailed):
         return "sync"  # no native engine, or not for these arguments
     return "native"
+
+
+def stopping(config: EnvConfig) -> EnvConfig:
+    """With an engine that steps some of its slots while others stand, where it is free to choose.
+
+    Native, async and envpool step all of them, always.
+    """
+    if config.engine is not EngineName["auto"]:
+        return config
+    name = "compiled" if choose_engine(config) == "compiled" else "sync"
+    return replace(config, engine=EngineName[name])
 
 
 def slots_per_seed(config: EnvConfig, episodes: int | None) -> int:

@@ -20,6 +20,7 @@ class Circumstances:
     critic_of_behaviour: bool = False  # it is fitted on the returns of another policy
     off_policy: bool = False  # another policy's data
     reused: bool = False  # several updates from one batch
+    fixed_horizon: bool = False  # slots play on from batch to batch
     counted_by_steps: bool = False  # batches have so many steps, not so many episodes
 
 
@@ -45,6 +46,8 @@ def bias_notes(config: EstimatorConfig, run: Circumstances) -> list[str]:
         "and deviation come from the same batch": config.normalize,
         "scaled rewards: the gradient is that of J/σ, σ the running deviation of the discounted "
         "return in earlier batches: its length is another, and it changes": config.scale_rewards,
+        "fixed horizon: its states are those that slots have come to under earlier policies, not "
+        "those of episodes from their start": run.fixed_horizon,
         "batch_steps: the mean is over a random number of episodes, O(1/N)": run.counted_by_steps,
         "no importance weight: the data are another policy's": run.off_policy and not weighted,
         f"{name} importance: the states are the behaviour policy's": weighted
@@ -76,4 +79,6 @@ def _leaning(form: Phi, config: EstimatorConfig, run: Circumstances) -> str | No
     if after is not None and after < run.horizon:
         steps = "one step" if after == 1 else f"{after} steps"
         return f"learned V: Φ leans on it after {steps}"
+    if run.fixed_horizon:
+        return "learned V: Φ goes on with it where a batch ends"
     return "learned V: Φ goes on with it at a time limit" if config.bootstrap else None

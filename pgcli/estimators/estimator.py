@@ -68,6 +68,21 @@ def check_estimator(config: EstimatorConfig, batch_size: int | None = None) -> N
         raise ConfigError("batch_size", batch_size, allowed)
 
 
+def check_parts(config: EstimatorConfig) -> None:
+    """Raise ConfigError where an estimator is not made for parts of episodes.
+
+    Only what goes on with V where a part ends is: a Φ of TD residuals, with weights of its own
+    steps.
+    """
+    form, weight = phi(config), importance.importance(config)
+    if form.needs != ("value",) or not form.subtracts_value:
+        allowed = "collect=steps has parts of episodes: td, n_step, gae go on with V at their end"
+        raise ConfigError("estimator.phi", config.phi, allowed)
+    if config.weighted and (weight.before or weight.terms):
+        allowed = "collect=steps does not know what was before a part: first_order"
+        raise ConfigError("estimator.importance", config.importance, allowed)
+
+
 def terms(config: EstimatorConfig, episodes: Episodes) -> Terms:
     """Every score's weight. A baseline that is fitted on gradients is left to `control`."""
     form = phi(config)
@@ -90,6 +105,8 @@ def terms(config: EstimatorConfig, episodes: Episodes) -> Terms:
     weights, control = returns.difference(weighted, omega * b), omega
     if config.discount_state and not form.from_start:
         discount = returns.powers(config.gamma, plain)
+        if episodes.age is not None:
+            discount = discount * config.gamma ** episodes.age.unsqueeze(-1)
         weights, control = weights * discount, control * discount
     if config.normalize:
         weights = standardized(weights, episodes.mask)

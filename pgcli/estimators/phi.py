@@ -38,6 +38,9 @@ class Episodes:
     log_ratio: Tensor | None = None  # [..., N, T]: log π_θ/π_θ̄, zero where padded; None: on-policy
     # [..., N, T]: ψ(s_t, a_t)ᵀw, w fitted on the other half of the batch
     compatible: Tensor | None = None
+    # Of parts of episodes; None: they are whole.
+    cut: Tensor | None = None  # [..., N] bool: it goes on in another batch, and Φ with V
+    age: Tensor | None = None  # [..., N]: steps before it
 
 
 class Stream(NamedTuple):
@@ -159,7 +162,9 @@ def given(episodes: Episodes, name: str) -> Tensor:
 def td(config: EstimatorConfig, e: Episodes) -> Tensor:
     """δ_t = r_t + γ V(s_{t+1}) − V(s_t), `[..., N, T]`."""
     value = given(e, "value") * e.mask
-    last = given(e, "final_value") * e.truncated * config.bootstrap
+    goes_on = e.truncated & config.bootstrap
+    goes_on = goes_on if e.cut is None else goes_on | e.cut
+    last = given(e, "final_value") * goes_on
     following = returns.next_values(value, last, e.mask)
     return returns.td_residual(e.rew, value, following, config.gamma)
 

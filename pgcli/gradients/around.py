@@ -60,8 +60,8 @@ class Batched:
 
     @cached_property
     def length(self) -> Tensor:
-        """Steps per episode [S] float64."""
-        return self._batch.steps.double() / self._batch.episodes
+        """Steps per unit, an episode or a slot, [S] float64."""
+        return self._batch.steps.double() / self._batch.units
 
     def surrogate(self, theta: Tensor) -> Tensor:
         """L(θ') [S] float64 (Schulman et al. 2015, equation 14, less its value at θ).
@@ -70,7 +70,7 @@ class Batched:
         """
         theta = self._policy.whole(theta, self._theta)
         log_ratio = log_probs(self._policy, theta, self._batch) - self._log_probs
-        gain = (torch.expm1(log_ratio) * self._given_weights).sum((1, 2)) / self._batch.episodes
+        gain = (torch.expm1(log_ratio) * self._given_weights).sum((1, 2)) / self._batch.units
         if self._coef:
             gain = gain + self._coef * (self._entropy(theta) - self._entropy(self._theta))
         return gain
@@ -208,7 +208,7 @@ class Batched:
             return (entropy * batch.mask.flatten(1)[:, index]).sum(1, dtype=torch.float64)
 
         parts = ordered(part, row_slices(*batch.mask.flatten(1).shape))
-        return torch.stack(list(parts)).sum(0) / batch.episodes
+        return torch.stack(list(parts)).sum(0) / batch.units
 
     def _index(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Where rows [..., S, m] are in what is [S, N·T, ...]; at the first one that is none."""

@@ -43,7 +43,7 @@ def least_squares(
     weighted = weighted if weights is None else weighted * weights
     everyone = batch.length.shape[1]
     sums = gradient_sums(policy, theta, batch, weighted, group=everyone)
-    episodes = batch.episodes.clamp(min=1).unsqueeze(1)
+    episodes = batch.units.clamp(min=1).unsqueeze(1)
     added = ridge * batch.steps.unsqueeze(1) / episodes
 
     def product(v: Tensor) -> Tensor:

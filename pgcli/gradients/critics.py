@@ -333,7 +333,8 @@ def values_of(
 ) -> tuple[Tensor, Tensor]:
     """V(s_t) [S, N, T] and V of the final observations [S, N], zero where padded."""
     obs, final_obs = seen(policy, theta, batch)
-    return critic.along(obs, batch.mask), critic.after(final_obs, batch.length)
+    ends = batch.length if batch.age is None else batch.length + batch.age
+    return critic.along(obs, batch.mask, batch.age), critic.after(final_obs, ends)
 
 
 def seen(policy: Policy, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

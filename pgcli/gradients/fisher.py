@@ -39,7 +39,7 @@ class Fisher:
 
         In double precision: its inverse magnifies rounding by the spread of its eigenvalues.
         """
-        self._policy, self._theta, self._episodes = policy, theta.double(), batch.episodes
+        self._policy, self._theta, self._episodes = policy, theta.double(), batch.units
         self._weights = batch.mask if weights is None else batch.mask * weights
         make = self._sampled if sampled else self._exact
         by_length = batch.length.argsort(dim=1, descending=True)

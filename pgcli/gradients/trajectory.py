@@ -126,7 +126,9 @@ def gradient_sums(
     `group` trajectories share one sum; the whole batch as one group measures no variance and
     costs the same as an ordinary backward pass.
     """
-    if group == 1:
+    if group == 1 and batch.unit is not None:
+        parts = _by_unit(policy, theta, batch, batch.unit, weights)
+    elif group == 1:
         parts = _alone(policy, theta, batch, weights)
     else:
         parts = _grouped(policy, theta, batch, weights, group)
@@ -164,7 +166,7 @@ def fitted_gradient_sums(
 def _summed(parts: Iterable[_Part], batch: Batch, theta: Tensor) -> Sums:
     gradient, square, entropy, groups = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
     eps = torch.finfo(theta.dtype).eps
-    return Sums(gradient, square, entropy, groups, batch.episodes, eps)
+    return Sums(gradient, square, entropy, groups, batch.units, eps)
 
 
 def _alone(policy: Policy, theta: Tensor, batch: Batch, weights: Tensor) -> Iterator[_Part]:
@@ -180,6 +182,26 @@ def _alone(policy: Policy, theta: Tensor, batch: Batch, weights: Tensor) -> Iter
 
     numbers = partial(_numbers, policy)
     return ordered(part, chunks_of(batch.length, _by_length(batch), numbers))
+
+
+def _by_unit(
+    policy: Policy, theta: Tensor, batch: Batch, unit: Tensor, weights: Tensor
+) -> Iterator[_Part]:
+    """A slot's parts of episodes make one gradient: they are not independent of each other."""
+
+    def pieces(index: Tensor) -> tuple[Tensor, Tensor]:
+        piece = chunk(policy, theta, batch, index, weights)
+        return over_time(piece.factors, index.shape[1], policy.num_params), piece.entropy
+
+    numbers = policy.num_params
+    chunks = list(chunks_of(batch.length, _by_length(batch), lambda steps: numbers))
+    total = theta.new_zeros(len(theta), int(batch.units.max()), policy.num_params)
+    entropy = torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
+    for index, (g, nats) in zip(chunks, ordered(pieces, chunks), strict=True):
+        place = unit.gather(1, index).unsqueeze(-1)
+        total.scatter_add_(1, place.expand_as(g), g)
+        entropy += nats
+    yield _part(total, torch.ones_like(total[..., 0], dtype=torch.int64), entropy)
 
 
 def _numbers(policy: Policy, steps: int) -> int:
@@ -341,7 +363,7 @@ def row_slices(seeds: int, rows: int) -> list[slice]:
 def entropy_gradient(policy: Policy, theta: Tensor, batch: Batch) -> Tensor:
     """∇ (1/N) Σ_n Σ_t H(π_θ(·|s_t)) at the batch's states, [S, P]: the direction of a bonus."""
     total = torch.zeros_like(policy.learned(theta))
-    per_episode = 1.0 / batch.episodes.clamp(min=1).unsqueeze(-1)
+    per_episode = 1.0 / batch.units.clamp(min=1).unsqueeze(-1)
     fields = (batch.obs.flatten(1, 2), batch.mask.flatten(1) * per_episode)
     for obs, weight in zip(*(x.split(CHUNK_STEPS, 1) for x in fields), strict=True):
         total += entropy_gradient_of(policy, theta, obs, weight)

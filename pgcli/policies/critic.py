@@ -27,6 +27,12 @@ MANY = 64  # steps per fit from which compiled code is worth the second that loa
 Work = Callable[[], None]
 
 
+def times(mask: Tensor, age: Tensor | None) -> Tensor:
+    """t of every step of mask [..., T]; age [...]: that of the first, None: 0."""
+    step = torch.arange(mask.shape[-1], device=mask.device).expand(mask.shape)
+    return step if age is None else step + age.unsqueeze(-1)
+
+
 class Critic:
     """V(s) = mean + std · net(s), where mean and std follow the targets.
 
@@ -70,17 +76,26 @@ class Critic:
         remembered = {f"optimizer/{key}": x for key, x in self._remembered.items()}
         return {"theta": self.theta, "mean": self.mean, "std": self.std, **remembered}
 
-    def along(self, obs: Tensor, mask: Tensor) -> Tensor:
-        """V(s_t) [S, N, T] for obs [S, N, T, D], zero where the mask is not set."""
-        step = torch.arange(obs.shape[2], device=obs.device).expand(mask.shape)
-        x = self._with_time(obs, step).flatten(1, 2)
+    def along(self, obs: Tensor, mask: Tensor, age: Tensor | None = None) -> Tensor:
+        """V(s_t) [S, N, T] for obs [S, N, T, D], zero where the mask is not set.
+
+        age [S, N]: the time of the first; None: 0.
+        """
+        x = self._with_time(obs, times(mask, age)).flatten(1, 2)
         return self._evaluate(x).reshape(mask.shape) * mask
 
     def after(self, final_obs: Tensor, length: Tensor) -> Tensor:
         """V(final_obs) [S, N] for final_obs [S, N, D], reached at time length [S, N]."""
         return self._evaluate(self._with_time(final_obs, length))
 
-    def fits(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: ArrayLike) -> list[Work]:
+    def fits(
+        self,
+        obs: Tensor,
+        mask: Tensor,
+        target: Tensor,
+        iteration: ArrayLike,
+        age: Tensor | None = None,
+    ) -> list[Work]:
         """To regress V on targets [S, N, T] at the real steps: what is to be done, seed by seed.
 
         A seed's minibatches are drawn from its own stream, in its own iteration (one of all seeds,
@@ -88,7 +103,15 @@ class Critic:
         """
         own = zip(self._seeds, per_seed(iteration, len(self._seeds)), strict=True)
         return [
-            partial(self._fit, s, obs[s], mask[s], target[s], generator(seed, i, self._stream))
+            partial(
+                self._fit,
+                s,
+                obs[s],
+                mask[s],
+                target[s],
+                generator(seed, i, self._stream),
+                None if age is None else age[s],
+            )
             for s, (seed, i) in enumerate(own)
         ]
 
@@ -98,12 +121,13 @@ class Critic:
         self.std *= by.to(self.std)
 
     def _fit(
-        self, s: int, obs: Tensor, mask: Tensor, target: Tensor, rng: np.random.Generator
-    ) -> None:
+        self, s: int, obs: Tensor, mask: Tensor, target: Tensor, rng: np.random.Generator,
+        age: Tensor | None = None,
+    ) -> None:  # fmt: skip
         """Of seed s, from obs [N, T, D], mask and target [N, T]."""
         own = slice(s, s + 1)
         theta, remembered = self.theta[own], part(self._remembered, own)
-        x = self._with_time(obs[mask], mask.nonzero()[:, 1]).unsqueeze(0)  # [1, M, ·]
+        x = self._with_time(obs[mask], times(mask, age)[mask]).unsqueeze(0)  # [1, M, ·]
         y = target[mask].to(obs.dtype).unsqueeze(0)
         self._rescale(own, y)
         y = (y - self.mean[own]) / self.std[own]
@@ -249,26 +273,31 @@ class LinearCritic:
         """The tensors that a fit changes; live, not copies."""
         return {"weight": self.weight}
 
-    def along(self, obs: Tensor, mask: Tensor) -> Tensor:
-        """V(s_t) [S, N, T], zero where the mask is not set."""
-        time = torch.arange(obs.shape[2], device=obs.device).expand(mask.shape)
-        return self._evaluate(obs, time) * mask
+    def along(self, obs: Tensor, mask: Tensor, age: Tensor | None = None) -> Tensor:
+        """V(s_t) [S, N, T], zero where the mask is not set; age [S, N]: the time of the first."""
+        return self._evaluate(obs, times(mask, age)) * mask
 
     def after(self, final_obs: Tensor, length: Tensor) -> Tensor:
         """V(final_obs) [S, N], reached at time length [S, N]."""
         return self._evaluate(final_obs, length)
 
-    def fits(self, obs: Tensor, mask: Tensor, target: Tensor, iteration: ArrayLike) -> list[Work]:
+    def fits(
+        self,
+        obs: Tensor,
+        mask: Tensor,
+        target: Tensor,
+        iteration: ArrayLike,
+        age: Tensor | None = None,
+    ) -> list[Work]:
         """Least squares of the targets [S, N, T] at the real steps: what is to be done."""
-        return [partial(self._fit, obs, mask, target)]
+        return [partial(self._fit, obs, mask, target, age)]
 
     def scale(self, by: Tensor) -> None:
         """Tell V times `by` [S] from now on, exactly."""
         self.weight *= by.unsqueeze(-1)
 
-    def _fit(self, obs: Tensor, mask: Tensor, target: Tensor) -> None:
-        time = torch.arange(obs.shape[2], device=obs.device).expand(mask.shape)
-        x = (self._features(obs, time) * mask.unsqueeze(-1)).flatten(1, 2)  # [S, M, F]
+    def _fit(self, obs: Tensor, mask: Tensor, target: Tensor, age: Tensor | None) -> None:
+        x = (self._features(obs, times(mask, age)) * mask.unsqueeze(-1)).flatten(1, 2)  # [S, M, F]
         gram = x.mT @ x
         square = gram.diagonal(dim1=1, dim2=2)
         ridge = torch.diag_embed(self.RIDGE * square + (square == 0))  # a feature that is always 0

@@ -64,6 +64,13 @@ class CriticKind(Enum):
     exact = auto()
 
 
+class Collect(Enum):
+    """What a batch is made of."""
+
+    episodes = auto()
+    steps = auto()
+
+
 class Schedule(Enum):
     """Of the learning rate over the run's budget."""
 
@@ -385,6 +392,9 @@ class TrainConfig:
     batch_steps: Optional[int] = field(
         metadata=within(ge=1)
     )  # instead: whole episodes until so many steps
+    # Whole episodes, or `horizon` steps of each of env.num_envs slots, which play on.
+    collect: Collect = field(metadata=since("episodes"))
+    horizon: int = field(metadata=since(128, within(ge=1)))
     seed: int = field(metadata=role(Role.REPETITION, within(ge=0, lt=2**63)))
     # agents that train side by side: seed, seed + 1, ...
     seeds: int = field(metadata=role(Role.REPETITION, within(ge=1)))
@@ -593,6 +603,8 @@ def _check_training(config: TrainConfig) -> None:
         if claim.at_least is None and claim.at_most is None:
             raise ConfigError(f"claims[{i}]", claim.says, "needs at_least or at_most")
     critic = config.critic
+    if config.collect is Collect.steps:
+        _check_parts(config)
     if critic.lam is not None and critic.target is Target.monte_carlo:
         allowed = "only with critic.target=td_lambda or expected_sarsa: null"
         raise ConfigError("critic.lam", critic.lam, allowed)
@@ -602,6 +614,22 @@ def _check_training(config: TrainConfig) -> None:
         raise ConfigError(
             "behaviour.iteration", config.behaviour.iteration, "needs a behaviour.checkpoint"
         )
+
+
+def _check_parts(config: TrainConfig) -> None:
+    """What goes with parts of episodes."""
+    if config.batch_steps is not None:
+        allowed = "collect=steps takes horizon steps of each of env.num_envs: only null"
+        raise ConfigError("batch_steps", config.batch_steps, allowed)
+    if config.critic.target is Target.monte_carlo:
+        allowed = "collect=steps has no whole returns: td_lambda, expected_sarsa"
+        raise ConfigError("critic.target", config.critic.target, allowed)
+    if config.update.minibatch_of is Minibatch.episodes:
+        allowed = "collect=steps has no whole episodes: only steps"
+        raise ConfigError("update.minibatch_of", config.update.minibatch_of, allowed)
+    if config.env.engine.name not in ("auto", "compiled", "sync"):
+        allowed = "collect=steps stops single slots: auto, compiled, sync"
+        raise ConfigError("env.engine", config.env.engine, allowed)
 
 
 def _check_comparison(config: CompareConfig) -> None:

@@ -23,12 +23,13 @@ def running_mean(ret: np.ndarray, episodes: np.ndarray, window: int) -> np.ndarr
     """Mean return of the last `window` episodes after each of R batches, [R].
 
     `ret` [R] is a batch's mean return and stands for each of its `episodes` [R]. Before there are
-    `window` episodes, the mean of those there are.
+    `window` episodes, the mean of those there are; NaN while there is none.
     """
     count = np.concatenate([[0.0], np.cumsum(episodes)])
-    total = np.concatenate([[0.0], np.cumsum(ret * episodes)])
+    total = np.concatenate([[0.0], np.cumsum(np.where(episodes > 0, ret, 0.0) * episodes)])
     start = np.maximum(count[1:] - window, 0)
-    return (total[1:] - np.interp(start, count, total)) / (count[1:] - start)
+    seen, none = count[1:] - start, np.full(len(ret), np.nan)
+    return np.divide(total[1:] - np.interp(start, count, total), seen, out=none, where=seen > 0)
 
 
 def steps_to(steps: np.ndarray, value: np.ndarray, threshold: float) -> float:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from pgcli.collection.batch import Batch
+from pgcli.collection.horizon import Saved
+from pgcli.environments.choose import slots_per_seed
 from pgcli.environments.engine import Engine
 from pgcli.environments.spaces import Spaces
 from pgcli.errors import ConfigError
@@ -22,7 +24,7 @@ from pgcli.gradients.trajectory import gradient_sums
 from pgcli.policies.build import build_policy
 from pgcli.policies.policy import Policy
 from pgcli.runs.policies import saved_behaviour, saved_theta
-from pgcli.settings.schema import Device, TrainConfig
+from pgcli.settings.schema import Collect, Device, TrainConfig
 from pgcli.training.learner import Learner
 from pgcli.updates import rule as rules
 
@@ -31,7 +33,11 @@ LONGEST = 1000  # steps of an episode with which devices are compared
 
 def check(config: TrainConfig) -> None:
     """Raise ConfigError for a part that is not there, or that does not go with another."""
-    estimator.check_estimator(config.estimator, None if config.batch_steps else config.batch_size)
+    parts = config.collect is Collect.steps
+    fixed = config.batch_steps is None and not parts
+    estimator.check_estimator(config.estimator, config.batch_size if fixed else None)
+    if parts:
+        estimator.check_parts(config.estimator)
     check_rule(config)
     if config.log.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise ConfigError("log.wandb", config.log.wandb, "needs the extra wandb")
@@ -87,12 +93,18 @@ def facts(
     notices = engine.notices()
     if not engine.exact_resume:
         notices.append(f"{engine.name} cannot be seeded at reset: a resumed run is not bit-exact")
+    if config.collect is Collect.steps and not isinstance(engine, Saved):
+        notices.append(
+            f"collect=steps: {engine.name} cannot give its state, so a resumed run begins new "
+            "episodes where this one would have played on"
+        )
     notices += rules.registered(config.update).notes(config.update)
     circumstances = Circumstances(
         horizon=engine.max_episode_steps,
         critic_of_behaviour=config.behaviour.differs,
         off_policy=config.off_policy,
         reused=config.updates_per_batch > 1,
+        fixed_horizon=config.collect is Collect.steps,
         counted_by_steps=config.batch_steps is not None,
     )
     return {
@@ -138,7 +150,9 @@ def _blank(config: TrainConfig, engine: Engine) -> Batch:
     """As many and as long episodes as one iteration may have, with nothing in them."""
     length = min(engine.max_episode_steps, LONGEST)
     s, n = config.seeds, config.batch_size
-    if config.batch_steps is not None:
+    if config.collect is Collect.steps:
+        n, length = slots_per_seed(config.env, None), config.horizon
+    elif config.batch_steps is not None:
         n = -(-config.batch_steps // length)
     mask = torch.ones(s, n, length, dtype=torch.bool)
     act: np.ndarray = np.zeros((s, n, length, *engine.action.shape), engine.action.dtype)

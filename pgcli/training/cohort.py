@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pgcli.environments.choose import open_engine
+from pgcli.collection.horizon import FixedHorizon
+from pgcli.environments.choose import open_engine, stopping
 from pgcli.environments.engine import Engine
 from pgcli.gradients.statistics import NoiseScale
-from pgcli.settings.schema import TrainConfig
+from pgcli.settings.schema import Collect, TrainConfig
 from pgcli.training.build import build_learner
 from pgcli.training.learner import Learner
 
@@ -30,6 +31,7 @@ class Cohort:
     engine: Engine  # `slots` environments for each of them
     learner: Learner
     noise: NoiseScale
+    horizon: FixedHorizon | None  # what collects, where slots play on from batch to batch
 
     def begin(self, device: torch.device) -> None:
         """Fresh agents, which compute on this device."""
@@ -51,6 +53,8 @@ class Cohort:
     def arrays(self) -> dict[str, np.ndarray]:
         """Copies of everything that training changes, by name, a row for each of the S seeds."""
         arrays = {**self.learner.arrays(), **self.noise.arrays()}
+        if self.horizon is not None:
+            arrays |= self.horizon.arrays()
         if len(self.index) == len(self._all):
             return arrays
         whole = {name: self._kept[name].copy() for name in arrays}
@@ -62,6 +66,8 @@ class Cohort:
         """Take over what `arrays()` gave, of the seeds that are here; KeyError or ValueError."""
         self.learner.load(arrays)
         self.noise.load(arrays)
+        if self.horizon is not None:
+            self.horizon.load(arrays)
 
     def close(self) -> None:
         """Let go of the environments."""
@@ -70,4 +76,7 @@ class Cohort:
     def _open(self, index: np.ndarray) -> None:
         self.index = index
         self.seeds = [self._all[i] for i in index]
-        self.engine = open_engine(self._config.env, len(index) * self._slots, self._slots)
+        config, parts = self._config, self._config.collect is Collect.steps
+        env = stopping(config.env) if parts else config.env
+        self.engine = open_engine(env, len(index) * self._slots, self._slots)
+        self.horizon = FixedHorizon(self.engine, len(index), config.horizon) if parts else None

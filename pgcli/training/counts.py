@@ -36,26 +36,29 @@ class Counters:
         self,
         returns: np.ndarray,
         length: np.ndarray,
-        discarded: np.ndarray | int = 0,
+        simulated: np.ndarray | None = None,
         ran: np.ndarray | slice = ALL,
     ) -> None:
         """Count an iteration of the n seeds that `ran`.
 
-        Returns and lengths [n, N] of its episodes, length 0 for none; steps discarded beside [n].
+        Returns and lengths [n, N] of the episodes that ended, length 0 for none; steps that it
+        has cost [n], None: theirs.
         """
         self.iteration += 1
         self.done[ran] += 1
-        self.env_steps[ran] += length.sum(1) + (0 if self.older else discarded)
-        self.length[ran] = length.sum(1) / (length > 0).sum(1)
+        own = length.sum(1)
+        self.env_steps[ran] += own if self.older or simulated is None else simulated
+        self.length[ran] = own / (length > 0).sum(1).clip(1)
         places = np.arange(len(self.done))[ran]
         for i, new, steps in zip(places, returns, length, strict=True):
             self.returns[i] = np.concatenate([self.returns[i], new[steps > 0]])[-RECENT:]
 
     @property
     def mean_return(self) -> np.ndarray:
-        """Mean return of the last 100 training episodes (of those there are), [S]."""
+        """Mean return of the last 100 training episodes (of those there are; NaN: none), [S]."""
         seen = ~np.isnan(self.returns)
-        return np.where(seen, self.returns, 0.0).sum(1) / np.maximum(seen.sum(1), 1)
+        count, total = seen.sum(1), np.where(seen, self.returns, 0.0).sum(1)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     def spent(self, config: TrainConfig) -> np.ndarray:
         """The fraction of its budget that each seed has used, at most 1, [S].

@@ -36,7 +36,7 @@ from pgcli.policies.actor import PolicyActor
 from pgcli.policies.critic import Work
 from pgcli.policies.policy import Policy
 from pgcli.runs import tags
-from pgcli.settings.schema import TrainConfig
+from pgcli.settings.schema import Collect, TrainConfig
 from pgcli.training import metrics
 from pgcli.training.build import behaviour_parameters, devices, facts, fastest
 from pgcli.training.cohort import Cohort
@@ -58,7 +58,8 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
     blamed = "optimizer.lr" if registered(config.update).optimizer else "update.delta"
     cores.begin()
     with Session(config, directory, seeds, composed) as session:
-        slots = slots_per_seed(config.env, quota.episodes)
+        parts = config.collect is Collect.steps
+        slots = slots_per_seed(config.env, None if parts else quota.episodes)
         cohort = session.enter(Cohort(config, seeds, slots))
         device = fastest(candidates, config, cohort.engine)
         cohort.begin(device)
@@ -83,12 +84,15 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 longest = cohort.engine.max_episode_steps
                 length = np.where(done > 0, counters.length[ran], longest)
                 quota = replace(quota, slots=few_slots(quota.steps, length))
-            batch = collect(cohort.engine, actor, quota, seeds, done, seeded).to(device)
+            if cohort.horizon is not None:
+                batch = cohort.horizon.collect(actor, seeds, done, seeded).to(device)
+            else:
+                batch = collect(cohort.engine, actor, quota, seeds, done, seeded).to(device)
             for text in cohort.engine.notices():
                 session.notice(text)
-            returns = batch.rew.sum(-1)  # [S, N]
+            ended = batch.ended()
 
-            record = metrics.rollout(batch, returns)
+            record = metrics.rollout(ended, counters.mean_return[ran])
             if config.batch_steps is not None:
                 record[tags.DISCARDED] = batch.discarded
             # Critics learn beside the policy: what serves this batch has not seen it.
@@ -119,11 +123,11 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 record |= {tags.update(name): x for name, x in told.items()}
                 check_finite(learner.theta, "a parameter of the policy", done, seeds, blamed)
             noise.update(first)
-            length, discarded = batch.length.cpu().numpy(), batch.discarded.cpu().numpy()
-            counters.add(returns.cpu().numpy(), length, discarded, ran)
+            simulated = batch.simulated.cpu().numpy()
+            counters.add(ended.returns.cpu().numpy(), ended.length.cpu().numpy(), simulated, ran)
 
             record |= {
-                **metrics.gradient(first, noise, batch.episodes),
+                **metrics.gradient(first, noise, batch.units),
                 tags.ENTROPY: entropy,
                 tags.KL: mean_kl(policy, old_theta, learner.theta, batch),
             }
@@ -164,7 +168,7 @@ def with_critics(
         target = estimator.value_target(est, config.critic, looked)
         figures |= metrics.critic("critic", looked.value, target, batch.mask)
         obs = learner.policy.inputs(theta, batch.obs)
-        work += learner.value.fits(obs, batch.mask, target, done)
+        work += learner.value.fits(obs, batch.mask, target, done, batch.age)
     if q is not None:
         target = estimator.q_target(est, config.critic, looked)
         figures |= metrics.critic("q_critic", looked.q, target, batch.mask)
@@ -181,7 +185,7 @@ def sums_of(
     """
     policy, theta = learner.policy, learner.theta
     name, base = config.estimator.baseline, baseline(config.estimator)
-    if bool((batch.episodes < base.fewest).any()):
+    if bool((batch.units < base.fewest).any()):
         session.notice(f"a batch of one episode has no others: {name} is 0 there")
     group = 1
     if base.fitted is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pgcli.collection.batch import Batch
+from pgcli.collection.batch import Ended
 from pgcli.estimators.estimator import Terms
 from pgcli.estimators.importance import effective_sample_size, log_prefix
 from pgcli.estimators.returns import difference
@@ -13,12 +14,20 @@ from pgcli.gradients.statistics import Measurement, NoiseScale
 from pgcli.runs import tags
 
 
-def rollout(batch: Batch, returns: Tensor) -> dict[str, Tensor]:
-    """Means over the batch's episodes, for returns [S, N]."""
+def rollout(ended: Ended, before: np.ndarray) -> dict[str, Tensor]:
+    """Means over the episodes that ended in a batch.
+
+    `before` [S]: the mean return of those that ended earlier, which stands where none did; so does
+    a length of 0.
+    """
+    there = ended.length > 0
+    episodes = there.sum(1)
+    known = torch.from_numpy(before).to(ended.returns.device)
+    mean = torch.where(there, ended.returns, 0.0).sum(1) / episodes.clamp(min=1)
     return {
-        tags.RETURN: returns.sum(1) / batch.episodes,
-        tags.LENGTH: batch.steps / batch.episodes,
-        tags.EPISODES: batch.episodes,
+        tags.RETURN: torch.where(episodes > 0, mean, known),
+        tags.LENGTH: ended.length.sum(1) / episodes.clamp(min=1),
+        tags.EPISODES: episodes,
     }
 
 

@@ -7,9 +7,9 @@ same actions; those of a network are rounded otherwise here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pickle import UnpicklingError
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,6 +51,26 @@ MODELS = {
         kernels.PENDULUM, lambda rng, n: rng.uniform([-math.pi, -1.0], [math.pi, 1.0], (n, 2))
     ),
 }
+
+
+def _words(rng: np.random.Generator) -> list[int]:
+    """The state of a PCG64, in 64 bits each."""
+    state: Any = rng.bit_generator.state
+    whole = state["state"]["state"], state["state"]["inc"]
+    halves = [half for x in whole for half in divmod(x, 2**64)]
+    return [*halves, state["has_uint32"], state["uinteger"]]
+
+
+def _generator(words: Array) -> np.random.Generator:
+    high, low, inc_high, inc_low, has_uint32, uinteger = map(int, words)
+    bits = np.random.PCG64()
+    bits.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": high * 2**64 + low, "inc": inc_high * 2**64 + inc_low},
+        "has_uint32": has_uint32,
+        "uinteger": uinteger,
+    }
+    return np.random.Generator(bits)
 
 
 class CompiledEngine(Base):
@@ -153,6 +173,17 @@ class CompiledEngine(Base):
             return int(needed)
 
         return max(ordered(piece, firsts))
+
+    def state(self) -> dict[str, Array]:
+        """Copies of all that decides what follows, [E, ...] each."""
+        drawn = [_words(rng) for rng in self._rngs]
+        slots = {name: x.copy() for name, x in self._slots._asdict().items()}
+        return {**slots, "rng": np.array(drawn, np.uint64)}
+
+    def load(self, state: Mapping[str, Array]) -> None:
+        """Go on where `state` was taken."""
+        self._slots = kernels.Slots(*(state[name].copy() for name in kernels.Slots._fields))
+        self._rngs = [_generator(words) for words in state["rng"]]
 
     def close(self) -> None:
         """Nothing is held."""
