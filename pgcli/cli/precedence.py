@@ -12,18 +12,25 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgcli.cli.compose import Again, Brought, literal, parse
 from pgcli.cli.sources import files
+from pgcli.settings.schema import Collect
 
 TUNED = "tuned"  # the group of the numbers of a pair
 UNTUNED = "none"  # no file of it
+COUNTED = ("collect", "batch_steps", "batch_size")
+# Where another one counts.
+OTHERWISE: dict[str, Collect | None] = {"collect": Collect.episodes, "batch_steps": None}
 
 
 def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
     """What `lines`, which `node` is composed of, undo in presets by what they name."""
     typed = {override.key_or_group for override in parse(lines)}
     overrides, says = [], []
-    by_steps = node.get("batch_steps") is not None and "batch_steps" not in typed
-    if by_steps and ("batch_size" in typed or _last_of_batch(node) == "batch_size"):
-        overrides.append("batch_steps=null")  # an earlier preset's, and only one of them can count
+    # What says how a batch is counted: only one of these can count, that which has the last word.
+    last = next((key for key in COUNTED if key in typed), _last_of_batch(node))
+    for key, value in OTHERWISE.items():
+        own = node.get(key)
+        if last is not None and key not in (last, *typed) and own not in (value, None):
+            overrides.append(f"{key}={'null' if value is None else value.name}")  # a preset's
     groups = [group for group in node.hydra.runtime.choices if group in typed and group in node]
     if groups and TUNED not in typed and (pair := _tuned(node)) is not None:
         plain = again([f"{TUNED}={UNTUNED}"])
@@ -37,13 +44,13 @@ def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
 
 
 def _last_of_batch(node: DictConfig) -> str | None:
-    """Which of batch_size and batch_steps the last preset that has one of them sets."""
+    """Which of COUNTED the last preset that has one of them sets."""
     last = None
     for group in ("method", TUNED, "experiment"):  # the order of conf/train.yaml
         place, _, name = f"{group}/{node.hydra.runtime.choices.get(group)}".rpartition("/")
         if name in (presets := files(place)):
             tree: Any = OmegaConf.load(presets[name])
-            last = next((key for key in ("batch_steps", "batch_size") if key in tree), last)
+            last = next((key for key in COUNTED if key in tree), last)
     return last
 
 

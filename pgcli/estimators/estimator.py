@@ -76,7 +76,7 @@ def check_parts(config: EstimatorConfig) -> None:
     """
     form, weight = phi(config), importance.importance(config)
     if form.needs != ("value",) or not form.subtracts_value:
-        allowed = "collect=steps has parts of episodes: td, n_step, gae go on with V at their end"
+        allowed = "collect=steps has parts of episodes: td, n_step, gae; or collect=episodes"
         raise ConfigError("estimator.phi", config.phi, allowed)
     if config.weighted and (weight.before or weight.terms):
         allowed = "collect=steps does not know what was before a part: first_order"

@@ -9,7 +9,7 @@ from pgcli.cli.compose import compose_all
 from pgcli.cli.origins import brought
 from pgcli.cli.sources import conf_dir
 from pgcli.errors import ConfigError
-from pgcli.settings.schema import flat
+from pgcli.settings.schema import Collect, flat
 
 
 def names(group):
@@ -60,7 +60,7 @@ def expected(env, method, estimator, tuned):
         if not (estimator and key.startswith("estimator.")):
             values[key] = value
     if "batch_size" in tuned:  # the later preset has the word on how large a batch is
-        values["batch_steps"] = None
+        values["batch_steps"], values["collect"] = None, "episodes"
     return values
 
 
@@ -110,7 +110,7 @@ def test_a_typed_key_beats_everything(method, tuned_for_all):
     typed = ["optimizer.lr=0.5", "estimator.lam=0.5", "batch_size=9", "estimator=gae"]
     one = composed([f"method={method}", *typed], tuned_for_all).config
     assert (one.optimizer.lr, one.estimator.lam, one.batch_size) == (0.5, 0.5, 9)
-    assert one.batch_steps is None  # else the nine would count for nothing
+    assert (one.batch_steps, one.collect) == (None, Collect.episodes)  # else nine counts nowhere
 
 
 @pytest.mark.parametrize("group", ["update", "optimizer", "policy", "estimator"])
@@ -129,9 +129,11 @@ def test_what_was_tuned_for_another_choice_of_a_group_is_dropped_and_said(group,
 
 def test_the_last_preset_says_how_large_a_batch_is():
     one = composed(["method=ppo", "experiment=clipping", "hydra.mode=RUN"]).config
-    assert (one.batch_size, one.batch_steps) == (16, None)
+    assert (one.batch_size, one.batch_steps, one.collect) == (16, None, Collect.episodes)
     one = composed(["method=ppo", "experiment=clipping", "hydra.mode=RUN", "batch_steps=99"]).config
-    assert one.batch_steps == 99
+    assert (one.batch_steps, one.collect) == (99, Collect.episodes)
+    one = composed(["method=ppo", "collect=steps", "batch_size=3"]).config
+    assert one.collect is Collect.steps
 
 
 def test_an_environment_may_choose_a_method_and_a_typed_one_beats_it(tmp_path):
