@@ -20,11 +20,10 @@ Array = np.ndarray
 
 
 class Score(NamedTuple):
-    """The derivatives of log π(a|s) by what parametrises it, and the entropy beside them."""
+    """The derivatives of log π(a|s) by what parametrises it."""
 
     out: Tensor  # [S, M, O]
     extra: Tensor  # [S, M, X]
-    entropy: Tensor  # [S, M]
 
 
 class Head(Protocol):
@@ -54,7 +53,7 @@ class Head(Protocol):
         ...
 
     def score(self, out: Tensor, extra: Tensor, act: Tensor) -> Score:
-        """∂ log π(a|s) by out and extra [S, 1 or M, X], in closed form, and the entropy."""
+        """∂ log π(a|s) by out and extra [S, 1 or M, X], in closed form."""
         ...
 
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
@@ -184,10 +183,9 @@ class Categorical(_Discrete):
         return -(logp.exp() * logp).sum(-1)
 
     def score(self, out: Tensor, extra: Tensor, act: Tensor) -> Score:
-        logp = out.log_softmax(-1)
-        p = logp.exp()
+        p = out.log_softmax(-1).exp()
         one_hot = torch.zeros_like(p).scatter_(-1, act.unsqueeze(-1), 1.0)
-        return Score(one_hot - p, _nothing(out), -(p * logp).sum(-1))
+        return Score(one_hot - p, _nothing(out))
 
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
         return _divergence(p[0].log_softmax(-1), q[0].log_softmax(-1))
@@ -263,8 +261,7 @@ class MultiCategorical(_Discrete):
             head.score(logits, extra, act[..., i])
             for i, (head, logits) in enumerate(self._components(out))
         ]
-        entropy = torch.stack([part.entropy for part in parts]).sum(0)
-        return Score(torch.cat([part.out for part in parts], -1), _nothing(out), entropy)
+        return Score(torch.cat([part.out for part in parts], -1), _nothing(out))
 
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
         pairs = zip(self._components(p[0]), self._components(q[0]), strict=True)
@@ -341,7 +338,7 @@ class Bernoulli(_Discrete):
         return (softplus(out) - out * out.sigmoid()).sum(-1)
 
     def score(self, out: Tensor, extra: Tensor, act: Tensor) -> Score:
-        return Score(act - out.sigmoid(), _nothing(out), self.entropy(out, extra))
+        return Score(act - out.sigmoid(), _nothing(out))
 
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
         logp, logq = (torch.stack([logsigmoid(x), logsigmoid(-x)], -1) for x in (p[0], q[0]))
@@ -497,7 +494,7 @@ class Gaussian:
         of_mean, of_free = z * (-log_std).exp(), z.square() - 1.0
         if self.has_bounds:
             of_free = of_free * self._slope(free)
-        return Score(*self._joined(of_mean, of_free), self.entropy(out, extra))
+        return Score(*self._joined(of_mean, of_free))
 
     def kl(self, p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
         (mean_p, log_p), (mean_q, log_q) = self._moments(*p), self._moments(*q)

@@ -167,8 +167,9 @@ class Policy:
         """
         with torch.no_grad():
             trace = self.trace(theta, obs)
-            score = self.head.score(trace.out, self.extra(theta), act)
-            out, extra = score.out, score.extra
+            free = self.extra(theta)
+            out, extra = self.head.score(trace.out, free, act)
+            entropy = self.head.entropy(trace.out, free)
             if weight is not None:
                 out, extra = out * weight.unsqueeze(-1), extra * weight.unsqueeze(-1)
             deltas = self.net.deltas(theta, trace, out)
@@ -179,4 +180,4 @@ class Policy:
                 factors.append(Factor(layer.bias, None, delta))
         if self.head.num_extra:
             factors.append(Factor(slice(self.net.num_params, self.num_params), None, extra))
-        return factors, score.entropy
+        return factors, entropy
