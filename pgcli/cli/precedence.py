@@ -1,20 +1,24 @@
 """What a typed word takes back from presets, where the order of conf/train.yaml cannot say it.
 
+And what the preset of an environment brings, to be said.
+
 A group that was typed has its own numbers: those that were tuned for another choice are dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from pgcli.cli.compose import Again, Brought, literal, parse
-from pgcli.cli.sources import files
+from pgcli.cli.sources import chosen_group, files
 
 TUNED = "tuned"  # the group of the numbers of a pair
 UNTUNED = "none"  # no file of it
+BUDGET = "iterations", "total_steps"
 
 
 def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
@@ -24,6 +28,9 @@ def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
     by_steps = node.get("batch_steps") is not None and "batch_steps" not in typed
     if by_steps and ("batch_size" in typed or _last_of_batch(node) == "batch_size"):
         overrides.append("batch_steps=null")  # an earlier preset's, and only one of them can count
+    for one, other in (BUDGET, BUDGET[::-1]):
+        if one in typed and other not in typed and node.get(other) is not None:
+            overrides.append(f"{other}=null")  # a preset's: whoever types a budget means it
     groups = [group for group in node.hydra.runtime.choices if group in typed and group in node]
     if groups and TUNED not in typed and (pair := _tuned(node)) is not None:
         plain = again([f"{TUNED}={UNTUNED}"])
@@ -33,7 +40,49 @@ def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
             if changed:
                 keys = ", ".join(f"{group}.{key}" for key in changed)
                 says.append(f"{group}= is given: what is tuned for {pair} is dropped of {keys}")
-    return Brought(overrides, says)
+    return Brought(overrides, [*_comes_with(typed, node), *says])
+
+
+def _comes_with(typed: Collection[str], node: DictConfig) -> list[str]:
+    """A line on what the preset of an environment has chosen and set, and nobody has typed."""
+    choices = node.hydra.runtime.choices
+    env, presets = str(choices.get("env")), files("env")
+    if env not in presets:
+        return []
+    tree: Any = OmegaConf.to_container(OmegaConf.load(presets[env]), resolve=False)
+    whole = presets[env].read_text(encoding="utf-8").startswith("# @package _global_")
+    parts = []
+    for item in tree.pop("defaults", []) if whole else []:
+        group, choice = chosen_group(item), next(iter(item.values()))
+        if group not in typed and choices.get(group) == choice:
+            parts.append(f"{group}={choice}")
+    values = _leaves(tree, "" if whole else "env.")
+    values.pop("env.id", None)
+    if (pair := _tuned(node)) is not None:
+        tuned = _leaves(OmegaConf.to_container(OmegaConf.load(_file(pair)), resolve=False))
+        values |= {key: x for key, x in tuned.items() if key.partition(".")[0] not in typed}
+    for key, value in values.items():
+        if key not in typed and OmegaConf.select(node, key) == value:
+            parts.append(f"{key}={literal(value)}")
+    if not parts:
+        return []
+    return [f"{env} comes with settings that learn: {', '.join(parts)}; --cfg job shows all"]
+
+
+def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a tree by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            found |= _leaves(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _file(pair: str) -> Path:
+    group, _, name = pair.rpartition("/")
+    return files(f"{TUNED}/{group}")[name]
 
 
 def _last_of_batch(node: DictConfig) -> str | None:
