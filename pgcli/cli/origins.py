@@ -23,7 +23,14 @@ from pgcli.cli.compose import Again, Brought, literal, parse
 from pgcli.cli.precedence import taken_back
 from pgcli.errors import NoCheckpoint, PgError
 from pgcli.runs import checkpoint, saved
-from pgcli.settings.schema import BehaviourConfig, CompareConfig, Role, TrainConfig, having
+from pgcli.settings.schema import (
+    BehaviourConfig,
+    CompareConfig,
+    Role,
+    TrainConfig,
+    before,
+    having,
+)
 
 PINNED = ("behaviour.checkpoint", "behaviour.iteration")
 
@@ -76,10 +83,14 @@ def as_begun(run: Path, new: Collection[str]) -> list[str]:
         tree = saved.settings(run)
     except saved.Unreadable:
         return []  # who reads its checkpoint says it
-    free = having(Role.BOOKKEEPING, Role.MACHINE)
-    kept = {name: x for name, x in tree.items() if name not in free and name not in new}
+    free = [*having(Role.BOOKKEEPING, Role.MACHINE), *new]
+    if tree.get("total_steps") is not None and not (run / saved.SETTINGS).exists():
+        free.append("iterations")  # of a version that noted its default beside a typed total_steps
+    kept = {name: x for name, x in tree.items() if name not in free}
     known = {f.name for f in fields(TrainConfig)}
-    lines = _overrides({name: x for name, x in kept.items() if name in known})
+    earlier = {k: x for k, x in before(TrainConfig).items() if k.split(".")[0] not in tree}
+    earlier = {k: x for k, x in earlier.items() if k.split(".")[0] not in free}
+    lines = _overrides({**{k: x for k, x in kept.items() if k in known}, **earlier})
     return [line for line in lines if line.partition("=")[0].lstrip("+") not in new]
 
 

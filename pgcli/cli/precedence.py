@@ -62,8 +62,9 @@ def _comes_with(typed: Collection[str], node: DictConfig) -> list[str]:
         tuned = _leaves(OmegaConf.to_container(OmegaConf.load(_file(pair)), resolve=False))
         values |= {key: x for key, x in tuned.items() if key.partition(".")[0] not in typed}
     for key, value in values.items():
-        if key not in typed and OmegaConf.select(node, key) == value:
-            parts.append(f"{key}={literal(value)}")
+        there = OmegaConf.select(node, key)
+        if key not in typed and value in (there, getattr(there, "name", there)):
+            parts.append(f"{key}={str(value).lower() if isinstance(value, bool) else value}")
     if not parts:
         return []
     return [f"{env} comes with settings that learn: {', '.join(parts)}; --cfg job shows all"]

@@ -190,6 +190,7 @@ def test_what_an_environment_brings_is_said_less_what_is_typed():
     (line,) = composed(["env=CliffWalking-v1"]).brought.says
     told = "CliffWalking-v1 comes with settings that learn: policy=tabular, method=trpo, "
     assert line.startswith(f"{told}env.max_episode_steps=100, batch_size=32, ")
+    assert "policy.entropy_coef=1.0, policy.entropy_schedule=linear, " in line
     assert line.endswith("; --cfg job shows all")
     (line,) = composed(["env=CliffWalking-v1", "batch_size=8", "policy=mlp"]).brought.says[:1]
     assert "batch_size" not in line
