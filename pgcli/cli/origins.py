@@ -91,7 +91,8 @@ def as_begun(run: Path, new: Collection[str]) -> list[str]:
     earlier = {k: x for k, x in before(TrainConfig).items() if k.split(".")[0] not in tree}
     earlier = {k: x for k, x in earlier.items() if k.split(".")[0] not in free}
     lines = _overrides({**{k: x for k, x in kept.items() if k in known}, **earlier})
-    return [line for line in lines if line.partition("=")[0].lstrip("+") not in new]
+    out = {*new, *PINNED}  # what is pinned is among a run's own overrides already
+    return [line for line in lines if line.partition("=")[0].lstrip("+") not in out]
 
 
 def _overrides(sections: dict[str, Any]) -> list[str]:
