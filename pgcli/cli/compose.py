@@ -101,7 +101,7 @@ def compose_all(
     """
     register(schemas())
     name = config_name or command
-    search_also(config_dir, _has_methods(name, config_dir))
+    search_also(config_dir, _groups(name, config_dir))
     overrides, schema = parse(lines), COMMANDS[command].schema
     with initialize_config_dir(str(conf_dir()), job_name=command, version_base="1.3"):
         for override in overrides:
@@ -141,22 +141,23 @@ def _asked(overrides: Sequence[Override], params: Mapping[str, str], basic: bool
     )
 
 
-def search_also(config_dir: str | None, methods: bool = True) -> None:
+def search_also(config_dir: str | None, groups: frozenset[str] | None = None) -> None:
     """Look in this directory (--config-dir) before `conf/`; ConfigError where it is none.
 
-    `methods`: whether the command has any, so that an environment may choose one.
+    `groups`: those of the command, in which an environment may choose; None: all there are.
     """
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError("--config-dir", config_dir, "no such directory")
     EnvironmentSearchPath.config_dir = None if config_dir is None else Path(config_dir)
-    EnvironmentSearchPath.methods = methods
+    EnvironmentSearchPath.groups = groups
 
 
-def _has_methods(name: str, config_dir: str | None) -> bool:
-    """Whether a primary configuration has that group."""
+def _groups(name: str, config_dir: str | None) -> frozenset[str] | None:
+    """The groups of a primary configuration; None where it has methods, and so all of them."""
     paths = [Path(place) / f"{name}.yaml" for place in (config_dir, conf_dir()) if place]
     texts = [path.read_text(encoding="utf-8") for path in paths if path.is_file()]
-    return not texts or re.search(r"^ *- method:", texts[0], re.MULTILINE) is not None
+    found = re.findall(r"^ *- (\w+):", texts[0], re.MULTILINE) if texts else ["method"]
+    return None if "method" in found else frozenset(found)
 
 
 def parse(lines: Sequence[str]) -> list[Override]:
@@ -416,4 +417,6 @@ def _quoted(value: Any) -> Any:
         return {key: _quoted(x) for key, x in value.items()}
     if isinstance(value, list):
         return [_quoted(x) for x in value]
+    if isinstance(value, Enum):
+        return value.name
     return QuotedString(value, Quote.single) if isinstance(value, str) else value

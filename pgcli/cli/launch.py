@@ -26,7 +26,7 @@ from pgcli.cli.commands import COMMANDS, schemas
 from pgcli.cli.compose import Composed, compose_all, explained, literal, parse, search_also
 from pgcli.cli.job import Job
 from pgcli.cli.meanings import annotated, comments
-from pgcli.cli.origins import as_told, brought, brought_along, names_runs, pins
+from pgcli.cli.origins import as_begun, as_told, brought, brought_along, names_runs, pins
 from pgcli.cli.sources import conf_dir, job_name, register, subdirectory
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.policies.fit import check_fit
@@ -244,13 +244,14 @@ def _restored_overrides(directory: Path, lines: Sequence[str]) -> list[str]:
     old = as_told(directory) if note is None else [str(line) for line in note]
     # A job of a sweep goes on by itself, even where a file asks for a sweep.
     kept = [line for line in old if line.partition("=")[0].lstrip("+") not in new]
-    # What it does not know has the value by which it did as it did, whatever is the default now.
+    # Presets may bring other values by now: it keeps what it had, and what it does not know has the
+    # value by which it did as it did.
     did = [
         f"++{key}={literal(value)}"
         for key, value in saved.unknown(directory).items()
         if key not in new
     ]
-    return [*did, *kept, *lines, "hydra.mode=RUN"]
+    return [*as_begun(directory, new), *did, *kept, *lines, "hydra.mode=RUN"]
 
 
 def _restored_flags(directory: Path, args: argparse.Namespace) -> list[str]:

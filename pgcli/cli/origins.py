@@ -7,8 +7,9 @@ resumed run, or a sweep typed again, finds the same policy although its source t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ from pgcli.cli.compose import Again, Brought, literal, parse
 from pgcli.cli.precedence import taken_back
 from pgcli.errors import NoCheckpoint, PgError
 from pgcli.runs import checkpoint, saved
-from pgcli.settings.schema import BehaviourConfig, CompareConfig
+from pgcli.settings.schema import (
+    BehaviourConfig,
+    CompareConfig,
+    Role,
+    TrainConfig,
+    before,
+    having,
+)
 
 PINNED = ("behaviour.checkpoint", "behaviour.iteration")
 
@@ -67,6 +75,24 @@ def as_told(run: Path) -> list[str]:
         return _overrides({**saved.settings(run), "resume": None})
     except saved.Unreadable as error:
         raise NoCheckpoint(f"{run}: {error}") from error
+
+
+def as_begun(run: Path, new: Collection[str]) -> list[str]:
+    """What a run is, as overrides, but for the keys and groups that are typed `new`."""
+    try:
+        tree = saved.settings(run)
+    except saved.Unreadable:
+        return []  # who reads its checkpoint says it
+    free = [*having(Role.BOOKKEEPING, Role.MACHINE), *new]
+    if tree.get("total_steps") is not None and not (run / saved.SETTINGS).exists():
+        free.append("iterations")  # of a version that noted its default beside a typed total_steps
+    kept = {name: x for name, x in tree.items() if name not in free}
+    known = {f.name for f in fields(TrainConfig)}
+    earlier = {k: x for k, x in before(TrainConfig).items() if k.split(".")[0] not in tree}
+    earlier = {k: x for k, x in earlier.items() if k.split(".")[0] not in free}
+    lines = _overrides({**{k: x for k, x in kept.items() if k in known}, **earlier})
+    out = {*new, *PINNED}  # what is pinned is among a run's own overrides already
+    return [line for line in lines if line.partition("=")[0].lstrip("+") not in out]
 
 
 def _overrides(sections: dict[str, Any]) -> list[str]:

@@ -1,21 +1,25 @@
 """What a typed word takes back from presets, where the order of conf/train.yaml cannot say it.
 
+And what the preset of an environment brings, to be said.
+
 A group that was typed has its own numbers: those that were tuned for another choice are dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from pgcli.cli.compose import Again, Brought, literal, parse
-from pgcli.cli.sources import files
+from pgcli.cli.sources import chosen_group, files
 from pgcli.settings.schema import Collect
 
 TUNED = "tuned"  # the group of the numbers of a pair
 UNTUNED = "none"  # no file of it
+BUDGET = "iterations", "total_steps"
 COUNTED = ("collect", "batch_steps", "batch_size")
 # Where another one counts.
 OTHERWISE: dict[str, Collect | None] = {"collect": Collect.episodes, "batch_steps": None}
@@ -31,6 +35,9 @@ def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
         own = node.get(key)
         if last is not None and key not in (last, *typed) and own not in (value, None):
             overrides.append(f"{key}={'null' if value is None else value.name}")  # a preset's
+    for one, other in (BUDGET, BUDGET[::-1]):
+        if one in typed and other not in typed and node.get(other) is not None:
+            overrides.append(f"{other}=null")  # a preset's: whoever types a budget means it
     groups = [group for group in node.hydra.runtime.choices if group in typed and group in node]
     if groups and TUNED not in typed and (pair := _tuned(node)) is not None:
         plain = again([f"{TUNED}={UNTUNED}"])
@@ -40,7 +47,50 @@ def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
             if changed:
                 keys = ", ".join(f"{group}.{key}" for key in changed)
                 says.append(f"{group}= is given: what is tuned for {pair} is dropped of {keys}")
-    return Brought(overrides, says)
+    return Brought(overrides, [*_comes_with(typed, node), *says])
+
+
+def _comes_with(typed: Collection[str], node: DictConfig) -> list[str]:
+    """A line on what the preset of an environment has chosen and set, and nobody has typed."""
+    choices = node.hydra.runtime.choices
+    env, presets = str(choices.get("env")), files("env")
+    if env not in presets:
+        return []
+    tree: Any = OmegaConf.to_container(OmegaConf.load(presets[env]), resolve=False)
+    whole = presets[env].read_text(encoding="utf-8").startswith("# @package _global_")
+    parts = []
+    for item in tree.pop("defaults", []) if whole else []:
+        group, choice = chosen_group(item), next(iter(item.values()))
+        if group not in typed and choices.get(group) == choice:
+            parts.append(f"{group}={choice}")
+    values = _leaves(tree, "" if whole else "env.")
+    values.pop("env.id", None)
+    if (pair := _tuned(node)) is not None:
+        tuned = _leaves(OmegaConf.to_container(OmegaConf.load(_file(pair)), resolve=False))
+        values |= {key: x for key, x in tuned.items() if key.partition(".")[0] not in typed}
+    for key, value in values.items():
+        there = OmegaConf.select(node, key)
+        if key not in typed and value in (there, getattr(there, "name", there)):
+            parts.append(f"{key}={str(value).lower() if isinstance(value, bool) else value}")
+    if not parts:
+        return []
+    return [f"{env} comes with settings that learn: {', '.join(parts)}; --cfg job shows all"]
+
+
+def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of a tree by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            found |= _leaves(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _file(pair: str) -> Path:
+    group, _, name = pair.rpartition("/")
+    return files(f"{TUNED}/{group}")[name]
 
 
 def _last_of_batch(node: DictConfig) -> str | None:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
@@ -50,6 +51,12 @@ def files(group: str) -> dict[str, Path]:
     for place in filter(None, places):
         found |= {path.stem: path for path in sorted((place / group).glob("*.yaml"))}
     return found
+
+
+def chosen_group(item: Any) -> str:
+    """The group in which an item of a defaults list makes a choice."""
+    (key,) = item if isinstance(item, Mapping) else (item,)
+    return str(key).removeprefix("override ").lstrip("/")
 
 
 def _maximise() -> None:
@@ -127,7 +134,10 @@ class EnvironmentSource(ConfigSource):
 
 
 class PlainEnvironments(FileConfigSource):
-    """Answers `env/<name>` as its file does, without the method that the file may choose."""
+    """Answers `env/<name>` as its file does, without what it chooses in groups that are not there.
+
+    `pg compare` has no methods.
+    """
 
     @staticmethod
     def scheme() -> str:
@@ -137,8 +147,11 @@ class PlainEnvironments(FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         """The configuration of one environment."""
         result = super().load_config(config_path)
-        if isinstance(result.config, DictConfig):
-            result.config.pop("defaults", None)
+        if isinstance(result.config, DictConfig) and "defaults" in result.config:
+            there = EnvironmentSearchPath.groups or frozenset()
+            result.config.defaults = [
+                item for item in result.config.defaults if chosen_group(item) in there
+            ]
         return result
 
     def available(self) -> bool:
@@ -162,7 +175,8 @@ class EnvironmentSearchPath(SearchPathPlugin):
     """Puts the source behind all files, so a YAML of that name wins."""
 
     config_dir: Path | None = None  # of --config-dir, which the Compose API has no argument for
-    methods = True  # whether the command has any, for an environment's file to choose from
+    # Of the command, for an environment's file to choose in; None: all that there are.
+    groups: frozenset[str] | None = None
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Append it."""
@@ -171,7 +185,7 @@ class EnvironmentSearchPath(SearchPathPlugin):
             place = self.config_dir.absolute()
             search_path.prepend(provider="command-line", path=f"file://{place}")
             places.append(place)
-        if not self.methods:
+        if self.groups is not None:
             for place in places:
                 path = f"{PlainEnvironments.scheme()}://{place}"
                 search_path.prepend(provider=PlainEnvironments.scheme(), path=path)

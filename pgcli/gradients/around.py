@@ -38,15 +38,17 @@ class Batched:
         weights: Tensor | None,
         seeds: Sequence[int] = (),
         done: Sequence[int] | np.ndarray = (),
-        entropy_coef: float = 0.0,
+        entropy_coef: float | Tensor = 0.0,
     ) -> None:
         """weights [S, N, T]: those of the scores whose mean is ĝ; None: there are none.
 
         Minibatches are drawn from the streams of `seeds` in the iterations after `done`; their
-        gradients hold the entropy of the policy as well, by its coefficient.
+        gradients hold the entropy of the policy as well, by its coefficient, or by each seed's [S].
         """
         self._policy, self._theta, self._batch = policy, theta, batch
-        self._weights, self._coef = weights, entropy_coef
+        self._weights = weights
+        coef = torch.as_tensor(entropy_coef, dtype=torch.float64, device=theta.device)
+        self._coef, self._bonus = coef.expand(len(theta)), bool((coef != 0).any())
         self._streams = list(zip(seeds, done, strict=True))
 
     @cached_property
@@ -71,7 +73,7 @@ class Batched:
         theta = self._policy.whole(theta, self._theta)
         log_ratio = log_probs(self._policy, theta, self._batch) - self._log_probs
         gain = (torch.expm1(log_ratio) * self._given_weights).sum((1, 2)) / self._batch.units
-        if self._coef:
+        if self._bonus:
             gain = gain + self._coef * (self._entropy(theta) - self._entropy(self._theta))
         return gain
 
@@ -150,7 +152,7 @@ class Batched:
             def of_seed(s: int) -> tuple[Tensor, int]:
                 rows, share, weights = (x[s] for x in given)
                 return fused.gradient(
-                    s, theta, self._old[s], rows, weights, self._coef * share, clip
+                    s, theta, self._old[s], rows, weights, self._coef[s] * share, clip
                 )
 
             gradients, counts = zip(*map(of_seed, range(len(theta))), strict=True)
@@ -174,7 +176,7 @@ class Batched:
 
         def of_seed(s: int) -> int:
             rows, share, weights = (x[:, s] for x in minibatches[:3])
-            bonus = self._coef * share
+            bonus = self._coef[s] * share
             return fused.steps(s, theta, self._old[s], rows, weights, bonus, clip, adam[s])
 
         return torch.tensor(list(ordered(of_seed, range(len(theta)))))
@@ -193,8 +195,10 @@ class Batched:
         w = torch.where(beyond | (rows < 0), 0.0, ratio * weights).to(obs).unsqueeze(-1)
         score = policy.head.score(trace.out, extra, act)
         gradient = policy.pulled_back(theta, trace, score.out * w, score.extra * w)
-        if self._coef:
-            gradient = gradient + entropy_gradient_of(policy, theta, obs, self._coef * share)
+        if self._bonus:
+            gradient = gradient + entropy_gradient_of(
+                policy, theta, obs, self._coef.unsqueeze(1) * share
+            )
         return gradient.double(), beyond.sum(1)
 
     def _entropy(self, theta: Tensor) -> Tensor:
@@ -223,7 +227,7 @@ class Batched:
     @cached_property
     def _fused(self) -> Rows | None:
         obs, act = (x.flatten(1, 2) for x in (self._batch.obs, self._batch.act))
-        return Rows.of(self._policy, self._theta, obs, act, bool(self._coef))
+        return Rows.of(self._policy, self._theta, obs, act, self._bonus)
 
     @cached_property
     def _log_probs(self) -> Tensor:

@@ -12,6 +12,7 @@ NORM, NORM_SQ = "gradient/norm", "gradient/norm_sq_unbiased"
 TRACE_COV, VARIANCE = "gradient/trace_cov", "gradient/variance"
 SNR, NOISE_SCALE = "gradient/snr", "gradient/noise_scale"
 ENTROPY, KL = "policy/entropy", "policy/kl"
+ENTROPY_COEF = "policy/entropy_coef"  # where it is scheduled
 BEHAVIOUR_KL = "importance/kl"
 MAX_WEIGHT, CLAMPED = "importance/max_weight", "importance/clamped"
 SCORE, SCORE_ERROR = "score/norm", "score/standard_error"

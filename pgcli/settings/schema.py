@@ -72,7 +72,7 @@ class Collect(Enum):
 
 
 class Schedule(Enum):
-    """Of the learning rate over the run's budget."""
+    """Of a learning rate or an entropy coefficient over the run's budget."""
 
     constant = auto()
     linear = auto()
@@ -228,6 +228,7 @@ class PolicyConfig:
     entropy_coef: float = field(
         metadata=within(ge=0)
     )  # entropy bonus, outside the measured estimate
+    entropy_schedule: Schedule = field(metadata=since("constant"))  # of it, over the run's budget
 
     @property
     def gaussian(self) -> dict[str, bool | float | None]:

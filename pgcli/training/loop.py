@@ -36,7 +36,7 @@ from pgcli.policies.actor import PolicyActor
 from pgcli.policies.critic import Work
 from pgcli.policies.policy import Policy
 from pgcli.runs import tags
-from pgcli.settings.schema import Collect, TrainConfig
+from pgcli.settings.schema import Collect, Schedule, TrainConfig
 from pgcli.training import metrics
 from pgcli.training.build import behaviour_parameters, devices, facts, fastest
 from pgcli.training.cohort import Cohort
@@ -44,6 +44,7 @@ from pgcli.training.counts import Counters
 from pgcli.training.learner import Learner
 from pgcli.training.session import Session
 from pgcli.updates.rule import registered
+from pgcli.updates.schedules import scheduled_each
 
 
 def run(config: TrainConfig, directory: Path, composed: str | None = None) -> None:
@@ -103,6 +104,9 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
             if config.off_policy:
                 source_logp = log_probs(policy, source, batch, changed)
                 log_ratio = log_probs(policy, old_theta, batch) - source_logp
+            coef = entropy_coefs(config, spent[ran], device)
+            if config.policy.entropy_schedule is not Schedule.constant:
+                record[tags.ENTROPY_COEF] = coef
             for update in range(config.updates_per_batch):
                 target_theta = learner.theta.detach().clone()  # whose gradient is estimated
                 if update > 0:
@@ -115,9 +119,10 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 check_finite(measured.gradient, "the gradient", done, seeds)
                 if update == 0:  # what is reported: no update of this batch has moved it yet
                     first, entropy = measured, sums.entropy / batch.steps
-                step, coef = measured.gradient, config.policy.entropy_coef
-                if coef:  # outside of what is measured
-                    step = step + coef * entropy_gradient(policy, learner.theta, batch)
+                step = measured.gradient
+                if config.policy.entropy_coef:  # outside of what is measured
+                    bonus = entropy_gradient(policy, learner.theta, batch)
+                    step = step + coef.unsqueeze(1).to(bonus) * bonus
                 around = Batched(policy, target_theta, batch, weights, seeds, done, coef)
                 told = learner.rule.step(policy.learned(learner.theta), step, spent[ran], around)
                 record |= {tags.update(name): x for name, x in told.items()}
@@ -145,6 +150,13 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                     check_finite(tensor, f"the {name} critic", done, seeds, "critic.lr")
             record[tags.FPS] = batch.simulated / (time.perf_counter() - clock)
             session.record({tag: x.cpu().numpy() for tag, x in record.items()}, ran)
+
+
+def entropy_coefs(config: TrainConfig, spent: np.ndarray, device: torch.device) -> Tensor:
+    """The coefficient of each seed's entropy bonus [S], of whose budget so much is spent [S]."""
+    own = config.policy
+    coefs = scheduled_each(own.entropy_coef, own.entropy_schedule, spent)
+    return torch.tensor(coefs, dtype=torch.float64, device=device)
 
 
 def with_critics(

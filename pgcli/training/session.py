@@ -239,8 +239,13 @@ class Session:
             was, now = counted
             self.notice(f"the action space was {was} and is {now}: other actions from here on")
         moved = ckpt.meta["budget"] != self._budget
-        if moved and self._config.optimizer.schedule is not Schedule.constant:
-            self.notice("the budget has changed, and the learning rate's schedule with it")
+        schedules = {
+            "learning rate": self._config.optimizer.schedule,
+            "entropy coefficient": self._config.policy.entropy_schedule,
+        }
+        for what, schedule in schedules.items():
+            if moved and schedule is not Schedule.constant:
+                self.notice(f"the budget has changed, and the {what}'s schedule with it")
         try:
             for part in self._parts:
                 part.load(ckpt.arrays)

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pgcli.errors import ConfigError
-from pgcli.settings.schema import OptimizerConfig, Schedule
+from pgcli.settings.schema import OptimizerConfig
 from pgcli.updates.optimizers import Adam, optimizer
 from pgcli.updates.rule import Around, Start, register
-
-
-def learning_rate(config: OptimizerConfig, progress: float) -> float:
-    """The rate when a fraction `progress` in [0, 1] of the run's budget is spent."""
-    if config.schedule is Schedule.linear:
-        return config.lr * (1.0 - progress)
-    if config.schedule is Schedule.cosine:
-        return config.lr * 0.5 * (1.0 + math.cos(math.pi * progress))
-    return config.lr
+from pgcli.updates.schedules import scheduled_each
 
 
 def learning_rates(config: OptimizerConfig, progress: ArrayLike) -> list[float]:
     """The rate of all seeds, or of each, where so much is spent of all or of each."""
-    return [learning_rate(config, float(x)) for x in np.atleast_1d(progress)]
+    return scheduled_each(config.lr, config.schedule, progress)
 
 
 def _rate(rates: Sequence[float]) -> float | Tensor:

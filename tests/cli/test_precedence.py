@@ -21,7 +21,7 @@ TUNED = {  # of every pair, to see who wins
     "batch_size": 7,
     "optimizer": {"lr": 0.125},
     "estimator": {"gamma": 0.875, "lam": 0.625},
-    "policy": {"entropy_coef": 0.03125},
+    "policy": {"entropy_coef": 0.03125, "entropy_schedule": "cosine"},
 }
 DEFAULT = {"policy": "mlp", "critic": "mlp", "optimizer": "adam", "update": "ascent"}
 
@@ -47,7 +47,9 @@ def leaves(tree, prefix=""):
 
 def expected(env, method, estimator, tuned):
     """Every preset's values in the order of the defaults list; the typed estimator is chosen."""
+    own, brings = read("env", env)
     numbers, choices = read("method", method) if method else ({}, {})
+    choices |= {key: x for key, x in brings.items() if key != "method"}
     groups = {**DEFAULT, **choices, "estimator": estimator or choices.get("estimator", "rtg")}
     values = {}
     for name in ("common", "train"):
@@ -55,13 +57,19 @@ def expected(env, method, estimator, tuned):
         values |= leaves({key: x for key, x in tree.items() if key not in ("defaults", "hydra")})
     for group, choice in groups.items():
         values |= read(group, choice)[0]
-    values |= numbers | read("env", env)[0]
+    values |= numbers | own
     for key, value in leaves(tuned).items():
         if not (estimator and key.startswith("estimator.")):
             values[key] = value
     if "batch_size" in tuned:  # the later preset has the word on how large a batch is
         values["batch_steps"], values["collect"] = None, "episodes"
     return values
+
+
+def shipped(env, method):
+    """The numbers that come for a pair."""
+    path = conf_dir() / "tuned" / env / f"{method}.yaml"
+    return yaml.safe_load(path.read_text()) if path.exists() else {}
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +106,13 @@ def test_every_key_has_the_value_of_who_wins(method, estimator, tuned_for_all):
         lines = [f"env={env}"]
         lines += [f"method={method}"] if method else []
         lines += [f"estimator={estimator}"] if estimator else []
-        tuned = TUNED if place and method else {}
+        chosen = method or read("env", env)[1].get("method")
+        tuned = (TUNED if place else shipped(env, chosen)) if chosen else {}
         one = composed(lines, place)
-        assert same(one.config, expected(env, method, estimator, tuned)) == {}, lines
-        said = [] if not (tuned and estimator) else ["estimator= is given"]
-        assert [text[: len(said[0])] for text in one.brought.says] == said
+        assert same(one.config, expected(env, chosen, estimator, tuned)) == {}, lines
+        dropped = estimator and any(key.startswith("estimator.") for key in leaves(tuned))
+        said = [text for text in one.brought.says if " comes with " not in text]
+        assert [text[:18] for text in said] == ["estimator= is give"] * bool(dropped)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -121,9 +131,10 @@ def test_what_was_tuned_for_another_choice_of_a_group_is_dropped_and_said(group,
     assert same(one.config, values) == {}
     assert one.config.batch_size == 7
     dropped = [key for key in leaves(TUNED) if key.startswith(f"{group}.")]
-    assert len(one.brought.says) == bool(dropped)
+    assert len(one.brought.says) == 1 + bool(dropped)  # what comes, and what of it is dropped
     for key in dropped:
-        assert key in one.brought.says[0]
+        assert key in one.brought.says[1]
+        assert key not in one.brought.says[0]
         assert flat(one.config)[key] != leaves(TUNED)[key]
 
 
@@ -167,7 +178,40 @@ def test_presets_of_an_environment_hold_nothing_that_only_training_knows():
     for env in ENVS:
         values, chosen = read("env", env)
         assert all(key.startswith("env.") for key in values)
-        assert set(chosen) <= {"method"}
+        assert set(chosen) <= {"method", "policy", "estimator"}
+
+
+def test_a_comparison_has_the_policy_that_an_environment_chooses():
+    compared = composed(["env=FrozenLake-v1"], command="compare").config
+    assert (compared.policy.hidden, compared.policy.bias) == ([], False)
+    typed = composed(["env=FrozenLake-v1", "policy=mlp"], command="compare").config
+    assert typed.policy.hidden == [64, 64]
+
+
+def test_what_an_environment_brings_is_said_less_what_is_typed():
+    (line,) = composed(["env=CliffWalking-v1"]).brought.says
+    told = "CliffWalking-v1 comes with settings that learn: policy=tabular, method=trpo, "
+    assert line.startswith(f"{told}env.max_episode_steps=100, batch_size=32, ")
+    assert "policy.entropy_coef=1.0, policy.entropy_schedule=linear, " in line
+    assert line.endswith("; --cfg job shows all")
+    (line,) = composed(["env=CliffWalking-v1", "batch_size=8", "policy=mlp"]).brought.says[:1]
+    assert "batch_size" not in line
+    assert "policy=" not in line
+    assert "policy.entropy_coef" not in line  # dropped, as the next line says
+    assert composed(["env=CartPole-v1"]).brought.says == []
+
+
+def test_whoever_wants_no_method_of_an_environment_types_none():
+    found = composed(["env=Pendulum-v1", "method=none"])
+    assert same(found.config, expected("Pendulum-v1", None, None, {})) == {}
+    assert found.brought.says == []
+
+
+def test_a_typed_budget_takes_the_place_of_a_preset_s():
+    one = composed(["env=Acrobot-v1", "iterations=7"]).config
+    assert (one.iterations, one.total_steps) == (7, None)
+    one = composed(["env=Acrobot-v1", "iterations=7", "total_steps=9"]).config
+    assert (one.iterations, one.total_steps) == (7, 9)
 
 
 def test_tuned_numbers_stand_where_they_belong_and_choose_nothing():

@@ -1,5 +1,7 @@
 """What update rules may ask of the objective around an estimate, in float64."""
 
+from dataclasses import fields, replace
+
 import pytest
 import torch
 from tiny_mdp import TinyMdp
@@ -36,6 +38,18 @@ def test_with_a_bonus_its_gradient_is_the_step_that_a_rule_is_given(place):
     size = 1e-5
     slope = (around.surrogate(theta + size * way) - around.surrogate(theta - size * way)) / 2 / size
     torch.testing.assert_close(slope, (step * way).sum(1), rtol=1e-7, atol=1e-9)
+
+
+def test_each_seed_has_its_own_bonus(place):
+    mdp, policy, theta, way, weights = place
+    tensors = {f.name: getattr(mdp.batch, f.name) for f in fields(mdp.batch)}
+    two = replace(mdp.batch, **{k: torch.cat([x, x]) for k, x in tensors.items() if x.ndim})
+    both, ways, own = (torch.cat([x, x]) for x in (theta, way, weights))
+    coef = torch.tensor([0.7, 0.0])
+    gain = Batched(policy, both, two, own, entropy_coef=coef).surrogate(both + ways)
+    for s in range(2):
+        alone = Batched(policy, theta, mdp.batch, weights, entropy_coef=float(coef[s]))
+        torch.testing.assert_close(gain[s : s + 1], alone.surrogate(theta + way))
 
 
 def test_surrogate_and_divergence_are_what_they_say_far_away(place):

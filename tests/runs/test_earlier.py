@@ -33,6 +33,24 @@ def old(tmp_path):
     return Path(shutil.copytree(KEPT / "format-1", tmp_path / "run"))
 
 
+def test_a_run_goes_on_as_it_was_begun_where_presets_bring_other_values_by_now(tmp_path):
+    """Begun where an environment's preset brought other numbers than the shipped one does."""
+    own = tmp_path / "own"
+    (own / "env").mkdir(parents=True)
+    (own / "env" / "Acrobot-v1.yaml").write_text("id: Acrobot-v1\n")
+    line = ("env=Acrobot-v1", "batch_size=2", "env.max_episode_steps=20", "hydra.run.dir=run")
+    begun = pg("train", *line, "iterations=1", "--config-dir", "own", cwd=tmp_path)
+    assert begun.returncode == 0, begun.stderr
+    (own / "env" / "Acrobot-v1.yaml").unlink()  # only the shipped one is left
+    done = pg("train", "resume=run", "iterations=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [row["iteration"] for row in rows(tmp_path / "run")] == ["1", "2"]
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (settings["update"]["name"], settings["total_steps"]) == ("ascent", None)
+    refused = pg("train", "resume=run", "iterations=3", "optimizer.lr=0.5", cwd=tmp_path)
+    assert refused.returncode == 3
+
+
 def rows(run):
     with open(run / "metrics.csv", newline="") as file:
         return list(csv.DictReader(file))
@@ -118,7 +136,7 @@ def test_runs_of_earlier_formats_are_compared_and_reported_beside_new_ones(form,
     done = pg("compare", "checkpoint=run", "estimators=[total,rtg]", *sizes, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     new = ("policy.hidden=[4]", "seeds=2", "iterations=3", "batch_size=4", "hydra.run.dir=new")
-    assert pg("train", f"env={env}", *new, cwd=tmp_path).returncode == 0
+    assert pg("train", f"env={env}", "method=none", *new, cwd=tmp_path).returncode == 0
     done = pg("report", "run", "new", "--out", "report", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "estimator=rtg" in done.stdout

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from settings import train_config
@@ -10,7 +11,8 @@ from pgcli.policies.heads import Categorical
 from pgcli.policies.network import Mlp
 from pgcli.policies.policy import Policy
 from pgcli.training.learner import Learner
-from pgcli.updates.ascent import learning_rate
+from pgcli.training.loop import entropy_coefs
+from pgcli.updates.ascent import learning_rates
 from pgcli.updates.optimizers import OPTIMIZERS, optimizer
 
 CPU = torch.device("cpu")
@@ -24,12 +26,20 @@ def learner(*overrides, seeds=(0, 1)):
 def test_schedules():
     def rates(name):
         config = train_config(f"optimizer.schedule={name}", "optimizer.lr=0.4").optimizer
-        return [learning_rate(config, progress) for progress in (0, 0.25, 0.5, 1)]
+        return learning_rates(config, (0, 0.25, 0.5, 1))
 
     assert rates("constant") == [0.4] * 4
     assert rates("linear") == pytest.approx([0.4, 0.3, 0.2, 0])
     cosine = [0.2 * (1 + math.cos(math.pi * x)) for x in (0, 0.25, 0.5, 1)]
     assert rates("cosine") == pytest.approx(cosine)
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine"])
+def test_an_entropy_coefficient_goes_down_as_a_learning_rate_does(name):
+    line = f"policy.entropy_schedule={name}", f"optimizer.schedule={name}"
+    config = train_config(*line, "policy.entropy_coef=0.4", "optimizer.lr=0.4")
+    spent = np.array([0, 0.25, 0.5, 1])
+    assert entropy_coefs(config, spent, CPU).tolist() == learning_rates(config.optimizer, spent)
 
 
 def test_ascent_by_hand_with_the_schedule():

@@ -95,6 +95,18 @@ def test_an_entropy_bonus_alone_raises_the_entropy(tmp_path):
     assert metrics["policy/entropy"][-1] > metrics["policy/entropy"][0] + 0.01
 
 
+@pytest.mark.parametrize("update", ["ascent", "proximal"])
+def test_a_scheduled_entropy_coefficient_is_that_of_each_seed_and_is_logged(update, tmp_path):
+    line = (f"update={update}", "iterations=4", "policy.entropy_coef=0.8", "seeds=2")
+    found, _ = train(tmp_path / "linear", *line, "policy.entropy_schedule=linear")
+    np.testing.assert_allclose(found["policy/entropy_coef"], np.repeat([0.8, 0.6, 0.4, 0.2], 2))
+    constant, _ = train(tmp_path / "constant", *line)
+    assert "policy/entropy_coef" not in constant
+    first = found["policy/kl"][:2], constant["policy/kl"][:2]
+    np.testing.assert_array_equal(*first)  # the first coefficient is the whole
+    assert (found["policy/kl"][2:] != constant["policy/kl"][2:]).all()
+
+
 def test_the_mean_score_is_zero_within_its_error(tmp_path):
     metrics, _ = train(tmp_path, "gradient.score=true", "batch_size=64", "seeds=4")
     ratio = (metrics["score/norm"] / metrics["score/standard_error"]) ** 2

@@ -1,0 +1,46 @@
+"""Environments learn by their presets alone. Slow."""
+
+import json
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from settings import train_config
+
+from pgcli.runs.saved import read
+from pgcli.runs.tags import RETURN
+from pgcli.training.loop import run
+
+pytestmark = pytest.mark.slow
+SEEDS = 3
+
+
+class Preset(NamedTuple):
+    """An environment that comes with settings, and what each seed must come to, or more."""
+
+    env: str
+    threshold: float  # of the mean return over the last fifth of its iterations
+    extras: tuple[str, ...] = ()  # typed beside it
+    package: str | None = None  # that must be there
+
+
+PRESETS = [
+    Preset("Acrobot-v1", -110),
+    Preset("MountainCar-v0", -160),
+    Preset("MountainCarContinuous-v0", 85),
+    Preset("Pendulum-v1", -250),
+    Preset("FrozenLake-v1", 0.6),
+    Preset("CliffWalking-v1", -30),
+]
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.env)
+def test_an_environment_learns_by_its_preset_alone(preset, tmp_path):
+    if preset.package is not None and find_spec(preset.package) is None:
+        pytest.skip(f"needs {preset.package}")
+    run(train_config(f"env={preset.env}", f"seeds={SEEDS}", *preset.extras), tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "finished"
+    for seed, rows in read(tmp_path).records.items():
+        late = rows[RETURN][-max(1, len(rows) // 5) :]
+        assert np.mean(late) >= preset.threshold, f"seed {seed}"
