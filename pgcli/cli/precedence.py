@@ -29,6 +29,12 @@ def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
     """What `lines`, which `node` is composed of, undo in presets by what they name."""
     typed = {override.key_or_group for override in parse(lines)}
     overrides, says = [], []
+    if "estimator" in typed and "method" not in typed and (method := _chosen_by_env(node)):
+        # Whoever studies an estimator does not ask for a whole method around it.
+        overrides.append(f"method={UNTUNED}")
+        says.append(f"estimator= is given: method={method} of the environment's preset is left out")
+        composed, again = again, lambda more: composed([*overrides[:1], *more])
+        node = again([])
     # What says how a batch is counted: only one of these can count, that which has the last word.
     last = next((key for key in COUNTED if key in typed), _last_of_batch(node))
     for key, value in OTHERWISE.items():
@@ -91,6 +97,19 @@ def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
 def _file(pair: str) -> Path:
     group, _, name = pair.rpartition("/")
     return files(f"{TUNED}/{group}")[name]
+
+
+def _chosen_by_env(node: DictConfig) -> str | None:
+    """The method that the preset of the environment chooses, if it is the one there is."""
+    choices, presets = node.hydra.runtime.choices, files("env")
+    if (env := str(choices.get("env"))) not in presets:
+        return None
+    tree: Any = OmegaConf.to_container(OmegaConf.load(presets[env]), resolve=False)
+    for item in tree.get("defaults", []):
+        choice = next(iter(item.values())) if isinstance(item, dict) else None
+        if chosen_group(item) == "method" and choices.get("method") == choice:
+            return str(choice)
+    return None
 
 
 def _last_of_batch(node: DictConfig) -> str | None:

@@ -164,6 +164,15 @@ def test_an_environment_may_choose_a_method_and_a_typed_one_beats_it(tmp_path):
     assert compared.env.id == "CartPole-v1"
 
 
+def test_who_types_an_estimator_does_not_get_the_whole_method_of_an_environment():
+    one = composed(["env=Pendulum-v1", "estimator=rtg"])
+    assert (one.config.update.name, one.config.collect.name) == ("ascent", "episodes")
+    assert one.config.estimator.gamma == 1.0  # nor what is tuned for the pair
+    assert any("method=ppo" in text and "left out" in text for text in one.brought.says)
+    both = composed(["env=Pendulum-v1", "estimator=gae", "method=ppo"])
+    assert (both.config.update.name, both.brought.says[-1:]) != ("ascent", [])
+
+
 @pytest.mark.parametrize("env", ENVS)
 def test_every_environment_can_be_compared(env):
     assert composed([f"env={env}"], command="compare").config.env.id
