@@ -33,7 +33,7 @@ BAD = {  # command line: (exit code, what the one line must say)
     "--nonsense": (2, "no such flag"),
     "env=CartPol-v1": (2, "env=CartPol-v1", "did you mean CartPole-v1?"),
     "env=no_such_module:X-v0": (2, "does not import"),
-    "env=Blackjack-v1": (2, "env.max_episode_steps=null", "no time limit"),
+    "env=CliffWalkingSlippery-v1": (2, "env.max_episode_steps=null", "no time limit"),
     "env.kwargs.nonsense=1": (2, "cannot be made with env.kwargs"),
     "env.kwargs._target_=os.getcwd": (2, "_target_ is not allowed"),
     "hydra.launcher._target_=os.getcwd": (2, "_target_ is not allowed"),

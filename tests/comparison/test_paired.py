@@ -31,7 +31,9 @@ def drawn(mdp, policy, theta, episodes, seed=0) -> Batch:
     """A random batch of the process, from the list of all its trajectories."""
     p = mdp.probabilities(policy, theta).detach().numpy()
     index = np.random.default_rng(seed).choice(len(p), episodes, p=p / p.sum())
-    found = {name: x[:, index] for name, x in vars(mdp.batch).items() if x.ndim > 1}
+    found = {
+        name: x[:, index] for name, x in vars(mdp.batch).items() if x is not None and x.ndim > 1
+    }
     return Batch(**found)
 
 

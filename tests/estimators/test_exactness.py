@@ -55,7 +55,8 @@ def combinations(names, bases, forms):
             options += [{"normalize": True}]
         for option in options:
             given = {
-                "gamma": 1.0, "lam": 0.7, "normalize": False, "bootstrap": False, "n": 1,
+                "gamma": 1.0, "lam": 0.7, "normalize": False, "scale_rewards": False,
+                "bootstrap": False, "n": 1,
                 "constant": 1.3, "self_normalize": False, "clip_ratio": None, **option,
             }  # fmt: skip
             config = EstimatorConfig(name, base, form, discount_state=by_state, **given)
@@ -214,7 +215,7 @@ def test_exact_critics_leave_no_bias(problem, phi, importance, gamma, bootstrap)
     mdp = problem.mdp
     off = importance != "none"
     config = EstimatorConfig(
-        phi, "none", importance, gamma, 0.6, True, False, bootstrap,
+        phi, "none", importance, gamma, 0.6, True, False, False, bootstrap,
         2, 0.0, False, None,
     )  # fmt: skip
     pi = mdp.action_probabilities(problem.policy, problem.theta).detach()
