@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from pgcli.collection.batch import Batch
 from pgcli.collection.horizon import FixedHorizon
+from pgcli.collection.rollout import Quota, collect
 from pgcli.environments.choose import open_engine, stopping
-from pgcli.environments.engine import Engine
+from pgcli.environments.engine import Actor, Engine
 from pgcli.gradients.statistics import NoiseScale
+from pgcli.machine.randomness import Seeding
 from pgcli.settings.schema import Collect, TrainConfig
 from pgcli.training.build import build_learner
 from pgcli.training.learner import Learner
@@ -38,6 +41,12 @@ class Cohort:
         self._device = device
         self.learner = build_learner(self._config, self.engine, self.seeds, device)
         self.noise = NoiseScale.start(self._config.gradient.smoothing, len(self.seeds))
+
+    def collect(self, actor: Actor, quota: Quota, done: np.ndarray, seeding: Seeding) -> Batch:
+        """The next batch, after `done` [n] iterations: whole episodes by quota, or a horizon."""
+        if self.horizon is not None:
+            return self.horizon.collect(actor, self.seeds, done, seeding)
+        return collect(self.engine, actor, quota, self.seeds, done, seeding)
 
     def narrow(self, left: np.ndarray) -> bool:
         """Go on with the seeds that are left [S], as they are; whether these are fewer now."""

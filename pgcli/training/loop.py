@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pgcli.collection.batch import Batch
 from pgcli.collection.episodes import episodes
-from pgcli.collection.rollout import Quota, collect, few_slots
+from pgcli.collection.rollout import Quota, few_slots
 from pgcli.environments.choose import slots_per_seed
 from pgcli.errors import NonFinite
 from pgcli.estimators import estimator
@@ -85,10 +85,7 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 longest = cohort.engine.max_episode_steps
                 length = np.where(done > 0, counters.length[ran], longest)
                 quota = replace(quota, slots=few_slots(quota.steps, length))
-            if cohort.horizon is not None:
-                batch = cohort.horizon.collect(actor, seeds, done, seeded).to(device)
-            else:
-                batch = collect(cohort.engine, actor, quota, seeds, done, seeded).to(device)
+            batch = cohort.collect(actor, quota, done, seeded).to(device)
             for text in cohort.engine.notices():
                 session.notice(text)
             ended = batch.ended()

@@ -43,7 +43,9 @@ def test_with_a_bonus_its_gradient_is_the_step_that_a_rule_is_given(place):
 def test_each_seed_has_its_own_bonus(place):
     mdp, policy, theta, way, weights = place
     tensors = {f.name: getattr(mdp.batch, f.name) for f in fields(mdp.batch)}
-    two = replace(mdp.batch, **{k: torch.cat([x, x]) for k, x in tensors.items() if x.ndim})
+    two = replace(
+        mdp.batch, **{k: torch.cat([x, x]) for k, x in tensors.items() if x is not None and x.ndim}
+    )
     both, ways, own = (torch.cat([x, x]) for x in (theta, way, weights))
     coef = torch.tensor([0.7, 0.0])
     gain = Batched(policy, both, two, own, entropy_coef=coef).surrogate(both + ways)

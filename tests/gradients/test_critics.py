@@ -93,7 +93,8 @@ def test_a_seed_fits_alone_as_beside_others(place, form):
     theta, batch = theta.float(), single(batch)
     states, q = made(policy, form)
     fit(states, q, theta, batch)
-    rows = {f: x[1:] if x.ndim else x for f, x in vars(batch).items()}
+    there = {f: x for f, x in vars(batch).items() if x is not None}
+    rows = {f: x[1:] if x.ndim else x for f, x in there.items()}
     alone = replace(batch, **rows)
     states_, q_ = made(policy, form, seeds=[1])
     for i in range(3):

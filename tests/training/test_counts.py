@@ -39,13 +39,13 @@ def test_budget_is_whichever_limit_is_nearer():
 def test_only_the_seeds_that_ran_are_counted():
     counters = Counters.start(3)
     counters.add(np.ones((3, 2)), np.full((3, 2), 5))
-    counters.add(np.full((2, 2), 7.0), np.full((2, 2), 5), np.array([1, 2]), np.array([0, 2]))
+    counters.add(np.full((2, 2), 7.0), np.full((2, 2), 5), np.array([11, 12]), np.array([0, 2]))
     assert (counters.iteration, counters.done.tolist()) == (2, [2, 1, 2])
     assert counters.env_steps.tolist() == [21, 10, 22]
     assert counters.mean_return.tolist() == [4, 1, 4]
     old = Counters.start(1)
     old.older = True
-    old.add(np.ones((1, 2)), np.full((1, 2), 5), np.array([7]))
+    old.add(np.ones((1, 2)), np.full((1, 2), 5), np.array([17]))
     assert old.env_steps.tolist() == [10]
     earlier = {key: x for key, x in counters.arrays().items() if key != "tally/done"}
     old.load(earlier)

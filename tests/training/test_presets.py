@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from settings import train_config
+from settings import as_typed
 
 from pgcli.runs.saved import read
 from pgcli.runs.tags import RETURN
@@ -42,7 +42,7 @@ PRESETS = [
 def test_an_environment_learns_by_its_preset_alone(preset, tmp_path):
     if preset.package is not None and find_spec(preset.package) is None:
         pytest.skip(f"needs {preset.package}")
-    run(train_config(f"env={preset.env}", f"seeds={SEEDS}", *preset.extras), tmp_path)
+    run(as_typed(f"env={preset.env}", f"seeds={SEEDS}", *preset.extras), tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "finished"
     for seed, rows in read(tmp_path).records.items():
         late = rows[RETURN][-max(1, len(rows) // 5) :]
