@@ -32,7 +32,6 @@ PRESETS = [
     Preset("Pendulum-v1", -250),
     Preset("FrozenLake-v1", 0.6),
     Preset("CliffWalking-v1", -30),
-    Preset("InvertedPendulum-v5", 300, (), "mujoco"),
     Preset("HalfCheetah-v5", 100, ("total_steps=120_000",), "mujoco"),
     Preset("LunarLander-v3", 0, ("total_steps=250_000",), "Box2D"),
 ]
