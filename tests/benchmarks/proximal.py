@@ -57,7 +57,13 @@ def rate(line: str) -> float:
 
 def seconds(rule: str, measure: bool) -> float:
     """Of 15 iterations of 32 episodes of 200 steps."""
-    line = ["env=Pendulum-v1", rule, f"gradient.measure={str(measure).lower()}", "iterations=15"]
+    line = [
+        "env=Pendulum-v1",
+        "method=none",
+        rule,
+        f"gradient.measure={str(measure).lower()}",
+        "iterations=15",
+    ]
     (composed,) = compose_all("train", line, None, multirun=False)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         run(composed.config, Path(folder) / "run")
