@@ -29,7 +29,11 @@ def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
     """What `lines`, which `node` is composed of, undo in presets by what they name."""
     typed = {override.key_or_group for override in parse(lines)}
     overrides, says = [], []
-    if "estimator" in typed and "method" not in typed and (method := _chosen_by_env(node)):
+    if (
+        "estimator" in typed
+        and "method" not in typed
+        and (method := _chosen_by_env(node).get("method"))
+    ):
         # Whoever studies an estimator does not ask for a whole method around it.
         overrides.append(f"method={UNTUNED}")
         says.append(f"estimator= is given: method={method} of the environment's preset is left out")
@@ -58,17 +62,14 @@ def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
 
 def _comes_with(typed: Collection[str], node: DictConfig) -> list[str]:
     """A line on what the preset of an environment has chosen and set, and nobody has typed."""
-    choices = node.hydra.runtime.choices
-    env, presets = str(choices.get("env")), files("env")
+    env, presets = str(node.hydra.runtime.choices.get("env")), files("env")
     if env not in presets:
         return []
     tree: Any = OmegaConf.to_container(OmegaConf.load(presets[env]), resolve=False)
     whole = presets[env].read_text(encoding="utf-8").startswith("# @package _global_")
-    parts = []
-    for item in tree.pop("defaults", []) if whole else []:
-        group, choice = chosen_group(item), next(iter(item.values()))
-        if group not in typed and choices.get(group) == choice:
-            parts.append(f"{group}={choice}")
+    tree.pop("defaults", None)
+    chosen = _chosen_by_env(node).items()
+    parts = [f"{group}={choice}" for group, choice in chosen if group not in typed]
     values = _leaves(tree, "" if whole else "env.")
     values.pop("env.id", None)
     if (pair := _tuned(node)) is not None:
@@ -99,17 +100,15 @@ def _file(pair: str) -> Path:
     return files(f"{TUNED}/{group}")[name]
 
 
-def _chosen_by_env(node: DictConfig) -> str | None:
-    """The method that the preset of the environment chooses, if it is the one there is."""
+def _chosen_by_env(node: DictConfig) -> dict[str, str]:
+    """What the preset of the environment chooses, by group, where that is what there is."""
     choices, presets = node.hydra.runtime.choices, files("env")
     if (env := str(choices.get("env"))) not in presets:
-        return None
+        return {}
     tree: Any = OmegaConf.to_container(OmegaConf.load(presets[env]), resolve=False)
-    for item in tree.get("defaults", []):
-        choice = next(iter(item.values())) if isinstance(item, dict) else None
-        if chosen_group(item) == "method" and choices.get("method") == choice:
-            return str(choice)
-    return None
+    items = [item for item in tree.get("defaults", []) if isinstance(item, dict)]
+    chosen = {chosen_group(item): next(iter(item.values())) for item in items}
+    return {group: choice for group, choice in chosen.items() if choices.get(group) == choice}
 
 
 def _last_of_batch(node: DictConfig) -> str | None:

@@ -207,19 +207,18 @@ class Steps:
                 made = rules.rule(chosen, rules.Start(learned, config.optimizer, seeds))
                 watched = Watched(around)
                 told = dict(made.step(learned, estimate, np.zeros(rounds), watched))
+                step = subject.policy.learned(moved - theta).double()
                 if update == config.along and name == next(iter(self._estimators)):
                     if self._done < WATCHED:
                         self._watched.append(watched)
                     stepping = (moved != theta).any(1)
                     if self._first is None and bool(stepping.any()):
                         one = slice(r := int(stepping.to(torch.int8).argmax()), r + 1)
-                        step = subject.policy.learned(moved - theta)[one].double()
                         own = None if weights is None else weights[one]
-                        self._first = First(split.of_seeds(one), own, step)
+                        self._first = First(split.of_seeds(one), own, step[one])
                 gain = self._objectives(moved, numbers) - base
                 nothing = torch.full((rounds,), torch.nan, dtype=torch.float64)
                 surrogate = around.surrogate(moved) if around.has_surrogate else nothing
-                step = subject.policy.learned(moved - theta).double()
                 taken = Taken(step, around.divergence(moved), surrogate, gain, told)
                 self._rounds.setdefault((name, update), []).append(taken)
         self._states = self._states or batch

@@ -17,8 +17,8 @@ from pgcli.runs import tags
 def rollout(ended: Ended, before: np.ndarray) -> dict[str, Tensor]:
     """Means over the episodes that ended in a batch.
 
-    `before` [S]: the mean return of those that ended earlier, which stands where none did; so does
-    a length of 0.
+    `before` [S]: the mean return of those that ended earlier, which stands where none did; their
+    length is 0 there.
     """
     there = ended.length > 0
     episodes = there.sum(1)
