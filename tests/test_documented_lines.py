@@ -18,6 +18,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import gymnasium
 import pytest
 import yaml
 from command_line import PG, rows
@@ -59,8 +60,8 @@ EXTRAS = {  # what a line with this in it needs
     "hydra/launcher=submitit": "hydra_plugins.hydra_submitit_launcher",
     "hydra/launcher=ray": "hydra_plugins.hydra_ray_launcher",
     "hydra/sweeper=optuna": "hydra_plugins.hydra_optuna_sweeper",
-    "env=LunarLander": "Box2D",
 }
+PACKAGES = {"gymnasium.envs.box2d": "Box2D", "gymnasium.envs.mujoco": "mujoco"}
 SLURM = "hydra/launcher=submitit_slurm hydra.launcher.partition=<name>"  # see test_slurm.py
 PRELOADED = [
     "pgcli.cli.launch",
@@ -149,6 +150,15 @@ def test_what_is_said_of_lines_is_of_lines_that_are_there():
     assert len(lines) > 40
     assert all(any(line.startswith(x) for line in lines) for x in (*CANNOT, *LONG))
     assert all(any(x in line for line in lines) for x in (*EXTRAS, *FILLED) if x != "<command>")
+
+
+def extras(line: str) -> list[str]:
+    """The modules of extras that a line needs: by its words, and by the environments it names."""
+    named = re.findall(r"\benv=([^\s,]+)", line)
+    entries = [str(gymnasium.registry[env].entry_point) for env in named if env in gymnasium.registry]
+    return [needed for part, needed in EXTRAS.items() if part in line] + [
+        needed for package, needed in PACKAGES.items() if any(e.startswith(package) for e in entries)
+    ]
 
 
 def filled(line: str) -> str:
@@ -240,8 +250,8 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_documented_line(line, folder, tmp_path):
-    for part, needed in EXTRAS.items():
-        if part in line and find_spec(needed) is None:
+    for needed in extras(line):
+        if find_spec(needed) is None:
             pytest.skip(f"needs {needed.rpartition('.')[2]}")
     cwd, log = tmp_path / "user", tmp_path / "log"
     shutil.copytree(folder, cwd, symlinks=True)
