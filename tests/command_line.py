@@ -1,11 +1,19 @@
 """The installed `pg` command, and what it leaves."""
 
 import json
+import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import sysconfig
+import tempfile
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+
+from pgcli.cli.main import main
 
 PG = shutil.which("pg", path=sysconfig.get_path("scripts"))
 
@@ -16,11 +24,66 @@ SHORT = ["iterations=3", "batch_size=4"]
 TRAIN = [*SHORT, "env=CartPole-v1"]
 
 
-def pg(*args, cwd, **kwargs):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **kwargs.pop("env", {})}
-    return subprocess.run(
-        [PG, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=120, **kwargs
-    )
+PRELOADED = [
+    "pytest",
+    "pgcli.cli.launch",
+    "pgcli.training.loop",
+    "pgcli.comparison.study",
+    "pgcli.reports.report",
+    "pgcli.pictures.estimators",
+    "pgcli.environments.compiled.kernels",
+    "pgcli.environments.compiled.engine",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+]
+PATIENCE = 300  # seconds
+
+
+def pg(*args, cwd, env=None):
+    """What `pg <args>` does in that folder; with variables of its own in a fresh interpreter.
+
+    Else in a process forked from one that has imported what takes long.
+    """
+    if env is not None:
+        env = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+        return subprocess.run(
+            [PG, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=PATIENCE
+        )
+    with tempfile.TemporaryDirectory() as place:
+        out, err = Path(place) / "out", Path(place) / "err"
+        code = forked(args, cwd, out, err)
+        return subprocess.CompletedProcess(args, code, out.read_text(), err.read_text())
+
+
+def forked(args: Sequence[str], cwd: Path, out: Path, err: Path) -> int | None:
+    """The exit code of `pg <args>`, whose output is added to these files."""
+    process = server().Process(target=typed, args=(list(args), cwd, out, err))
+    process.start()
+    process.join(PATIENCE)
+    if process.is_alive():
+        process.kill()
+    code = process.exitcode
+    process.close()
+    return code
+
+
+def typed(args: list[str], cwd: Path, out: Path, err: Path) -> None:
+    """What `pg <args>` does, in this process, for which nothing has been imported in vain."""
+    os.chdir(cwd)
+    for number, path in (1, out), (2, err):
+        with open(path, "ab", buffering=0) as file:
+            os.dup2(file.fileno(), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = [PG, *args]
+    main(args)
+
+
+@cache
+def server():
+    """Forks a process per call from one that has imported what takes long."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 def rows(run: Path) -> list[list[str]]:

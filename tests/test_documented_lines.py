@@ -6,14 +6,11 @@ run stands in CANNOT with the reason, what takes long in LONG.
 """
 
 import csv
-import multiprocessing
 import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,9 +18,9 @@ from pathlib import Path
 import gymnasium
 import pytest
 import yaml
-from command_line import PG, rows
+from command_line import PG, forked, rows
 
-from pgcli.cli.main import COMMANDS, main, usage
+from pgcli.cli.main import COMMANDS, usage
 from pgcli.cli.sources import conf_dir
 from pgcli.reports.report import EXAMPLE
 
@@ -63,18 +60,6 @@ EXTRAS = {  # what a line with this in it needs
 }
 PACKAGES = {"gymnasium.envs.box2d": "Box2D", "gymnasium.envs.mujoco": "mujoco"}
 SLURM = "hydra/launcher=submitit_slurm hydra.launcher.partition=<name>"  # see test_slurm.py
-PRELOADED = [
-    "pgcli.cli.launch",
-    "pgcli.training.loop",
-    "pgcli.comparison.study",
-    "pgcli.reports.report",
-    "pgcli.pictures.estimators",
-    "pgcli.environments.compiled.kernels",
-    "pgcli.environments.compiled.engine",
-    "matplotlib.backends.backend_agg",
-    "matplotlib.backends.backend_svg",
-    "torch.utils.tensorboard",
-]
 RUN, OTHER = "outputs/2026-01-31/12-00-00", "outputs/2026-01-31/12-00-05"
 SWEEP = "outputs/multirun/2026-01-31/12-00-00"
 FILLED = {  # placeholders, and what they stand for in turn
@@ -155,9 +140,12 @@ def test_what_is_said_of_lines_is_of_lines_that_are_there():
 def extras(line: str) -> list[str]:
     """The modules of extras that a line needs: by its words, and by the environments it names."""
     named = re.findall(r"\benv=([^\s,]+)", line)
-    entries = [str(gymnasium.registry[env].entry_point) for env in named if env in gymnasium.registry]
+    known = [gymnasium.registry[env] for env in named if env in gymnasium.registry]
+    made_by = [str(spec.entry_point) for spec in known]
     return [needed for part, needed in EXTRAS.items() if part in line] + [
-        needed for package, needed in PACKAGES.items() if any(e.startswith(package) for e in entries)
+        needed
+        for package, needed in PACKAGES.items()
+        if any(maker.startswith(package) for maker in made_by)
     ]
 
 
@@ -191,32 +179,8 @@ def small(words: list[str]) -> list[str]:
     return [*words, *(f"{key}={value}" for key, value in sizes.items() if key not in given)]
 
 
-def typed(words: list[str], cwd: Path, log: Path) -> None:
-    """What `pg <words>` does, in this process, for which nothing has been imported in vain."""
-    os.chdir(cwd)
-    with open(log, "ab", buffering=0) as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = [PG, *words]
-    main(words)
-
-
-@cache
-def server():
-    """Forks a process per line from one that has imported what takes long."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
-
-
 def pg(words: list[str], cwd: Path, log: Path) -> int | None:
-    process = server().Process(target=typed, args=(words, cwd, log))
-    process.start()
-    process.join(300)
-    if process.is_alive():
-        process.kill()
-    return process.exitcode
+    return forked(words, cwd, log, log)
 
 
 def shell(line: str, cwd: Path, log: Path) -> int:

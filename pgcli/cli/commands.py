@@ -18,6 +18,8 @@ class Command:
     run: Callable[[Any, Path], None] | None = None  # a job: settings, and where all of it is to lie
     # What can be wrong with a job's settings beside their types and bounds; it may import torch.
     check: Callable[[Any], None] | None = None
+    # Which settings have no effect beside the others, with these actions: why, by key.
+    unused: Callable[[Any, Any], dict[str, str]] | None = None
     answer: Callable[[Sequence[str]], int] | None = None  # or else: its arguments, to an exit code
     schema_name: str = ""  # of a job's settings, in `settings.schema`
     free: tuple[str, ...] = ()  # beginnings of keys that may be added without a `+`
@@ -55,6 +57,12 @@ def _check_train(config: Any) -> None:
     build.check(config)
 
 
+def _unused_train(config: Any, action: Any) -> dict[str, str]:
+    from pgcli.training import build
+
+    return build.unused(config, action)
+
+
 def _compare(config: Any, directory: Path) -> None:
     from pgcli.cli.presets import estimator_configs, update_configs
     from pgcli.comparison import study
@@ -69,6 +77,13 @@ def _check_compare(config: Any) -> None:
     study.check(config, estimator_configs(config), update_configs(config))
 
 
+def _unused_compare(config: Any, action: Any) -> dict[str, str]:
+    from pgcli.cli.presets import estimator_configs, update_configs
+    from pgcli.comparison import study
+
+    return study.unused(config, estimator_configs(config), update_configs(config), action)
+
+
 COMMANDS = {
     command.name: command
     for command in (
@@ -77,6 +92,7 @@ COMMANDS = {
             "train agents and measure the gradient estimator",
             _train,
             _check_train,
+            _unused_train,
             schema_name="TrainConfig",
             free=("env.kwargs",),
             reported=True,
@@ -86,6 +102,7 @@ COMMANDS = {
             "bias and noise of gradient estimators, side by side at one frozen policy",
             _compare,
             _check_compare,
+            _unused_compare,
             schema_name="CompareConfig",
             free=("env.kwargs", "estimator.", "update."),  # what all that is compared shares
             result="compare.json",

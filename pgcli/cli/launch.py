@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pgcli.cli import sweep
 from pgcli.cli.commands import COMMANDS, schemas
 from pgcli.cli.compose import Composed, compose_all, explained, literal, parse, search_also
+from pgcli.cli.effects import without_effect
 from pgcli.cli.job import Job
 from pgcli.cli.meanings import annotated, comments
 from pgcli.cli.origins import as_begun, as_told, brought, brought_along, names_runs, pins
@@ -52,6 +53,7 @@ def launch(command: str, argv: Sequence[str]) -> int:
         search_also(args.config_dir)
         _hydra(command, flags, lines, program="pg" if args.shell_completion else f"pg {command}")
         return 0
+    given = lines
     resumed = _resumed(parse(lines), args.multirun) if COMMANDS[command].resumes else None
     if resumed is not None:
         flags += _restored_flags(resumed, args)
@@ -80,14 +82,17 @@ def launch(command: str, argv: Sequence[str]) -> int:
             check(config)
         _check_policy(config, spaces[repr(config.env)])
         _check_runs(config, spaces[repr(config.env)])
+    idle = without_effect(command, given, composed, [spaces[repr(c.config.env)] for c in composed])
     if resumed is not None:
         checkpoint.load_for(resumed, composed[0].config)
+        _note(idle)
         _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(resumed))}"])
         return 0
     if any(getattr(c.config, "resume", None) is not None for c in composed):
         raise ConfigError("resume", composed[0].config.resume, "belongs on the command line")
     for said in dict.fromkeys(said for c in composed for said in c.brought.says):
         print(said)
+    _note(idle)
     if composed[0].multirun:
         return _sweep(command, flags, lines, composed, args)
     run_dir, named = composed[0].run_dir, composed[0].named
@@ -99,6 +104,11 @@ def launch(command: str, argv: Sequence[str]) -> int:
     with made(run_dir, named, _is_bare) as directory:
         _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(directory))}"])
     return 0
+
+
+def _note(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(f"note: {line}")
 
 
 def _sweep(

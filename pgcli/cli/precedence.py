@@ -70,10 +70,10 @@ def _comes_with(typed: Collection[str], node: DictConfig) -> list[str]:
     tree.pop("defaults", None)
     chosen = _chosen_by_env(node).items()
     parts = [f"{group}={choice}" for group, choice in chosen if group not in typed]
-    values = _leaves(tree, "" if whole else "env.")
+    values = leaves(tree, "" if whole else "env.")
     values.pop("env.id", None)
     if (pair := _tuned(node)) is not None:
-        tuned = _leaves(OmegaConf.to_container(OmegaConf.load(_file(pair)), resolve=False))
+        tuned = leaves(OmegaConf.to_container(OmegaConf.load(_file(pair)), resolve=False))
         values |= {key: x for key, x in tuned.items() if key.partition(".")[0] not in typed}
     for key, value in values.items():
         there = OmegaConf.select(node, key)
@@ -84,12 +84,12 @@ def _comes_with(typed: Collection[str], node: DictConfig) -> list[str]:
     return [f"{env} comes with settings that learn: {', '.join(parts)}; --cfg job shows all"]
 
 
-def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
+def leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
     """The values of a tree by dotted key."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            found |= _leaves(value, f"{prefix}{key}.")
+            found |= leaves(value, f"{prefix}{key}.")
         else:
             found[f"{prefix}{key}"] = value
     return found

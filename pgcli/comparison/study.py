@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,12 @@ from pgcli.errors import Stopped
 from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.estimators.estimator import check_estimator, couples, critics
 from pgcli.estimators.importance import effective_sample_size, log_prefix
+from pgcli.estimators.unused import unused as unused_of_estimator
 from pgcli.machine import cores
 from pgcli.machine.randomness import Purpose, generator
 from pgcli.machine.signals import noted
+from pgcli.policies.fit import Acted
+from pgcli.policies.unused import unused_of_critics, unused_of_policy
 from pgcli.runs.directory import lock
 from pgcli.runs.progress import Progress
 from pgcli.settings.schema import CompareConfig, CriticKind, EstimatorConfig, UpdateConfig
@@ -59,6 +62,59 @@ def check(
         check_estimator(one)
     stepping = {name: estimators[name] for name in steps.stepped_on(config, estimators)}
     steps.check(stepping, updates, config.optimizer)
+
+
+def unused(
+    config: CompareConfig,
+    estimators: dict[str, EstimatorConfig],
+    updates: dict[str, UpdateConfig],
+    action: Acted,
+) -> dict[str, str]:
+    """The settings that can have no effect on any of them, whatever their values: why, by key."""
+    kinds = {name: critics(est) for name, est in estimators.items()}
+    asked = {kind for one in kinds.values() for kind in one}
+    exact = config.critic.kind is CriticKind.exact
+    learned = asked - {"value", "q"} if exact else asked
+    idle = unused_of_critics(config.critic, learned) | unused_of_policy(config.policy, action)
+    if exact and learned != asked:
+        idle.pop("critic.kind", None)
+    if "compatible" not in asked:
+        returns = "pg compare regresses critics on returns"
+        idle |= {"critic.target": returns, "critic.lam": returns}
+    each = [
+        unused_of_estimator(
+            est, config.critic if "compatible" in kinds[name] else None, config.off_policy
+        )
+        for name, est in estimators.items()
+    ]
+    idle |= {key: why for key, why in each[0].items() if all(key in one for one in each)}
+    idle.pop("estimator.gamma", None)  # of the objective, whoever estimates its gradient
+    for name in ("coef", "schedule"):
+        idle[f"policy.entropy_{name}"] = "the bonus is no part of an estimate: it is for pg train"
+    if config.checkpoint is None:
+        idle["policy.normalize_obs"] = "a fresh policy has seen nothing to normalise by"
+    else:
+        for name in ("init", "output_gain", "log_std"):
+            idle[f"policy.{name}"] = "checkpoint has its parameters"
+    if not learned - {"compatible"}:
+        idle["fit_episodes"] = "no critic is learned"
+    if config.checkpoint is None:
+        idle["iteration"] = "checkpoint names no run"
+        if config.behaviour.checkpoint is None:
+            idle["behaviour.iteration"] = "no checkpoint names a run"
+    if config.along is None:
+        idle["scales"] = "along names no update rule"
+    if all(couples(est) for est in estimators.values()):
+        idle["sizes"] = "no estimate here is a mean over episodes: its variance at other sizes"
+    rules = [(registered(one), one) for one in updates.values()]
+    stepping = any(rule.optimizer for rule, _ in rules)
+    rated = any(rule.rated(one) for rule, one in rules)
+    for f in fields(config.optimizer):
+        if not (stepping or (rated and f.name == "lr")):
+            idle[f"optimizer.{f.name}"] = "no update rule here steps by it"
+    idle["optimizer.schedule"] = "only the first step is looked at"
+    idle["log.wandb"] = "it is for pg train"
+    return idle
 
 
 def run(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import gymnasium as gym
 import numpy as np
 
 from pgcli.environments.engine import Engine
@@ -109,7 +110,11 @@ def check_environment(config: EnvConfig) -> Spaces:
         observation, action = env.observation_space, env.action_space
         env.close()
     time_limit(config)
-    return Spaces(obs_adapter(observation, config.id).dim, action_adapter(action, config.id))
+    return Spaces(
+        obs_adapter(observation, config.id).dim,
+        action_adapter(action, config.id),
+        table=isinstance(observation, gym.spaces.Discrete),
+    )
 
 
 def _compiled(config: EnvConfig, num_envs: int) -> Engine:

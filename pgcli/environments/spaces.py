@@ -73,6 +73,7 @@ class Spaces(NamedTuple):
 
     obs_dim: int  # of an encoded observation
     action: ActionAdapter
+    table: bool = False  # whether an observation is one of so many, and nothing else
 
     @property
     def told(self) -> dict[str, str]:

@@ -19,10 +19,13 @@ from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
 from pgcli.estimators.baselines import baseline
 from pgcli.estimators.bias import Circumstances, bias_notes
+from pgcli.estimators.unused import unused as unused_of_estimator
 from pgcli.gradients.critics import build_critics, discount_of
 from pgcli.gradients.trajectory import gradient_sums
 from pgcli.policies.build import build_policy
+from pgcli.policies.fit import Acted
 from pgcli.policies.policy import Policy
+from pgcli.policies.unused import unused_of_critics, unused_of_policy
 from pgcli.runs.policies import saved_behaviour, saved_theta
 from pgcli.settings.schema import Collect, Device, TrainConfig
 from pgcli.training.learner import Learner
@@ -55,6 +58,27 @@ def check_rule(config: TrainConfig) -> None:
         raise ConfigError("updates_per_batch", config.updates_per_batch, allowed)
     if not one.optimizer:
         rules.check_unused(config.optimizer, f"update={name}")
+
+
+def unused(config: TrainConfig, action: Acted) -> dict[str, str]:
+    """The settings that can have no effect in this run, whatever their values: why, by key."""
+    idle = unused_of_estimator(config.estimator, config.critic, config.off_policy)
+    idle |= unused_of_critics(config.critic, estimator.critics(config.estimator))
+    idle |= unused_of_policy(config.policy, action)
+    if config.collect is Collect.steps:
+        idle["batch_size"] = "collect=steps: a batch is env.num_envs × horizon steps"
+    else:
+        idle["horizon"] = "it is for collect=steps"
+        if config.batch_steps is not None:
+            idle["batch_size"] = "batch_steps says how many episodes there are"
+    if not rules.registered(config.update).rated(config.update):
+        own = f"update={config.update.name} sets the length of its step by itself"
+        idle |= {"optimizer.lr": own, "optimizer.schedule": own}
+    if config.behaviour.checkpoint is None:
+        idle["behaviour.iteration"] = "behaviour.checkpoint names no run"
+    if not config.gradient.measure:
+        idle["gradient.smoothing"] = "gradient.measure is false"
+    return idle
 
 
 def build_learner(

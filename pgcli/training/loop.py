@@ -102,7 +102,8 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 source_logp = log_probs(policy, source, batch, changed)
                 log_ratio = log_probs(policy, old_theta, batch) - source_logp
             coef = entropy_coefs(config, spent[ran], device)
-            if config.policy.entropy_schedule is not Schedule.constant:
+            own = config.policy
+            if own.entropy_coef and own.entropy_schedule is not Schedule.constant:
                 record[tags.ENTROPY_COEF] = coef
             for update in range(config.updates_per_batch):
                 target_theta = learner.theta.detach().clone()  # whose gradient is estimated

@@ -140,7 +140,7 @@ def notes(config: UpdateConfig) -> list[str]:
     return lines
 
 
-@register("natural", notes=notes)
+@register("natural", rated=lambda config: config.step is StepLength.lr, notes=notes)
 class Natural:
     """θ' = θ + β d, d = (F + T̄ · damping · I)⁻¹ ĝ; see `rule.Rule`.
 

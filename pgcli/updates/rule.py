@@ -161,6 +161,7 @@ class Start:
 
 
 Notes = Callable[[UpdateConfig], list[str]]
+Rated = Callable[[UpdateConfig], bool]
 
 
 class Registered(NamedTuple):
@@ -169,6 +170,7 @@ class Registered(NamedTuple):
     make: Callable[..., Rule]  # of a Start, then its own settings of `update` by name
     surrogate: bool  # it moves by L, not by ĝ alone: L must be there, and new at each update
     optimizer: bool  # it steps by `optimizer`; else of that only lr and schedule can matter
+    rated: Rated  # whether these two do, with these settings
     notes: Notes  # what a reader of the results must know of its steps, with these settings
 
 
@@ -181,12 +183,14 @@ def register(
     *,
     surrogate: bool = False,
     optimizer: bool = False,
+    rated: Rated = lambda config: True,
     notes: Notes = lambda config: [],
 ) -> Callable[[Made], Made]:
     """Register what makes a rule under a name; its keyword parameters are the settings it has."""
 
     def add(maker: Made) -> Made:
-        RULES.add(name, Registered(maker, surrogate, optimizer, notes), maker.__module__)
+        facts = (surrogate, optimizer, rated, notes)
+        RULES.add(name, Registered(maker, *facts), maker.__module__)
         return maker
 
     return add

@@ -13,7 +13,7 @@ from pgcli.updates.natural import direction, length_of, notes, told
 from pgcli.updates.rule import Around, Start, register
 
 
-@register("trust_region", surrogate=True, notes=notes)
+@register("trust_region", surrogate=True, rated=lambda config: False, notes=notes)
 class TrustRegion:
     """The longest of β d, shrink · β d, shrink² · β d, ... that improves L and keeps D ≤ delta.
 

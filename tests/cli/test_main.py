@@ -486,3 +486,34 @@ def test_report(tmp_path):
     bad = pg("report", "nowhere", cwd=tmp_path)
     assert (bad.returncode, bad.stderr.count("\n")) == (2, 1)
     assert "nowhere" in bad.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("estimator=rtg estimator.bootstrap=true", "estimator.bootstrap=true has no effect: "),
+        ("estimator=rtg_value estimator.bootstrap=true", "estimator.bootstrap=true has no effect"),
+        (
+            "estimator=gae critic.target=monte_carlo estimator.bootstrap=true",
+            "estimator.bootstrap=true beside critic.target=monte_carlo: ",
+        ),
+        ("estimator=rtg critic=linear", "critic=linear has no effect: the estimator has no critic"),
+        ("policy=tabular env=CartPole-v1", "policy=tabular is no table here"),
+        ("-m estimator=rtg,gae estimator.lam=0.9", "estimator.lam=0.9 has no effect in some of"),
+        ("estimator.importance=first_order", "estimator.importance=first_order has no effect"),
+    ],
+)
+def test_what_is_typed_and_has_no_effect_is_said(line, said, tmp_path):
+    done = pg("train", *line.split(), *SHORT, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"note: {said}" in " ".join(done.stdout.split())
+
+
+def test_nothing_is_said_of_what_a_preset_sets_or_of_what_is_off(tmp_path):
+    line = "estimator=gae env=CartPole-v1 policy=linear estimator.baseline=none"
+    done = pg("train", *line.split(), *SHORT, cwd=tmp_path)
+    assert "no effect" not in done.stdout
+    line = "env=CartPole-v1 estimators=[rtg] critic.lr=0.1 log.wandb=p pictures=false"
+    told = pg("compare", *line.split(), "episodes=64", "batch_size=8", cwd=tmp_path).stdout
+    assert "note: critic.lr=0.1 has no effect: the estimator has no critic" in told
+    assert "note: log.wandb=p has no effect: it is for pg train" in told

@@ -42,10 +42,12 @@ def play(env_id, episodes=None, steps=None, slots=2, seeds=(0,), iteration=0, en
 def test_first_finished_episodes_are_not_favoured(engine):
     """Returns 0 (one step) and 100 (100 steps), truth 50: counting finishers first gave 18."""
     many = 120 if engine == "sync" else 6
-    returns = [
-        play("Coin-v0", episodes=8, slots=8, iteration=i, engine=engine).rew.sum(-1)
-        for i in range(many)
-    ]
+    made = open_engine(settings("Coin-v0", engine), 8)
+    try:
+        batches = [collect(made, Zeros(), Quota(8, None), (0,), i) for i in range(many)]
+    finally:
+        made.close()
+    returns = [batch.rew.sum(-1) for batch in batches]
     mean, n = torch.cat(returns).mean().item(), 8 * many
     assert abs(mean - 50) < 4 * 50 / n**0.5
 
