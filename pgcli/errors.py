@@ -12,6 +12,10 @@ class PgError(Exception):
 
     exit_code = 1
 
+    def add(self, more: str) -> None:
+        """Say more of it, at the end of the line."""
+        self.args = (f"{self}; {more}",)
+
 
 class ConfigError(PgError):
     """A setting that cannot be used: its key, its value and what is allowed."""
@@ -76,6 +80,10 @@ def one_of(value: str, options: Collection[str]) -> str:
 
 def did_you_mean(value: str, options: Iterable[str]) -> str:
     """A close match as a question, or nothing."""
+    options = list(options)
+    within = [option for option in options if option.endswith(f".{value}")]
+    if within:
+        return f"; did you mean {' or '.join(within)}?"
     near = difflib.get_close_matches(value, options, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -23,7 +23,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgcli.cli import sweep
 from pgcli.cli.commands import COMMANDS, schemas
-from pgcli.cli.compose import Composed, compose_all, explained, literal, parse, search_also
+from pgcli.cli.compose import (
+    Composed,
+    compose_all,
+    explained,
+    known_keys,
+    literal,
+    parse,
+    search_also,
+)
 from pgcli.cli.effects import without_effect
 from pgcli.cli.job import Job
 from pgcli.cli.meanings import annotated, comments
@@ -45,7 +53,7 @@ HYDRAS_OWN = {HYDRAS, ".lock"}  # what a directory may hold without a result
 def launch(command: str, argv: Sequence[str]) -> int:
     """Run `pg <command> <argv>` through Hydra: an exit code, or PgError where it cannot be."""
     register(schemas())
-    args = _arguments(argv)
+    args = _arguments(command, argv)
     free = COMMANDS[command].free
     lines = [f"++{line}" if line.startswith(free) else line for line in args.overrides]
     flags = _flags(argv, args.overrides)
@@ -58,7 +66,7 @@ def launch(command: str, argv: Sequence[str]) -> int:
     if resumed is not None:
         flags += _restored_flags(resumed, args)
         lines = _restored_overrides(resumed, lines)
-        args = _arguments([*flags, *lines])
+        args = _arguments(command, [*flags, *lines])
     composed = compose_all(
         command, lines, args.config_dir, args.multirun, args.config_name, brought
     )
@@ -166,7 +174,7 @@ def _hydra(
         raise job.error
 
 
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+def _arguments(command: str, argv: Sequence[str]) -> argparse.Namespace:
     """Hydra's flags and the overrides; ConfigError for flags that cannot be, alone or together."""
     parser = get_args_parser()
     parser.exit_on_error = False
@@ -178,7 +186,13 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         name = (error.argument_name or "flag").partition("/")[0]
         raise ConfigError(name, "", error.message) from error
     if unknown:
-        raise ConfigError(unknown[0], "", "no such flag; pg train --hydra-help lists them")
+        hint = "pg train --hydra-help lists them"
+        name, _, value = unknown[0].lstrip("-").partition("=")
+        known = known_keys(COMMANDS[command].schema)
+        if name in known:
+            rest = argv[list(argv).index(unknown[0]) + 1 :]
+            hint = f"settings have no dashes: {name}={value or ' '.join(rest[:1]) or '...'}"
+        raise ConfigError(unknown[0], "", f"no such flag; {hint}")
     if args.config_path is not None:
         raise ConfigError("--config-path", args.config_path, "--config-dir adds a directory")
     if args.experimental_rerun is not None:

@@ -25,7 +25,7 @@ from pgcli.environments.engine import (
     NetworkActor,
     PlayingEngine,
 )
-from pgcli.errors import EnvironmentFailed
+from pgcli.errors import EnvironmentFailed, NonFinite
 from pgcli.machine.randomness import DISTINCT, Seeding
 
 Array = np.ndarray
@@ -112,6 +112,14 @@ def _step(engine: Engine, actor: Actor, plan: _Plan, rollout: Rollout, seeds: in
             return
 
 
+def _check_actions(act: Array) -> None:
+    """Before the environment sees them: NonFinite blames the policy, not it."""
+    if act.dtype.kind == "f" and not np.isfinite(act).all():
+        raise NonFinite(
+            "an action of the policy is NaN or infinite; a smaller optimizer.lr may help"
+        )
+
+
 def telling(actor: Actor) -> Callable[[Array], Array]:
     """What makes of an actor's actions those that the environment is told."""
     return actor.emitted if isinstance(actor, EmittingActor) else lambda act: act
@@ -125,6 +133,7 @@ def turn(
     buffer, e = rollout.reaching(row + 1), engine.num_envs
     act = actor(buffer.obs[:, row].reshape(seeds, e // seeds, engine.obs_dim))
     act = act.reshape(e, *act.shape[2:])
+    _check_actions(act)
     obs, rew, terminated, truncated = engine.step(tell(act), active)
     buffer.obs[:, row + 1], buffer.rew[:, row], rollout.act[:, row] = obs, rew, act
     buffer.terminated[:, row], buffer.truncated[:, row] = terminated, truncated
@@ -319,11 +328,12 @@ class Rollout:
         obs = np.where(mask[..., None], buffer.obs[place], 0)
         rew = np.where(mask, buffer.rew[place], 0.0)
         final_obs = buffer.obs[slot, stop]
-        self._check_finite(obs, "observation")
-        self._check_finite(rew, "reward")
-        self._check_finite(final_obs, "observation")
         act = self.act[place]
         act[~mask] = 0
+        _check_actions(act)  # of compiled code, which asks no one between
+        self._check_finite(obs, "observation", slot, start)
+        self._check_finite(rew, "reward", slot, start + 1)
+        self._check_finite(final_obs, "observation", slot, stop)
         terminated = buffer.terminated[slot, stop - 1] & (length > 0)
         truncated = buffer.truncated[slot, stop - 1] & (length > 0) & ~terminated
         arrays = (obs, act, rew, mask, terminated, truncated, final_obs, length)
@@ -336,6 +346,11 @@ class Rollout:
         done = buffer.terminated[:, rows] | buffer.truncated[:, rows]
         return np.asarray(played - (done & before).sum(1))
 
-    def _check_finite(self, x: Array, what: str) -> None:
-        if not np.isfinite(x).all():
-            raise EnvironmentFailed(f"{self._engine.id}: {what} NaN or infinite")
+    def _check_finite(self, x: Array, what: str, slot: Array, first: Array) -> None:
+        """x [S, N, ...] of these slots [S, N], time after it where it has one, from `first` on."""
+        finite = np.isfinite(x)
+        if not finite.all():
+            seed, n, *later = np.argwhere(~finite)[0]
+            step = int(first[seed, n]) + (int(later[0]) if what == "reward" or x.ndim > 3 else 0)
+            where = f"environment {slot[seed, n]}, step {step}"
+            raise EnvironmentFailed(f"{self._engine.id}: {what} NaN or infinite ({where})")

@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from pgcli.environments.ambient import Ambient
 from pgcli.environments.engine import Array
-from pgcli.environments.guard import failed, failure
+from pgcli.environments.guard import failed, failure, place
 from pgcli.environments.looks import FirstLook
 from pgcli.environments.make import time_limit
 from pgcli.environments.spaces import (
@@ -35,6 +35,8 @@ class Base:
         self.max_episode_steps = time_limit(config)
         self._first_look = FirstLook(obs) if isinstance(obs, spaces.Box) else None
         self._batches = 0
+        self._seeds: Sequence[int] = ()
+        self._steps = 0  # since the reset of all slots
         self._notices: list[str] = []
 
     @property
@@ -59,8 +61,13 @@ class Base:
             self._notices += self._first_look.notices()
             self._first_look = None
         self._batches += 1
+        self._seeds, self._steps = seeds, 0
         if self.ambient is not None:
             self.ambient.seed(seeds)
+
+    def _place(self, slot: int) -> str:
+        seed = self._seeds[slot] if slot < len(self._seeds) else None
+        return place(slot, seed, self._steps)
 
     def _encoded(self, obs: Any, what: str) -> Array:
         """Observations of all slots as [E, D]; EnvironmentFailed where one is none of its space."""
@@ -70,7 +77,9 @@ class Base:
         except Exception as error:
             for slot, one in enumerate(obs):
                 if (fault := self.obs.fault(one)) is not None:
-                    raise EnvironmentFailed(failed(self.id, what, fault, slot)) from error
+                    raise EnvironmentFailed(
+                        failed(self.id, what, fault, self._place(slot))
+                    ) from error
             raise failure(self.id, what, error) from error
         if self._first_look is not None:
             self._first_look.at(array)

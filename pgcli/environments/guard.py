@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from pgcli.errors import ConfigError, EnvironmentFailed
@@ -28,27 +29,43 @@ def quiet(mujoco: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def failing(env_id: str, what: str, slot: int | None = None) -> Iterator[None]:
-    """Whatever is raised here is EnvironmentFailed: what it was doing, and which copy."""
+def failing(env_id: str, what: str, where: str = "") -> Iterator[None]:
+    """Whatever is raised here is EnvironmentFailed: what it was doing, and `place`."""
     try:
         yield
     except (ConfigError, EnvironmentFailed):
         raise
     except Exception as error:
-        raise failure(env_id, what, error, slot) from error
+        raise failure(env_id, what, error, where) from error
 
 
-def failure(env_id: str, what: str, error: Exception, slot: int | None = None) -> EnvironmentFailed:
+def let_go(env_id: str, *closes: Callable[[], None]) -> None:
+    """Close environments; where one raises, that is said once: what they were for is done."""
+    errors: list[Exception] = []
+    for close in closes:
+        try:
+            close()
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        print(f"pg: warning: {env_id}: close failed: {told(errors[0])}", file=sys.stderr)
+
+
+def failure(env_id: str, what: str, error: Exception, where: str = "") -> EnvironmentFailed:
     """An error, told as the environment's."""
     if isinstance(error, InCopy):
         return EnvironmentFailed(f"{env_id}: {what} failed {error}")
-    return EnvironmentFailed(failed(env_id, what, told(error), slot))
+    return EnvironmentFailed(failed(env_id, what, told(error), where))
 
 
-def failed(env_id: str, what: str, text: str, slot: int | None) -> str:
-    """The line that tells it."""
-    where = "" if slot is None else f" (environment {slot})"
-    return f"{env_id}: {what} failed{where}: {text}"
+def failed(env_id: str, what: str, text: str, where: str = "") -> str:
+    """The line that tells it; `where` as `place` gives it."""
+    return f"{env_id}: {what} failed{where and f' ({where})'}: {text}"
+
+
+def place(slot: int, seed: int | None, step: int) -> str:
+    """Which copy, with which seed it was reset, and at which of its steps since then."""
+    return f"environment {slot}, reset with seed {seed}, step {step}"
 
 
 def told(error: Exception) -> str:

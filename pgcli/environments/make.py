@@ -79,6 +79,8 @@ def spec_of(env_id: str) -> EnvSpec:
         raise ConfigError("env", env_id, f"the module does not import: {error}") from error
     except gym.error.Error as error:
         allowed = f"no such Gymnasium environment{did_you_mean(name, gym.registry)}"
+        if name.startswith("ALE/"):  # ale_py registers them
+            allowed = f"its package registers it: pip install ale-py, then env=ale_py:{name}"
         raise ConfigError("env", env_id, allowed) from error
 
 

@@ -15,7 +15,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from pgcli.environments.ambient import Ambient, Own, seeded, spaces_of
 from pgcli.environments.base import Base
 from pgcli.environments.engine import Array, Step
-from pgcli.environments.guard import InCopy, failing, failure, quiet, told
+from pgcli.environments.guard import InCopy, failing, failure, let_go, place, quiet, told
 from pgcli.environments.looks import memories
 from pgcli.environments.make import maker
 from pgcli.environments.spaces import (
@@ -52,7 +52,7 @@ class SyncEngine(Base):
         self._ended[:] = False
         swap = self.ambient if self.ambient.active else None
         for i, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
-            with failing(self.id, "reset", i):
+            with failing(self.id, "reset", self._place(i)):
                 if swap:
                     swap.enter(i)
                 self._obs[i] = _observation(env.reset(seed=seed))
@@ -66,6 +66,9 @@ class SyncEngine(Base):
         terminated, truncated = self._terminated, self._truncated
         terminated[:], truncated[:] = False, False
         swap = self.ambient if self.ambient.active else None
+        self._steps += 1
+        first = self._batches == 1
+        result: Any = None
         i = 0
         try:
             for i in active.nonzero()[0].tolist():
@@ -75,17 +78,21 @@ class SyncEngine(Base):
                     obs[i] = _observation(self._envs[i].reset())
                     rew[i], ended[i] = 0.0, False
                 else:
-                    obs[i], rew[i], terminated[i], truncated[i], _ = self._envs[i].step(given[i])
+                    result = None
+                    result = self._envs[i].step(given[i])
+                    if first and (fault := _fault(result)) is not None:
+                        raise fault  # NumPy would take a text for true
+                    obs[i], rew[i], terminated[i], truncated[i], _ = result
                     ended[i] = terminated[i] or truncated[i]
                 if swap:
                     swap.leave(i)
         except Exception as error:
-            raise failure(self.id, "step", error, i) from error
+            wrong = error if result is None else _fault(result) or error
+            raise failure(self.id, "step", wrong, self._place(i)) from error
         return self._encoded(obs, "step"), rew, terminated, truncated
 
     def close(self) -> None:
-        for env in self._envs:
-            env.close()
+        let_go(self.id, *(env.close for env in self._envs))
 
 
 class VectorEngine(Base):
@@ -104,6 +111,7 @@ class VectorEngine(Base):
         return self._encoded(obs, "reset")
 
     def step(self, act: Array, active: Array) -> Step:
+        self._steps += 1
         try:
             obs, rew, terminated, truncated, _ = self._step(self.action.to_env(act))
         except Exception as error:
@@ -111,7 +119,7 @@ class VectorEngine(Base):
         return self._encoded(obs, "step"), rew, terminated, truncated
 
     def close(self) -> None:
-        self._envs.close()
+        let_go(self.id, self._envs.close)
 
     def _reset(self, seeds: Sequence[int], seeding: Seeding) -> Any:
         return self._envs.reset(seed=list(seeds))
@@ -211,17 +219,27 @@ class _Worker(gym.Wrapper[Any, Any, Any, Any]):
         self._copy, self._check = copy, checker(env.observation_space)
         self._spaces = spaces_of(env)
         self._own: Own | None = None
+        self._seed: int | None = None
+        self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """As the environment does; a seed is for the global generators too."""
         if seed is not None:
+            self._seed, self._steps = seed, 0
             self._own = Own(seed, self._spaces)
             self._own.enter()
         return self._guarded(lambda: (_observation(self._anew(seed)), {}))
 
     def step(self, action: Any) -> Any:
         """As the environment does."""
-        return self._guarded(lambda: self.env.step(action))
+        self._steps += 1
+        return self._guarded(lambda: self._stepped(action))
+
+    def _stepped(self, action: Any) -> Any:
+        result = self.env.step(action)
+        if (fault := _fault(result)) is not None:
+            raise fault
+        return result
 
     def _anew(self, seed: int | None) -> Any:
         return self.env.reset() if seed is None else self.env.reset(seed=seed)
@@ -233,8 +251,24 @@ class _Worker(gym.Wrapper[Any, Any, Any, Any]):
             result = call()
             self._check(result[0])
         except Exception as error:
-            raise InCopy(f"(environment {self._copy}): {told(error)}") from error
+            where = place(self._copy, self._seed, self._steps)
+            raise InCopy(f"({where}): {told(error)}") from error
         return result
+
+
+def _fault(result: Any) -> TypeError | None:
+    """What is wrong with the five things that a step gave, but for the observation."""
+    if not isinstance(result, (tuple, list)) or len(result) != 5:
+        count = f"{len(result)} things" if isinstance(result, (tuple, list)) else described(result)
+        told = "(observation, reward, terminated, truncated, info)"
+        return TypeError(f"it gave {count} instead of {told}")
+    _, rew, terminated, truncated, _ = result
+    given = {"reward": rew, "terminated": terminated, "truncated": truncated}
+    for name, x in given.items():
+        if x is None or isinstance(x, (str, bytes, list, tuple, dict)) or np.ndim(x) > 0:
+            kind = "a number" if name == "reward" else "true or false"
+            return TypeError(f"its {name} is {described(x)}, and must be {kind}")
+    return None
 
 
 def _observation(result: Any) -> Any:

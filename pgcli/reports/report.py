@@ -24,6 +24,7 @@ from pgcli.runs.saved import Run, find, read
 from pgcli.runs.tags import RETURN, VARIANCE
 
 TITLE = "pg report"
+USUAL = "outputs"  # where runs lie unless a line says otherwise
 WHERE = "outputs/report/%Y-%m-%d/%H-%M-%S"
 DESCRIPTION = """\
 Group runs by the settings in which they differ and compare the groups over their seeds: a table,
@@ -109,7 +110,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         exit_on_error=False,
     )
     parser.error = _refuse  # type: ignore[method-assign]
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="a run, or a folder with runs")
+    parser.add_argument(
+        "paths", nargs="*", metavar="PATH", help="a run, or a folder with runs (default: outputs)"
+    )
     parser.add_argument(
         "--out", metavar="DIR", help="where to write (default: outputs/report/<date>/<time>)"
     )
@@ -127,6 +130,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         raise ConfigError(error.argument_name or "flag", "", error.message) from error
     if unknown:
         raise ConfigError(unknown[0], "", "no such flag; pg report --help lists them")
+    if not args.paths and Path(USUAL).is_dir():
+        args.paths = [USUAL]
     if not args.paths:
         raise ConfigError("PATH", "", "name a run or a folder with runs, e.g. outputs")
     args.paths = [Path(path) for path in args.paths]

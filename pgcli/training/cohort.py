@@ -12,6 +12,7 @@ from pgcli.collection.horizon import FixedHorizon
 from pgcli.collection.rollout import Quota, collect
 from pgcli.environments.choose import open_engine, stopping
 from pgcli.environments.engine import Actor, Engine
+from pgcli.errors import EnvironmentFailed, NonFinite
 from pgcli.gradients.statistics import NoiseScale
 from pgcli.machine.randomness import Seeding
 from pgcli.settings.schema import Collect, TrainConfig
@@ -44,9 +45,13 @@ class Cohort:
 
     def collect(self, actor: Actor, quota: Quota, done: np.ndarray, seeding: Seeding) -> Batch:
         """The next batch, after `done` [n] iterations: whole episodes by quota, or a horizon."""
-        if self.horizon is not None:
-            return self.horizon.collect(actor, self.seeds, done, seeding)
-        return collect(self.engine, actor, quota, self.seeds, done, seeding)
+        try:
+            if self.horizon is not None:
+                return self.horizon.collect(actor, self.seeds, done, seeding)
+            return collect(self.engine, actor, quota, self.seeds, done, seeding)
+        except (EnvironmentFailed, NonFinite) as error:
+            error.add(f"in iteration {int(done.max()) + 1}")
+            raise
 
     def narrow(self, left: np.ndarray) -> bool:
         """Go on with the seeds that are left [S], as they are; whether these are fewer now."""

@@ -181,10 +181,9 @@ class Session:
         finally:
             self._progress.close()
         if error is not None:
-            self._progress.say(
-                f"{self._directory} keeps {self._saved} iterations; "
-                f"continue with: pg train resume={self._directory}"
-            )
+            keeps = f"{self._directory} keeps {self._saved} iterations"
+            goes_on = f"; continue with: pg train resume={self._directory}"
+            self._progress.say(keeps + goes_on * (self._saved > 0))
         else:
             self._progress.say(self._table() if self._last else "the budget is spent already")
             self._progress.say(f"tensorboard --logdir {self._directory}")

@@ -130,6 +130,7 @@ def test_a_sweep_is_composed_job_by_job():
     assert sorted(pairs) == sorted(itertools.product(["total_return", "reward_to_go"], range(3)))
 
 
+@pytest.mark.slow
 def test_a_large_sweep_is_checked_value_by_value():
     seeds = "seed=" + ",".join(map(str, [*range(90), -1]))
     with pytest.raises(ConfigError, match=r"^seed=-1"):

@@ -245,8 +245,9 @@ def until_it_trains(run: Path, process: subprocess.Popen) -> None:
 
 @pytest.mark.parametrize(
     ("signum", "update"),
-    [(signal.SIGTERM, "ascent"), (signal.SIGINT, "proximal"), (signal.SIGKILL, "ascent"),
-     (signal.SIGKILL, "trust_region"), (signal.SIGKILL, "proximal")],
+    [(signal.SIGTERM, "ascent"), (signal.SIGINT, "proximal"),
+     *(pytest.param(signal.SIGKILL, update, marks=pytest.mark.slow)
+       for update in ("ascent", "trust_region", "proximal"))],
 )  # fmt: skip
 def test_a_stopped_run_resumes_bit_for_bit(signum, update, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"

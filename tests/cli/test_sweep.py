@@ -122,6 +122,7 @@ def test_a_place_fixed_in_a_file_is_as_good_as_one_that_is_typed(tmp_path):
     assert len(list(tmp_path.glob("fixed/*"))) == 1
 
 
+@pytest.mark.slow
 def test_the_same_command_skips_what_is_finished_and_resumes_the_rest(tmp_path):
     line = ["train", "-m", "seed=0,1", "iterations=300,40", *LONG[2:], LONG[0]]
     process = background(*line, cwd=tmp_path)
@@ -190,7 +191,13 @@ def test_a_budget_is_what_it_comes_to_however_it_was_typed(tmp_path):
         assert len(rows(job)) > 101
 
 
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "signum",
+    [
+        pytest.param(signal.SIGKILL, id="SIGKILL", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, id="SIGINT"),
+    ],
+)
 def test_a_longer_sweep_that_is_cut_short_is_not_finished(signum, tmp_path):
     """Its jobs ended once, but where a shorter one was to end."""
     line = ["train", "-m", "hydra.sweep.dir=s", "seed=0,1", *LONG]
@@ -232,6 +239,7 @@ def test_sweeps_never_mix(tmp_path):
     assert "seed" in one.stdout.splitlines()[-3]
 
 
+@pytest.mark.slow
 def test_two_at_a_time_take_two_directories(tmp_path):
     line = ["train", "-m", "seed=0,1", *TRAIN]
     both = [background(*line, cwd=tmp_path) for _ in range(2)]

@@ -61,7 +61,8 @@ def test_what_is_not_of_its_space_is_refused_at_any_step(name, since):
     with pytest.raises(EnvironmentFailed) as failure:
         collected("scripted:Odd-v0", space=space, obs=obs, since=since)
     text = str(failure.value)
-    assert f"Odd-v0: {'step' if since else 'reset'} failed (environment 0)" in text
+    assert f"Odd-v0: {'step' if since else 'reset'} failed (environment 0, reset with seed " in text
+    assert f", step {since}): " in text
     assert told in text
     assert "its observation space is" in text
 

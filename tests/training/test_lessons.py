@@ -10,10 +10,14 @@ from command_line import pg
 from pgcli.cli.sources import conf_dir
 
 SMALL = ["iterations=2", "total_steps=null", "seeds=2"]
+QUICK = ("causality", "trust_region")
 LESSONS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
+@pytest.mark.parametrize(
+    "lesson",
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in LESSONS],
+)
 def test_a_lesson_in_a_reduced_form(lesson, tmp_path):
     small = {
         "batch_size": ["seeds=2", "total_steps=60_000"],
