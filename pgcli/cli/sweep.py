@@ -22,7 +22,7 @@ from pgcli.reports.results import at_end
 from pgcli.runs import summary
 from pgcli.runs.checkpoint import MAY_CHANGE
 from pgcli.runs.directory import holds_run, is_held, lock, write_atomically
-from pgcli.runs.progress import Progress, table
+from pgcli.runs.progress import Progress, short, table
 from pgcli.runs.saved import HYDRAS, Run, limits, natural, overrides, read
 from pgcli.runs.tags import EPISODES, RECENT, RETURN, VARIANCE
 from pgcli.settings.schema import Role, TrainConfig, having, role_of
@@ -294,7 +294,7 @@ def _figures(run: Run) -> list[str]:
     if not seeds:
         return ["—", "—"]
     final = np.mean([running_mean(rows[RETURN], rows[EPISODES], RECENT)[-1] for rows in seeds])
-    return [f"{final:.1f}", f"{np.mean([at_end(rows, VARIANCE) for rows in seeds]):.3g}"]
+    return [short(float(final)), f"{np.mean([at_end(rows, VARIANCE) for rows in seeds]):.3g}"]
 
 
 def _shown(rows: Sequence[Sequence[str]]) -> str:

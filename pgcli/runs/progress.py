@@ -28,7 +28,7 @@ class Progress:
         self._interval = REDRAW if self._live else interval
         self._shown = time.perf_counter()
         self._start: tuple[float, float] | None = None  # clock and `spent` at the first update
-        self._line = ""
+        self._words: list[str] = []
 
     def say(self, message: str) -> None:
         """Print a message of its own."""
@@ -43,23 +43,23 @@ class Progress:
     ) -> None:
         """Take note of an iteration; env_steps and metrics are [S], shown as means over seeds."""
         words = [
+            f"return {short(float(np.mean(metrics[tags.RETURN])))}",
+            f"{_short(float(np.sum(metrics[tags.FPS])))} steps/s",
             f"iteration {iteration}",
             f"steps {_short(float(env_steps.sum()))}",
-            f"return {np.mean(metrics[tags.RETURN]):.1f}",
             f"variance {np.mean(metrics[tags.VARIANCE]):.3g}",
             f"SNR {np.mean(metrics[tags.SNR]):.3g}",
-            f"{_short(float(np.sum(metrics[tags.FPS])))} steps/s",
         ]
         self.advance(spent, words)
 
     def advance(self, spent: float, words: Sequence[str]) -> None:
-        """Show how far it is, in these words."""
+        """Show how far it is, in these words, the most needed first: a terminal may be narrow."""
         now = time.perf_counter()
         self._start = self._start or (now, spent)
         clock, done = now - self._start[0], spent - self._start[1]
         left = (1 - spent) * clock / done if done > 0 and spent < 1 else None
-        parts = [f"{spent:4.0%}", *words, "" if left is None else f"{_clock(left)} left"]
-        self._line = "  ".join(filter(None, parts))
+        time_left = [] if left is None else [f"{_clock(left)} left"]
+        self._words = [f"{spent:4.0%}", *words[:1], *time_left, *words[1:]]
         self._spent = spent
         if now - self._shown >= self._interval:
             self._shown = now
@@ -67,23 +67,28 @@ class Progress:
 
     def close(self) -> None:
         """Show the last state for good."""
-        if self._line:
+        if self._words:
             self._show()
             if self._live:
                 self._print("\n")
-            self._line = ""
+            self._words = []
 
     def _show(self) -> None:
         if not self._live:
-            self._print(self._line + "\n")
+            self._print("  ".join(self._words) + "\n")
             return
-        full = round(BAR * self._spent)
-        line = f"{'━' * full}{'─' * (BAR - full)} {self._line}"
         width = shutil.get_terminal_size().columns - 1
+        bar = min(BAR, width // 6)
+        full = round(bar * self._spent)
+        line = f"{'━' * full}{'─' * (bar - full)} {self._words[0]}"
+        for word in self._words[1:]:  # whole words, as many as there is room for
+            if len(line) + 2 + len(word) > width:
+                break
+            line += f"  {word}"
         self._print(f"{self._erasing()}{line[:width]}")
 
     def _erasing(self) -> str:
-        return "\r\x1b[K" if self._live and self._line else ""
+        return "\r\x1b[K" if self._live and self._words else ""
 
     def _print(self, text: str) -> None:
         try:
@@ -103,6 +108,26 @@ def table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
         for line in lines
     )
+
+
+def short(x: float) -> str:
+    """A return: one decimal, or three digits where it is small."""
+    return f"{x:.1f}" if abs(x) >= 10 or x == 0 else f"{x:.3g}"
+
+
+def fitting(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """How many of the columns there is room for, where a terminal shows them; the first at least.
+
+    Elsewhere all of them.
+    """
+    if not sys.stdout.isatty():
+        return len(headers)
+    width, taken = shutil.get_terminal_size().columns, -2
+    for count, column in enumerate(zip(headers, *rows, strict=True)):
+        taken += 2 + max(map(len, column))
+        if taken > width and count:
+            return count
+    return len(headers)
 
 
 def _short(x: float) -> str:

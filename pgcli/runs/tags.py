@@ -16,6 +16,7 @@ ENTROPY_COEF = "policy/entropy_coef"  # where it is scheduled
 BEHAVIOUR_KL = "importance/kl"
 MAX_WEIGHT, CLAMPED = "importance/max_weight", "importance/clamped"
 SCORE, SCORE_ERROR = "score/norm", "score/standard_error"
+LEARNING_RATE = "optimizer/lr"  # where the rule steps by one
 FPS = "time/fps"
 
 

@@ -43,6 +43,7 @@ from pgcli.training.cohort import Cohort
 from pgcli.training.counts import Counters
 from pgcli.training.learner import Learner
 from pgcli.training.session import Session
+from pgcli.updates.ascent import learning_rates
 from pgcli.updates.rule import registered
 from pgcli.updates.schedules import scheduled_each
 
@@ -56,6 +57,7 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
     quota = Quota(None if config.batch_steps else config.batch_size, config.batch_steps)
     changed = config.behaviour if config.behaviour.changes else None
     candidates = devices(config.device)
+    rated = registered(config.update).rated(config.update)
     blamed = "optimizer.lr" if registered(config.update).optimizer else "update.delta"
     cores.begin()
     with Session(config, directory, seeds, composed) as session:
@@ -125,6 +127,9 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 told = learner.rule.step(policy.learned(learner.theta), step, spent[ran], around)
                 record |= {tags.update(name): x for name, x in told.items()}
                 check_finite(learner.theta, "a parameter of the policy", done, seeds, blamed)
+            if rated:
+                rates = learning_rates(config.optimizer, spent[ran])
+                record[tags.LEARNING_RATE] = torch.tensor(rates, dtype=torch.float64, device=device)
             noise.update(first)
             simulated = batch.simulated.cpu().numpy()
             counters.add(ended.returns.cpu().numpy(), ended.length.cpu().numpy(), simulated, ran)

@@ -17,7 +17,7 @@ from pgcli.machine.signals import Shield
 from pgcli.runs import checkpoint, saved, summary, tags
 from pgcli.runs.directory import lock
 from pgcli.runs.logbook import Logbook, Metrics, Places
-from pgcli.runs.progress import Progress, table
+from pgcli.runs.progress import Progress, fitting, short, table
 from pgcli.settings.schema import Schedule, TrainConfig, flat, role_of
 from pgcli.training.counts import Counters
 
@@ -282,12 +282,14 @@ class Session:
     def _table(self) -> str:
         shown = (tags.NORM, tags.VARIANCE, tags.SNR, tags.ENTROPY)
         rows = [
-            [str(seed), str(steps), f"{ret:.1f}", *(f"{self._last[t][i]:.4g}" for t in shown)]
+            [str(seed), str(steps), short(ret), *(f"{self._last[t][i]:.4g}" for t in shown)]
             for i, (seed, steps, ret) in enumerate(
                 zip(self._seeds, self._counters.env_steps, self._counters.mean_return, strict=True)
             )
         ]
-        return table(rows, ["seed", "env_steps", f"return (last {tags.RECENT})", *shown])
+        headers = ["seed", "env_steps", f"return (last {tags.RECENT})", *shown]
+        count = fitting(headers, rows)
+        return table([row[:count] for row in rows], headers[:count])
 
 
 def _hparams(config: TrainConfig) -> dict[str, bool | int | float | str]:
