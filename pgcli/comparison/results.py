@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -359,20 +359,28 @@ def drawn(
         slides.Dot(r["estimator"], _bias_to_show(r), r["trace_cov"] / config.batch_size)
         for r in rows
     ]
+    # Nothing to see is no picture.
+    told = {
+        "variance": any(bar.value > 0 for bar in bars),
+        "alignment": any(math.isfinite(y) for line in aligned for y in line.y),
+        "batch_size": any(y > 0 for line in measured for y in line.y),
+        "bias_variance": any(math.isfinite(dot.bias) and dot.variance > 0 for dot in dots),
+    }
     of_batch = f"variance tr Var(ĝ) of a batch of {config.batch_size}"
-    return {
-        "variance": slides.bars(bars, "tr Σ per trajectory", f"Gradient noise: {where}"),
-        "alignment": slides.lines(
+    draw: dict[str, Callable[[], bytes]] = {
+        "variance": lambda: slides.bars(bars, "tr Σ per trajectory", f"Gradient noise: {where}"),
+        "alignment": lambda: slides.lines(
             aligned, ("episodes per batch", "⟨E[ĝ], ∇J⟩ / (‖∇J‖ √E‖ĝ‖²)"), f"Direction: {where}"
         ),
-        "batch_size": slides.lines(
+        "batch_size": lambda: slides.lines(
             measured, ("episodes per batch", "variance tr Var(ĝ)"), f"Batch size: {where}",
             log_y=True, slope=-1.0,
         ),
-        "bias_variance": slides.scatter(
+        "bias_variance": lambda: slides.scatter(
             dots, ("relative bias ‖E[ĝ] − ∇J‖ / ‖∇J‖", of_batch), f"Bias and variance: {where}"
         ),
     }  # fmt: skip
+    return {name: make() for name, make in draw.items() if told[name]}
 
 
 def drawn_looks(looks: Looks, config: CompareConfig) -> dict[str, bytes]:

@@ -28,6 +28,7 @@ from pgcli.machine.signals import noted
 from pgcli.policies.fit import Acted
 from pgcli.policies.unused import unused_of_critics, unused_of_policy
 from pgcli.runs.directory import lock
+from pgcli.runs.policies import halfway
 from pgcli.runs.progress import Progress
 from pgcli.settings.schema import CompareConfig, CriticKind, EstimatorConfig, UpdateConfig
 from pgcli.updates.rule import registered
@@ -148,13 +149,30 @@ def run(
         finally:
             engine.close()
             progress.close()
+        silent = _silent(config, subject)
         said = [note for one in updates.values() for note in registered(one).notes(one)]
-        for notice in filter(None, [belief.notice, *engine.notices(), *said]):
+        for notice in filter(None, [silent, belief.notice, *engine.notices(), *said]):
             progress.say(f"note: {notice}")
         solution = solution if belief.model is not None else None
         results.write(directory, config, findings, looks, solution, progress)
         if signals:
             raise Stopped(signals[0])
+
+
+def _silent(config: CompareConfig, subject: Subject) -> str | None:
+    """That every episode gave the same return, so that no estimator can tell anything."""
+    if subject.least != subject.most:
+        return None
+    text = (
+        f"every episode of this policy gave the same return, {subject.most:g}: ∇J is 0 as far as "
+        "anybody can see, and what is compared is noise"
+    )
+    if config.checkpoint is None:
+        return text
+    found = halfway(Path(config.checkpoint), config.seed)
+    if found is None:
+        return text
+    return f"{text}; iteration={found[0]}, where the return was {found[1]:.3g}, tells more"
 
 
 def _solution(config: CompareConfig, subject: Subject, model: Tabular | None) -> Solution | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,7 @@ class Subject:
 
     def __init__(self, config: CompareConfig, engine: Engine, slots: int) -> None:
         self.config, self.engine, self._slots = config, engine, slots
+        self.least, self.most = math.inf, -math.inf  # of all returns that were compared
         self.belief: Belief | None = None  # sees whatever is collected
         self.policy: Policy = build_policy(config.policy, config.behaviour, engine)
         if config.checkpoint is None:
@@ -109,7 +111,11 @@ class Subject:
 
     def collect(self, episodes: int, number: int, theta: Tensor) -> Batch:
         """So many whole episodes of the behaviour made from theta; each number gives others."""
-        return self._played(episodes, DATA + number, theta, self._changed)
+        batch = self._played(episodes, DATA + number, theta, self._changed)
+        returns = self.returns(batch).numpy()
+        self.least = min(self.least, float(returns.min()))
+        self.most = max(self.most, float(returns.max()))
+        return batch
 
     def believe(self, belief: Belief) -> None:
         """Let it see what is collected from now on; if it holds a model, a few episodes at once."""

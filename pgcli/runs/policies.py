@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from pgcli.environments.spaces import Spaces
 from pgcli.errors import ConfigError, NonFinite
 from pgcli.policies.build import build_policy
 from pgcli.runs import checkpoint
-from pgcli.runs.saved import settings
+from pgcli.runs.saved import read, settings
+from pgcli.runs.tags import RETURN
 from pgcli.settings.schema import CompareConfig, TrainConfig
 
 
@@ -23,6 +25,23 @@ def saved_behaviour(config: TrainConfig | CompareConfig) -> tuple[str, int | Non
     if run is None and behaviour.iteration is not None and isinstance(config, CompareConfig):
         run = config.checkpoint
     return None if run is None else (run, behaviour.iteration)
+
+
+def halfway(run: Path, seed: int) -> tuple[int, float] | None:
+    """Of a run's saved iterations that whose return lies most nearly halfway, and its return.
+
+    None where there is none, or its records cannot be read.
+    """
+    rows = read(run).records.get(seed)
+    if rows is None:
+        return None
+    at = dict(zip(rows["iteration"].tolist(), rows[RETURN].tolist(), strict=True))
+    there = {i: at[i] for i in checkpoint.iterations(run) if math.isfinite(at.get(i, math.nan))}
+    if not there:
+        return None
+    middle = (rows[RETURN][0] + rows[RETURN][-1]) / 2
+    number = min(there, key=lambda i: abs(there[i] - middle))
+    return number, there[number]
 
 
 def saved_theta(

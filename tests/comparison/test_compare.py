@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import time
@@ -357,3 +358,15 @@ def test_a_heavy_tail_that_was_not_sampled_contradicts_nothing(tmp_path):
               "episodes=256", "pictures=false", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "contradicts" not in done.stdout
+
+
+def test_a_policy_whose_episodes_all_give_the_same_is_said_and_what_tells_more(tmp_path):
+    few = ["estimators=[total,rtg]", "episodes=64", "batch_size=8", "hydra.run.dir=c"]
+    line = ["env=CartPole-v1", "iterations=25", "env.max_episode_steps=12", "batch_size=16"]
+    assert pg("train", *line, "hydra.run.dir=t", cwd=tmp_path).returncode == 0
+    done = pg("compare", "checkpoint=t", *few, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = "note: every episode of this policy gave the same return, 12: "
+    assert said in done.stdout
+    assert re.search(r"; iteration=(10|20|25), where the return was 1[12]", done.stdout)
+    assert "note: every" not in pg("compare", *few[:-1], cwd=tmp_path).stdout
