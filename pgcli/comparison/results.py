@@ -342,7 +342,7 @@ def drawn(
         return {"importance": _ladder(rows, where)}
     bars = [
         slides.Bar(r["estimator"], r["trace_cov"], r["trace_cov_lo"], r["trace_cov_hi"],
-                   r["trace_cov_exact"])
+                   r["trace_cov_exact"], r["exact_in_the_limit"] == 1)
         for r in rows
     ]  # fmt: skip
     ranked = sorted(findings, key=lambda f: [r["estimator"] for r in rows].index(f.name))

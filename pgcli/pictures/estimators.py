@@ -28,6 +28,7 @@ class Bar(NamedTuple):
     lower: float
     upper: float
     exact: float = np.nan
+    limit: bool = False  # whether that is of ever larger batches, so that the interval may miss it
 
 
 class Line(NamedTuple):
@@ -67,9 +68,13 @@ def bars(rows: Sequence[Bar], x_label: str, title: str) -> bytes:
         axes.barh(y, value, color="#9ecae1", height=0.66)
         axes.errorbar(value, y, xerr=error, fmt="none", ecolor="#08306b", capsize=3, label="95 %")
         exact = np.array([row.exact for row in rows])
+        limit = np.array([row.limit for row in rows], bool)
+        for name, which, face in (("exact", ~limit, COLOURS[1]), ("exact, N → ∞", limit, "none")):
+            if np.isfinite(exact[which]).any():
+                style = {"markeredgecolor": COLOURS[1], "markerfacecolor": face, "markersize": 7}
+                axes.plot(exact[which], y[which], "D", label=name, **style)
         if np.isfinite(exact).any():
-            axes.plot(exact, y, "D", color=COLOURS[1], markersize=7, label="exact")
-            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
         seen = np.concatenate([value, limits.ravel()])
         seen = seen[np.isfinite(seen) & (seen > 0)]
         if len(seen):

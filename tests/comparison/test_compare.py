@@ -115,20 +115,21 @@ def test_exact_critics_take_the_bias_away(mine):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "pictures"),
     [
-        ("env=CartPole-v1", "env.reward_shift=-1"),  # no reward ever
-        ("env=FrozenLake-v1", "env.max_episode_steps=3"),  # and no gradient at all
-        ("env=FrozenLake-v1", "env.max_episode_steps=20"),  # hardly any reward
-        ("env=CartPole-v1", "estimators=[td]"),  # nothing to measure a bias against
+        (("env=CartPole-v1", "env.reward_shift=-1"), 3),  # no reward ever
+        (("env=FrozenLake-v1", "env.max_episode_steps=3"), 0),  # and no gradient at all
+        (("env=FrozenLake-v1", "env.max_episode_steps=20"), 0),  # hardly any reward
+        (("env=CartPole-v1", "estimators=[td]"), 3),  # nothing to measure a bias against
     ],
     ids=str,
 )
-def test_where_there_is_nothing_to_measure(settings, tmp_path):
+def test_where_there_is_nothing_to_measure(settings, pictures, tmp_path):
+    """No empty one is drawn."""
     done = pg("compare", *settings, "episodes=128", "hydra.run.dir=run", *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert len(list((tmp_path / "run").glob("*.png"))) == 4
+    assert len(list((tmp_path / "run").glob("*.png"))) == pictures
 
 
 def test_a_ladder_of_distances(mine):
