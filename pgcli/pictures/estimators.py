@@ -71,8 +71,10 @@ def bars(rows: Sequence[Bar], x_label: str, title: str) -> bytes:
         limit = np.array([row.limit for row in rows], bool)
         for name, which, face in (("exact", ~limit, COLOURS[1]), ("exact, N → ∞", limit, "none")):
             if np.isfinite(exact[which]).any():
-                style = {"markeredgecolor": COLOURS[1], "markerfacecolor": face, "markersize": 7}
-                axes.plot(exact[which], y[which], "D", label=name, **style)
+                axes.plot(
+                    exact[which], y[which], "D", label=name, markersize=7,
+                    markeredgecolor=COLOURS[1], markerfacecolor=face,
+                )  # fmt: skip
         if np.isfinite(exact).any():
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
         seen = np.concatenate([value, limits.ravel()])

@@ -10,6 +10,7 @@ from pgcli.runs.tags import RECENT
 from pgcli.settings.schema import TrainConfig
 
 ALL = slice(None)
+FEW = 10  # iterations after which it is time to say that nothing has been seen
 
 
 @dataclass
@@ -59,6 +60,25 @@ class Counters:
         seen = ~np.isnan(self.returns)
         count, total = seen.sum(1), np.where(seen, self.returns, 0.0).sum(1)
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def alike(self) -> str | None:
+        """That the last 100 episodes of seeds gave one and the same return each; None: no seed's.
+
+        Told after a few iterations: a policy that sees no difference has nothing to learn from.
+        """
+        if self.iteration != FEW:
+            return None
+        whole = ~np.isnan(self.returns).any(1)
+        same = whole & (self.returns == self.returns[:, :1]).all(1)
+        if not same.any():
+            return None
+        who = "" if same.all() else f" of {same.sum()} of {len(same)} seeds"
+        return (
+            f"after {FEW} iterations the last {RECENT} episodes{who} all gave the same return, "
+            f"{self.returns[same][0, 0]:g}: where nothing differs, nothing is learned. More may be "
+            "seen with a larger batch_size, policy.log_std, policy.entropy_coef or "
+            "env.max_episode_steps"
+        )
 
     def spent(self, config: TrainConfig) -> np.ndarray:
         """The fraction of its budget that each seed has used, at most 1, [S].

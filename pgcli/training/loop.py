@@ -134,6 +134,8 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
             simulated = batch.simulated.cpu().numpy()
             counters.add(ended.returns.cpu().numpy(), ended.length.cpu().numpy(), simulated, ran)
 
+            if (alike := counters.alike()) is not None:
+                session.notice(alike)
             record |= {
                 **metrics.gradient(first, noise, batch.units),
                 tags.ENTROPY: entropy,

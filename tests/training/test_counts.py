@@ -50,3 +50,18 @@ def test_only_the_seeds_that_ran_are_counted():
     earlier = {key: x for key, x in counters.arrays().items() if key != "tally/done"}
     old.load(earlier)
     assert old.done.tolist() == [2, 2, 2]
+
+
+def test_that_nothing_differs_is_told_once_after_a_few_iterations():
+    counters = Counters.start(2)
+    for i in range(1, 13):
+        returns = np.array([[-200.0] * 20, [-200.0] * 19 + [-150.0]])
+        counters.add(returns, np.full((2, 20), 200))
+        text = counters.alike()
+        assert (text is not None) == (i == 10)
+        if text is not None:
+            assert "of 1 of 2 seeds all gave the same return, -200" in text
+    few = Counters.start(1)
+    for _ in range(10):
+        few.add(np.array([[1.0]]), np.array([[3]]))
+    assert few.alike() is None  # ten episodes are not many
