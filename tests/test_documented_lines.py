@@ -66,6 +66,7 @@ FILLED = {  # placeholders, and what they stand for in turn
     SLURM: ["hydra/launcher=submitit_local"],
     "outputs/<date>/<time>": [RUN],
     "<run>": [RUN, OTHER],
+    "env=<id>": ["env=CartPole-v1"],
     "experiment=<name>": ["experiment=causality"],
     "<its directory>": [SWEEP],
     "<command>": ["report"],

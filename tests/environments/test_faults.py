@@ -108,11 +108,6 @@ def test_a_fault_is_one_line_that_says_where(name, said, tmp_path, capsys):
     assert "continue with" not in capsys.readouterr().out  # nothing is kept
 
 
-def test_a_process_of_its_own_says_it_too(tmp_path):
-    with pytest.raises(EnvironmentFailed, match=r"environment \d, reset with seed \d+, step 3\): "):
-        trained("Late", tmp_path, engine="async")
-
-
 def test_a_close_that_raises_is_a_warning_and_the_run_stands(tmp_path, capsys):
     trained("FragileClose", tmp_path)
     told = capsys.readouterr().err
