@@ -40,12 +40,12 @@ PATIENCE = 300  # seconds
 
 
 def pg(*args, cwd, env=None):
-    """What `pg <args>` does in that folder; with variables of its own in a fresh interpreter.
+    """What `pg <args>` does in that folder, in a process forked from one that has imported much.
 
-    Else in a process forked from one that has imported what takes long.
+    With variables of its own, or a launcher whose pool ends with its interpreter, in a fresh one.
     """
-    if env is not None:
-        env = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+    if env is not None or any("hydra/launcher" in arg for arg in args):
+        env = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
         return subprocess.run(
             [PG, *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=PATIENCE
         )
@@ -62,6 +62,7 @@ def forked(args: Sequence[str], cwd: Path, out: Path, err: Path) -> int | None:
     process.join(PATIENCE)
     if process.is_alive():
         process.kill()
+        process.join()
     code = process.exitcode
     process.close()
     return code

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from pgcli.cli.commands import COMMANDS
 from pgcli.cli.compose import Composed, parse
 from pgcli.cli.precedence import leaves
-from pgcli.cli.sources import files
+from pgcli.cli.sources import files, is_whole
 from pgcli.settings.schema import Target
 
 if TYPE_CHECKING:  # it would bring Gymnasium
@@ -52,7 +52,7 @@ def _why(key: str, text: str, idle: Mapping[str, str]) -> str | None:
     if text not in (chosen := files(key)) or key == "env":
         return None
     tree: Any = OmegaConf.load(chosen[text])
-    if chosen[text].read_text(encoding="utf-8").lstrip().startswith("# @package _global_"):
+    if is_whole(chosen[text]):
         return None
     keys = [f"{key}.{name}" for name in leaves(tree)]
     return idle[keys[0]] if keys and all(name in idle for name in keys) else None

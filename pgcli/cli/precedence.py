@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pgcli.cli.compose import Again, Brought, literal, parse
-from pgcli.cli.sources import chosen_group, files
+from pgcli.cli.sources import chosen_group, files, is_whole
 from pgcli.settings.schema import Collect
 
 TUNED = "tuned"  # the group of the numbers of a pair
@@ -66,11 +66,10 @@ def _comes_with(typed: Collection[str], node: DictConfig) -> list[str]:
     if env not in presets:
         return []
     tree: Any = OmegaConf.to_container(OmegaConf.load(presets[env]), resolve=False)
-    whole = presets[env].read_text(encoding="utf-8").startswith("# @package _global_")
     tree.pop("defaults", None)
     chosen = _chosen_by_env(node).items()
     parts = [f"{group}={choice}" for group, choice in chosen if group not in typed]
-    values = leaves(tree, "" if whole else "env.")
+    values = leaves(tree, "" if is_whole(presets[env]) else "env.")
     values.pop("env.id", None)
     if (pair := _tuned(node)) is not None:
         tuned = leaves(OmegaConf.to_container(OmegaConf.load(_file(pair)), resolve=False))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgcli.cli.sources import conf_dir, files
+from pgcli.cli.sources import conf_dir, files, is_whole
 from pgcli.errors import ConfigError, one_of
 from pgcli.settings.registry import OWN, is_own
 from pgcli.settings.schema import (
@@ -87,8 +87,8 @@ def _merged(preset: Path | None, name: str, shared: dict[str, Any]) -> Estimator
     chosen: Any = {"phi": name}
     if preset is not None:
         tree = OmegaConf.load(preset)
-        whole = preset.read_text(encoding="utf-8").startswith("# @package _global_")
-        chosen = tree.get("estimator", {}) if whole and isinstance(tree, DictConfig) else tree
+        own = is_whole(preset) and isinstance(tree, DictConfig)
+        chosen = tree.get("estimator", {}) if own else tree
     return _typed(EstimatorConfig, "estimator", [chosen, shared], shared)
 
 

@@ -53,6 +53,12 @@ def files(group: str) -> dict[str, Path]:
     return found
 
 
+def is_whole(preset: Path) -> bool:
+    """Whether a file's settings are the run's, and not its group's; its header read as by Hydra."""
+    header = ConfigSource._get_header_dict(preset.read_text(encoding="utf-8"))
+    return header.get("package") == "_global_"
+
+
 def chosen_group(item: Any) -> str:
     """The group in which an item of a defaults list makes a choice."""
     (key,) = item if isinstance(item, Mapping) else (item,)

@@ -170,13 +170,19 @@ class Ambient:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """With global generators that are seeded by that number; afterwards as they were before."""
+def seeded(seed: int, spaces: Sequence[Space[Any]] = ()) -> Iterator[None]:
+    """With global generators, and those of spaces, that are seeded by that number.
+
+    Afterwards they are as they were before.
+    """
     before, bits = States.now(), GLOBAL.get_bit_generator()
-    Own(seed).enter()
+    drawing = [space._np_random for space in spaces]
+    Own(seed, spaces).enter()
     try:
         yield
     finally:
+        for space, its in zip(spaces, drawing, strict=True):
+            space._np_random = its
         GLOBAL.set_bit_generator(bits)
         before.restore()
 

@@ -17,7 +17,14 @@ import numpy as np
 from pgcli.environments.engine import Engine
 from pgcli.environments.envpool import EnvpoolEngine
 from pgcli.environments.guard import quiet
-from pgcli.environments.make import compiled_model, envpool_spec, maker, spec_of, time_limit
+from pgcli.environments.make import (
+    compiled_model,
+    envpool_spec,
+    extra_of,
+    maker,
+    spec_of,
+    time_limit,
+)
 from pgcli.environments.spaces import (
     Spaces,
     action_adapter,
@@ -103,6 +110,9 @@ def check_environment(config: EnvConfig) -> Spaces:
         try:
             env = make()
         except Exception as error:
+            if isinstance(error, (ImportError, gym.error.DependencyNotInstalled)):
+                if (extra := extra_of(config)) is not None:
+                    raise ConfigError("env", config.id, f"needs the extra {extra}") from error
             # Names only: a value may be a secret, and Gymnasium repeats them at the end.
             text = " ".join(f"{type(error).__name__}: {error}".split())
             text = text.partition(" was raised from the environment creator")[0]

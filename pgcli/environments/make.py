@@ -20,6 +20,7 @@ from pgcli.errors import ConfigError, did_you_mean
 from pgcli.settings.schema import Engine as EngineName
 from pgcli.settings.schema import EnvConfig
 
+EXTRAS = ("box2d", "mujoco")  # as Gymnasium calls its own modules, too
 COMPILED = ("CartPoleEnv", "AcrobotEnv", "MountainCarEnv", "PendulumEnv")  # of classic control
 
 
@@ -65,6 +66,12 @@ def compiled_model(config: EnvConfig) -> str | None:
     module, _, name = str(spec.entry_point).partition(":")
     known = module.startswith("gymnasium.envs.classic_control") and name in COMPILED
     return name if known and not spec.kwargs and not spec.additional_wrappers else None
+
+
+def extra_of(config: EnvConfig) -> str | None:
+    """The extra that brings what the environment needs, where Gymnasium ships the rest of it."""
+    module = str(spec_of(config.id).entry_point)
+    return next((name for name in EXTRAS if module.startswith(f"gymnasium.envs.{name}")), None)
 
 
 def spec_of(env_id: str) -> EnvSpec:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from pgcli.environments.engine import Array, Step
 from pgcli.environments.guard import InCopy, failing, failure, let_go, place, quiet, told
 from pgcli.environments.looks import memories
 from pgcli.environments.make import maker
+from pgcli.environments.seeds import forgetting
 from pgcli.environments.spaces import (
     checker,
     described,
@@ -27,6 +29,7 @@ from pgcli.machine.randomness import DISTINCT, Seeding
 from pgcli.settings.schema import EnvConfig
 
 STEP_TIMEOUT = 300.0  # seconds without an answer after which a worker counts as dead
+LAST_BREATH = 0.1  # seconds for a process whose pipe is closed to end
 
 
 class SyncEngine(Base):
@@ -35,7 +38,7 @@ class SyncEngine(Base):
     name = "sync"
 
     def __init__(self, config: EnvConfig, num_envs: int, slots: int | None = None) -> None:
-        make = maker(config)
+        make = self._another = maker(config)
         with failing(config.id, "make"):
             self._envs = [make(i % (slots or num_envs)) for i in range(num_envs)]
         env = self._envs[0]
@@ -49,6 +52,8 @@ class SyncEngine(Base):
 
     def reset(self, seeds: Sequence[int], seeding: Seeding = DISTINCT) -> Array:
         self._begun(seeds)
+        if self._batches == 1:
+            self._notices += forgetting(self._another)
         self._ended[:] = False
         swap = self.ambient if self.ambient.active else None
         for i, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
@@ -164,7 +169,7 @@ class AsyncEngine(VectorEngine):
 
     def __init__(self, config: EnvConfig, num_envs: int, slots: int | None = None) -> None:
         make, kept = maker(config), list[str]()
-        with failing(config.id, "make"), quiet():
+        with failing(config.id, "make"), quiet(), _outlived(lambda: "a copy"):
             copies = range(slots or num_envs)
             makers = [
                 partial(_in_worker, partial(make, copies[i % len(copies)]), i, os.getpid(), kept)
@@ -175,13 +180,24 @@ class AsyncEngine(VectorEngine):
         self._notices += kept
 
     def _reset(self, seeds: Sequence[int], seeding: Seeding) -> Any:
-        with quiet():  # a worker's error is raised as well
-            return super()._reset(seeds, seeding)
+        with quiet(), _outlived(self._dead):  # a worker's error is raised as well
+            reset = super()._reset(seeds, seeding)
+            if self._batches == 1:
+                self._notices += self._envs.get_attr("notices")[0]
+            return reset
 
     def _step(self, act: Array) -> Any:
-        self._envs.step_async(act)
-        with quiet():
+        with quiet(), _outlived(self._dead):
+            self._envs.step_async(act)
             return self._envs.step_wait(timeout=STEP_TIMEOUT)
+
+    def _dead(self) -> str:
+        """The first copy whose process has ended, and how."""
+        for slot, process in enumerate(self._envs.processes):
+            process.join(LAST_BREATH)
+            if process.exitcode is not None:
+                return f"{self._place(slot)}, exit code {process.exitcode}"
+        return "a copy"
 
     def close(self) -> None:
         if self._envs.closed:
@@ -192,6 +208,15 @@ class AsyncEngine(VectorEngine):
             process.terminate()
         for process in self._envs.processes:
             process.join()
+
+
+@contextmanager
+def _outlived(dead: Callable[[], str]) -> Iterator[None]:
+    """A pipe that broke is a copy's process that ended; `dead` says which."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise InCopy(f"({dead()}): its process ended") from error
 
 
 def _in_worker(
@@ -208,14 +233,22 @@ def _in_worker(
         return env
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
-    return _Worker(make(), copy)
+    return _Worker(make(), copy, make if copy == 0 else None)
 
 
 class _Worker(gym.Wrapper[Any, Any, Any, Any]):
     """An environment alone in its process: errors say which copy it is, and what it gave."""
 
-    def __init__(self, env: gym.Env[Any, Any], copy: int) -> None:
+    def __init__(
+        self,
+        env: gym.Env[Any, Any],
+        copy: int,
+        another: Callable[[], gym.Env[Any, Any]] | None = None,
+    ) -> None:
+        """another: makes one more copy, on which it is seen whether seeds are heeded."""
         super().__init__(env)
+        self._another = another
+        self.notices: list[str] = []
         self._copy, self._check = copy, checker(env.observation_space)
         self._spaces = spaces_of(env)
         self._own: Own | None = None
@@ -224,6 +257,9 @@ class _Worker(gym.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         """As the environment does; a seed is for the global generators too."""
+        if self._another is not None:
+            # No steps: one that ends the process is to be told as what it is.
+            self.notices, self._another = forgetting(self._another, steps=0), None
         if seed is not None:
             self._seed, self._steps = seed, 0
             self._own = Own(seed, self._spaces)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import gymnasium as gym
 import numpy as np
@@ -194,6 +195,19 @@ def test_envpool_without_the_package_names_the_extra():
         pytest.skip("envpool is installed")
     with pytest.raises(ConfigError, match="extra `envpool`"):
         check_environment(settings("CartPole-v1", "envpool"))
+
+
+@pytest.mark.parametrize(
+    ("env_id", "module", "extra"),
+    [("LunarLander-v3", "Box2D", "box2d"), ("HalfCheetah-v5", "mujoco", "mujoco")],
+)
+def test_what_an_environment_needs_is_named(env_id, module, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    for name in list(sys.modules):
+        if name.startswith(f"gymnasium.envs.{extra}"):
+            monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigError, match=f"env={env_id}: needs the extra {extra}$"):
+        check_environment(settings(env_id))
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """What environments do wrong is one line that says where; what the policy does is not theirs."""
 
+import os
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -68,6 +70,15 @@ class Free(Small):
         return np.zeros(2, np.float32), -((float(action[0]) - 3) ** 2), True, False, {}
 
 
+class Dies(Small):
+    """Takes its process with it at the third step."""
+
+    def step(self, action):
+        if self.time == 2:
+            os._exit(7)
+        return super().step(action)
+
+
 class Diverged:
     """An actor of infinite actions."""
 
@@ -78,7 +89,7 @@ class Diverged:
         pass
 
 
-for kind in (RewardArray, RewardNone, RewardText, Late, EndText, FragileClose, Free):
+for kind in (RewardArray, RewardNone, RewardText, Late, EndText, FragileClose, Free, Dies):
     gym.register(f"Faulty{kind.__name__}-v0", kind, max_episode_steps=20, disable_env_checker=True)
 
 
@@ -106,6 +117,13 @@ def test_a_fault_is_one_line_that_says_where(name, said, tmp_path, capsys):
     assert said in str(failure.value)
     assert "\n" not in str(failure.value)
     assert "continue with" not in capsys.readouterr().out  # nothing is kept
+
+
+def test_a_process_that_dies_is_named(tmp_path):
+    with pytest.raises(EnvironmentFailed) as failure:
+        trained("Dies", tmp_path, engine="async")
+    assert "step failed (environment 0, reset with seed " in str(failure.value)
+    assert "step 3, exit code 7): its process ended; in iteration 1" in str(failure.value)
 
 
 def test_a_close_that_raises_is_a_warning_and_the_run_stands(tmp_path, capsys):
