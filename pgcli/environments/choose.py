@@ -110,9 +110,9 @@ def check_environment(config: EnvConfig) -> Spaces:
         try:
             env = make()
         except Exception as error:
-            if isinstance(error, (ImportError, gym.error.DependencyNotInstalled)):
-                if (extra := extra_of(config)) is not None:
-                    raise ConfigError("env", config.id, f"needs the extra {extra}") from error
+            missing = isinstance(error, (ImportError, gym.error.DependencyNotInstalled))
+            if missing and (extra := extra_of(config)) is not None:
+                raise ConfigError("env", config.id, f"needs the extra {extra}") from error
             # Names only: a value may be a secret, and Gymnasium repeats them at the end.
             text = " ".join(f"{type(error).__name__}: {error}".split())
             text = text.partition(" was raised from the environment creator")[0]

@@ -37,7 +37,7 @@ PRESETS = [
     Preset("Taxi-v4", -150),
     Preset("LunarLander-v3", 0, ("total_steps=250_000",), "Box2D"),
     Preset("LunarLanderContinuous-v3", -30, ("total_steps=150_000",), "Box2D"),
-    Preset("BipedalWalker-v3", -20, ("total_steps=200_000",), "Box2D"),
+    Preset("BipedalWalker-v3", -75, ("total_steps=200_000",), "Box2D"),
     Preset("HalfCheetah-v5", 100, ("total_steps=120_000",), "mujoco"),
     Preset("Hopper-v5", 200, ("total_steps=60_000",), "mujoco"),
     Preset("Walker2d-v5", 150, ("total_steps=60_000",), "mujoco"),
