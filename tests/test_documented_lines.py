@@ -22,10 +22,12 @@ from command_line import PG, forked, rows
 
 from pgcli.cli.main import COMMANDS, usage
 from pgcli.cli.sources import conf_dir
-from pgcli.reports.report import EXAMPLE
+from pgcli.cli import reproduce
+from pgcli.reports import report
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = {"report": report.EXAMPLE, "reproduce": reproduce.EXAMPLE}
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = ("pg ", "python ", "python3 ", "pip ", "tensorboard ", "eval ", ".ci/", ".venv/")
 
@@ -69,6 +71,7 @@ FILLED = {  # placeholders, and what they stand for in turn
     "env=<id>": ["env=CartPole-v1"],
     "experiment=<name>": ["experiment=causality"],
     "<its directory>": [SWEEP],
+    "outputs/multirun/<date>/<time>": [SWEEP],
     "<command>": ["report"],
 }
 MODULE = """
@@ -109,8 +112,8 @@ def is_line(text: str) -> bool:
 
 
 def help_of(command: str) -> str:
-    if command == "report":
-        return EXAMPLE
+    if command in EXAMPLES:
+        return EXAMPLES[command]
     tree = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text())
     return tree["hydra"]["help"]["template"].replace("$$", "$")
 
@@ -248,6 +251,8 @@ def kept(words: list[str], cwd: Path, there: set[Path], said: str) -> None:
         (page,) = cwd.glob("outputs/report/*/*/report.html")
         assert "<svg" in page.read_text() or "base64" in page.read_text()
         assert "estimator" in said
+    elif words[0] == "reproduce":
+        assert said.splitlines()[-1].startswith("pg train ")
     elif "resume" in given:
         assert len(rows(cwd / given["resume"])) == 1 + int(given["iterations"])
     elif words[0] == "train":

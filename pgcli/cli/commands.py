@@ -44,6 +44,12 @@ def _report(argv: Sequence[str]) -> int:
     return report(argv)
 
 
+def _reproduce(argv: Sequence[str]) -> int:
+    from pgcli.cli.reproduce import answer
+
+    return answer(argv)
+
+
 def _train(config: Any, directory: Path) -> None:
     from pgcli.runs.saved import as_composed
     from pgcli.training import loop
@@ -111,6 +117,11 @@ COMMANDS = {
             "report",
             "compare runs on disk: a table, curves with bands, report.html",
             answer=_report,
+        ),
+        Command(
+            "reproduce",
+            "the line that gives a run again, bit for bit",
+            answer=_reproduce,
         ),
     )
 }

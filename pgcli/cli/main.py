@@ -22,7 +22,7 @@ USAGE = 2
 
 def usage() -> str:
     """What `pg --help` prints."""
-    lines = "\n".join(f"  pg {one.name:<9}{one.does}" for one in COMMANDS.values())
+    lines = "\n".join(f"  pg {one.name:<11}{one.does}" for one in COMMANDS.values())
     return f"""pg {__version__}: policy gradients from the command line, their estimators measured
 
 {lines}

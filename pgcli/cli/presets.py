@@ -87,8 +87,8 @@ def _merged(preset: Path | None, name: str, shared: dict[str, Any]) -> Estimator
     chosen: Any = {"phi": name}
     if preset is not None:
         tree = OmegaConf.load(preset)
-        own = is_whole(preset) and isinstance(tree, DictConfig)
-        chosen = tree.get("estimator", {}) if own else tree
+        whole = is_whole(preset)
+        chosen = tree.get("estimator", {}) if whole and isinstance(tree, DictConfig) else tree
     return _typed(EstimatorConfig, "estimator", [chosen, shared], shared)
 
 

@@ -58,6 +58,7 @@ def write(
     findings: Sequence[Finding],
     looks: Looks,
     solution: Solution | None,
+    made_with: Mapping[str, Any],
     progress: Progress,
 ) -> None:
     """Write everything into `directory` and show the table."""
@@ -84,6 +85,7 @@ def write(
         "contradicted": against,  # exact figures that the sampled ones exclude
         "variance_by_batch_size": {label(f): f.variances for f in findings if f.variances},
         **{name: made for name, made in tables.items() if made},
+        **made_with,
     }
     pictures = drawn(findings, rows, config) if config.pictures else {}
     if config.pictures:

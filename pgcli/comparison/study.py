@@ -30,6 +30,7 @@ from pgcli.policies.unused import unused_of_critics, unused_of_policy
 from pgcli.runs.directory import lock
 from pgcli.runs.policies import halfway
 from pgcli.runs.progress import Progress
+from pgcli.runs.provenance import provenance
 from pgcli.settings.schema import CompareConfig, CriticKind, EstimatorConfig, UpdateConfig
 from pgcli.updates.rule import registered
 
@@ -126,6 +127,7 @@ def run(
 ) -> None:
     """Compare the estimators, by name; tables and pictures lie in `directory`."""
     cores.begin()
+    made_with = provenance()
     with lock(directory), noted() as signals:
         progress = Progress(config.log.interval)
         slots = slots_per_seed(config.env, max(config.episodes // ROUNDS, config.batch_size))
@@ -154,7 +156,7 @@ def run(
         for notice in filter(None, [silent, belief.notice, *engine.notices(), *said]):
             progress.say(f"note: {notice}")
         solution = solution if belief.model is not None else None
-        results.write(directory, config, findings, looks, solution, progress)
+        results.write(directory, config, findings, looks, solution, made_with, progress)
         if signals:
             raise Stopped(signals[0])
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,6 @@ from pgcli.errors import StorageFailed
 from pgcli.runs.directory import write_atomically
 
 NAME = "summary.json"
-PACKAGES = ("policygrad", "torch", "numpy", "gymnasium", "hydra-core", "tensorboard")
 
 
 def read(directory: Path) -> dict[str, Any]:
@@ -35,25 +31,9 @@ def remove(directory: Path) -> None:
 
 
 def write(directory: Path, figures: dict[str, Any], name: str = NAME) -> None:
-    """Write `figures` with the versions to `<directory>/<name>`; NaN becomes null."""
-    content = {
-        **figures,
-        "versions": {"python": platform.python_version(), **_versions()},
-        "platform": platform.platform(),
-        "command": sys.argv,
-    }
-    text = json.dumps(_finite(content), indent=2, allow_nan=False, ensure_ascii=False)
+    """Write `figures` to `<directory>/<name>`; NaN becomes null."""
+    text = json.dumps(_finite(figures), indent=2, allow_nan=False, ensure_ascii=False)
     write_atomically(directory / name, (text + "\n").encode())
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def _finite(value: Any) -> Any:

@@ -18,6 +18,7 @@ from pgcli.runs import checkpoint, saved, summary, tags
 from pgcli.runs.directory import lock
 from pgcli.runs.logbook import Logbook, Metrics, Places
 from pgcli.runs.progress import Progress, fitting, short, table
+from pgcli.runs.provenance import provenance
 from pgcli.settings.schema import Schedule, TrainConfig, flat, role_of
 from pgcli.training.counts import Counters
 
@@ -98,7 +99,8 @@ class Session:
 
         `facts` go into the summary; its lists "bias" and "notices" are told to the user now.
         """
-        self._counters, self._parts, self._facts = counters, [counters, *parts], facts
+        self._counters, self._parts = counters, [counters, *parts]
+        self._facts = {**facts, **provenance()}
         self._progress = Progress(self._config.log.interval)
         known = list(facts["notices"])
         if self._config.resume is not None:
