@@ -20,9 +20,9 @@ import pytest
 import yaml
 from command_line import PG, forked, rows
 
+from pgcli.cli import reproduce
 from pgcli.cli.main import COMMANDS, usage
 from pgcli.cli.sources import conf_dir
-from pgcli.cli import reproduce
 from pgcli.reports import report
 
 ROOT = Path(__file__).resolve().parent.parent

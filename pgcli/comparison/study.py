@@ -115,7 +115,7 @@ def unused(
         if not (stepping or (rated and f.name == "lr")):
             idle[f"optimizer.{f.name}"] = "no update rule here steps by it"
     idle["optimizer.schedule"] = "only the first step is looked at"
-    idle["log.wandb"] = "it is for pg train"
+    idle["log.seeds"] = idle["log.wandb"] = "it is for pg train"
     return idle
 
 

@@ -99,8 +99,7 @@ def load_for(run: Path, config: TrainConfig) -> Checkpoint:
     checkpoint = load(run)
     if checkpoint.format > FORMAT:
         raise RunDirectoryError(f"resume={run}: a newer version of pg has written that run")
-    unknown = {key: _digest(value) for key, value in before(TrainConfig).items()}
-    old, new = {**unknown, **checkpoint.meta["settings"]}, fingerprints(config)
+    old, new = _settings(checkpoint), fingerprints(config)
     differ = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if differ:
         raise RunDirectoryError(
@@ -113,6 +112,12 @@ def load_for(run: Path, config: TrainConfig) -> Checkpoint:
     return checkpoint
 
 
+def _settings(checkpoint: Checkpoint) -> dict[str, str]:
+    """Fingerprints of what it was made with, also of settings that came later."""
+    later = {k: _digest(x) for k, x in before(TrainConfig).items() if role_of(k) not in MAY_CHANGE}
+    return {**later, **checkpoint.meta["settings"]}
+
+
 def policy(
     key: str, run: str, checkpoint: Checkpoint, config: Any, spaces: dict[str, str], width: int
 ) -> np.ndarray:
@@ -121,8 +126,7 @@ def policy(
     ConfigError where the one saved there is another: of another kind, for other spaces, for an
     environment made otherwise, or of another size.
     """
-    unknown = {key: _digest(value) for key, value in before(TrainConfig).items()}
-    old = {**unknown, **checkpoint.meta["settings"]}
+    old = _settings(checkpoint)
     same = (*SAME_POLICY, "policy.clip_obs") if config.policy.normalize_obs else SAME_POLICY
     differ = [name for name in same if not _alike(old.get(name), config, name)]
     known = checkpoint.meta.get("spaces", spaces)  # none is noted in older ones

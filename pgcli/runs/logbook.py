@@ -27,10 +27,10 @@ LOWER, UPPER = "interval_lower/", "interval_upper/"  # tag prefixes of the aggre
 class Logbook:
     """One row and one event per iteration and seed; x is that seed's environment steps.
 
-    One seed: its events lie in the run directory. Several: in `seed-<seed>/` each, and the run
-    directory holds the mean over seeds with its 95 % t interval, drawn as a band by the Custom
-    Scalars tab; a seed that has ended stays there with its last figures. A resumed metrics.csv
-    keeps its columns. Everything raises StorageFailed where it cannot be written.
+    One seed: its events lie in the run directory. Several: that holds the mean over seeds with its
+    95 % t interval, drawn as a band by the Custom Scalars tab; a seed that has ended stays there
+    with its last figures. With `each`, a seed's own lie in `seed-<seed>/` too. A resumed
+    metrics.csv keeps its columns. Everything raises StorageFailed where it cannot be written.
     """
 
     def __init__(
@@ -40,8 +40,12 @@ class Logbook:
         config_text: str,
         settings: Mapping[str, bool | int | float | str],
         resume_from: ArrayLike | None = None,
+        each: bool = True,
     ) -> None:
-        """`resume_from`: iterations that stay, of all seeds or of each [S]; None: a new run."""
+        """`resume_from`: iterations that stay, of all seeds or of each [S]; None: a new run.
+
+        `settings`: what a table of runs is sorted by.
+        """
         self._seeds, self._settings = seeds, settings
         path = directory / "metrics.csv"
         self._columns: list[str] = []
@@ -54,10 +58,10 @@ class Logbook:
         self._csv = Appended(path)
         self._layout_due = len(seeds) > 1
 
-        places = [directory / f"seed-{s}" for s in seeds] if len(seeds) > 1 else [directory]
-        self._events = [
-            Events(place, last_steps.get(seed)) for place, seed in zip(places, seeds, strict=True)
-        ]
+        places = {s: directory / f"seed-{s}" for s in seeds if each}
+        if len(seeds) == 1:
+            places = {seeds[0]: directory}
+        self._events = [Events(place, last_steps.get(seed)) for seed, place in places.items()]
         self._mean = None
         if len(seeds) > 1:
             mean_steps = round(np.mean(list(last_steps.values()))) if last_steps else None
@@ -86,24 +90,32 @@ class Logbook:
         self._csv.write("".join(line + "\n" for line in lines).encode())
         self._keep(metrics, places)
         rows = zip(*(x.tolist() for x in metrics.values()), strict=True)
-        for i, row in zip(places, rows, strict=True):
+        for i, row in zip(places, rows, strict=True) if self._events else ():
             self._events[i].add_scalars(zip(metrics, row, strict=True), steps[i])
         if self._mean is not None:
             self._write_mean(self._mean, round(float(env_steps.mean())), self.last)
 
     def close(self, final: Metrics) -> None:
         """Write the hyperparameters with their final metrics [S] and close all files."""
-        shown = {k: str(v) if isinstance(v, bool) else v for k, v in self._settings.items()}
         try:
             for i, events in enumerate(self._events):
-                figures = {tag: float(x[i]) for tag, x in final.items()}
-                for summary in hparams({**shown, "seed": self._seeds[i]}, figures):
-                    events.add(summary, 0)
-                events.add_scalars(figures.items(), events.last_step)
+                own = {tag: x[i] for tag, x in final.items()}
+                self._end(events, own, seed=self._seeds[i])
+            if self._mean is not None and not self._events:
+                mean, *_ = mean_interval(np.array(list(final.values()), float))
+                self._end(self._mean, dict(zip(final, mean, strict=True)), seeds=len(self._seeds))
         finally:
             self._csv.close()
             for events in filter(None, [*self._events, self._mean]):
                 events.close()
+
+    def _end(self, events: Events, figures: Mapping[str, float], **which: int) -> None:
+        """The final figures, beside what they were come to by."""
+        shown = {k: str(v) if isinstance(v, bool) else v for k, v in self._settings.items()}
+        numbers = {tag: float(x) for tag, x in figures.items()}
+        for summary in hparams({**shown, **which}, numbers):
+            events.add(summary, 0)
+        events.add_scalars(numbers.items(), events.last_step)
 
     def _keep(self, metrics: Metrics, places: Sequence[int] | np.ndarray) -> None:
         """Take note of the last figures of each seed."""

@@ -10,12 +10,12 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum, auto
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml  # type: ignore[import-untyped]
@@ -23,6 +23,8 @@ import yaml  # type: ignore[import-untyped]
 from pgcli.runs.directory import write_atomically
 from pgcli.runs.tags import EPISODES, KEYS, NORM_SQ, RETURN, TRACE_COV, VARIANCE
 from pgcli.settings.schema import TrainConfig, before, budget
+
+T = TypeVar("T")
 
 
 class State(Enum):
@@ -187,6 +189,19 @@ def overrides(directory: Path) -> list[str]:
         return [str(line) for line in _yaml(directory / HYDRAS / "overrides.yaml") or []]
     except (Unreadable, TypeError):
         return []
+
+
+def telling(directory: Path, settings: Mapping[str, T]) -> dict[str, T | str]:
+    """Of a run's settings those that its user gave, a group by what was chosen in it.
+
+    So runs of one sweep have the same ones. All, where no command line began it.
+    """
+    run = Run(directory, State.empty, "", None, {})
+    if not run.choices:
+        return dict(settings)
+    typed = run.typed | {"env", "estimator"}
+    chosen = {group: option for group, option in run.choices.items() if group in typed}
+    return {**chosen, **{key: value for key, value in settings.items() if key in typed}}
 
 
 def limits(directory: Path) -> tuple[int | None, int | None] | None:

@@ -354,11 +354,13 @@ class CheckpointConfig:
 
 @dataclass
 class LogConfig:
-    """What the terminal shows."""
+    """What the terminal and TensorBoard show."""
 
     interval: float = field(
         metadata=within(gt=0)
     )  # seconds between lines where there is no terminal
+    # With several seeds: a TensorBoard run for each, beside that of their mean and band.
+    seeds: bool = field(metadata=since(True))
     wandb: Optional[str]  # project at Weights & Biases that gets the records too; null: none
 
 

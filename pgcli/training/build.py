@@ -78,6 +78,8 @@ def unused(config: TrainConfig, action: Acted) -> dict[str, str]:
         idle["behaviour.iteration"] = "behaviour.checkpoint names no run"
     if not config.gradient.measure:
         idle["gradient.smoothing"] = "gradient.measure is false"
+    if config.seeds == 1:
+        idle["log.seeds"] = "one seed has one run"
     return idle
 
 

@@ -110,7 +110,7 @@ class Session:
         self._saved = counters.iteration
         self._snapshot = self._arrays()
         self._last: dict[str, np.ndarray] = {}
-        settings = _hparams(self._config)
+        settings = _settings(self._config)
         elsewhere: list[Recorder] = []
         if (project := self._config.log.wandb) is not None:  # first: what it refuses leaves no run
             from pgcli.runs.wandb import WeightsAndBiases
@@ -122,8 +122,9 @@ class Session:
             self._directory,
             self._seeds,
             config_text=saved.write_settings(self._directory, self._config, self._composed),
-            settings=settings,
+            settings=saved.telling(self._directory, settings),
             resume_from=counters.done if self._config.resume is not None else None,
+            each=self._config.log.seeds,
         )
         self._recorders: list[Recorder] = [self._logbook, *elsewhere]
         self._start = time.perf_counter()
@@ -294,10 +295,8 @@ class Session:
         return table([row[:count] for row in rows], headers[:count])
 
 
-def _hparams(config: TrainConfig) -> dict[str, bool | int | float | str]:
-    """The settings that a table of runs is sorted by."""
-    return {
-        key: value
-        for key, value in flat(config).items()
-        if isinstance(value, (bool, int, float, str)) and role_of(key) not in checkpoint.MAY_CHANGE
-    }
+def _settings(config: TrainConfig) -> dict[str, bool | int | float | str]:
+    """The settings that make a run what it is."""
+    settings = {k: v for k, v in flat(config).items() if role_of(k) not in checkpoint.MAY_CHANGE}
+    settings |= {f"env.kwargs.{key}": value for key, value in config.env.kwargs.items()}
+    return {k: v for k, v in settings.items() if isinstance(v, (bool, int, float, str))}

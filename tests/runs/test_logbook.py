@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from pgcli.errors import StorageFailed
 from pgcli.runs.events import Appended
@@ -77,6 +78,18 @@ def test_several_seeds_have_a_run_each_and_a_band(tmp_path):
     assert [(r["iteration"], r["seed"]) for r in rows(tmp_path)] == [
         (str(i), str(s)) for i in (1, 2) for s in range(3)
     ]
+
+
+def test_several_seeds_may_have_their_mean_alone(tmp_path):
+    log = Logbook(tmp_path, [0, 1], "", {"lr": 0.1}, each=False)
+    log.write(1, np.array([10, 20]), {"a": np.array([1.0, 3.0])})
+    log.close({"rollout/return_100": np.array([0.5, 1.5])})
+    assert len(list(tmp_path.rglob("events*"))) == 1
+    assert scalars(tmp_path, "a") == [(15, 2.0)]
+    assert scalars(tmp_path, "rollout/return_100") == [(15, 1.0)]
+    kept = read(tmp_path).summary_metadata["_hparams_/session_start_info"]
+    told = HParamsPluginData.FromString(kept.plugin_data.content).session_start_info.hparams
+    assert {key: x.number_value for key, x in told.items()} == {"lr": 0.1, "seeds": 2}
 
 
 def test_config_and_hparams_make_no_extra_run(tmp_path):

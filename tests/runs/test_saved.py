@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from command_line import pg
 from made_runs import made_run, write_summary
 from settings import train_config
 
@@ -14,6 +15,7 @@ from pgcli.runs.saved import (
     limits,
     read,
     settings,
+    telling,
     write_settings,
 )
 from pgcli.settings.schema import flat
@@ -227,3 +229,21 @@ def test_one_row_is_enough(tmp_path):
     found = read(made_run(tmp_path / "run", rows=1))
     assert found.state.name == "finished"
     assert found.records[0][MEASURED[0]].tolist() == [4.0]
+
+
+def test_a_table_of_runs_has_what_was_typed(tmp_path):
+    line = ["-m", "estimator=rtg,gae", "optimizer.lr=0.1", "env=Pendulum-v1", "env.kwargs.g=9,10"]
+    line += ["method=reinforce", "iterations=1", "batch_size=2", "hydra.sweep.dir=s"]
+    assert pg("train", *line, cwd=tmp_path).returncode == 0
+    told = {"optimizer.lr": 0.1, "optimizer.name": "adam", "env.kwargs.g": 9}
+    runs = find([tmp_path / "s"])
+    assert len(runs) == 4
+    for run in runs:
+        assert telling(run, told) == {
+            "env": "Pendulum-v1",
+            "method": "reinforce",
+            "estimator": run.name.split("+")[0].removeprefix("estimator@"),
+            "optimizer.lr": 0.1,
+            "env.kwargs.g": 9,
+        }
+    assert telling(tmp_path, told) == told
