@@ -47,6 +47,7 @@ EXTRAS = {  # what brings the options of Hydra's groups
     },
     "hydra/sweeper": {"optuna": "optuna"},
 }
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 Again = Callable[[Sequence[str]], DictConfig]  # the same composition, with further lines
 
@@ -80,6 +81,7 @@ class Composed:
     sweep_dir: Path
     asked: Asked | None  # of the sweep that it is of, by -m or by hydra.mode in a file
     named: bool  # whether its user fixed that place, no time in its name
+    here: bool = True  # whether a sweep's jobs run in this process
 
     @property
     def multirun(self) -> bool:
@@ -298,7 +300,8 @@ def _checked(
         config = to_config(node, schema)
         named = "${now:" not in written["run" if asked is None else "sweep"]["dir"]
         places = Path(hydra.run.dir), Path(hydra.sweep.dir)
-        return Composed(config, brought, *places, asked, named)
+        here = str(hydra.launcher._target_) == BASIC_LAUNCHER
+        return Composed(config, brought, *places, asked, named, here)
     except OmegaConfBaseException as error:
         raise explained(error, lines, schema) from error
 

@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ from pgcli.cli.sources import name_jobs
 from pgcli.errors import PgError, RunDirectoryError, Stopped, StorageFailed
 from pgcli.runs import checkpoint, saved, summary
 from pgcli.runs.directory import append_line, clear_records, holds_run, is_held
+from pgcli.runs.progress import Series, begin_job, series
 
 FAILURES = "failures.jsonl"  # of a sweep: one line for each job that ended early
+SHARED = ("JoblibLauncher", "RayLauncher")  # their jobs write to one terminal all at once
 ON_A_CLUSTER = "SlurmLauncher"  # the queue's jobs outlive the process that sent them
 PATIENCE = 0.5  # seconds between looks at the process that launched this one
 
@@ -63,6 +65,12 @@ class Job:
         if self._only is not None and os.path.relpath(directory, sweep) not in self._only:
             return None
         launcher = str(HydraConfig.get().launcher._target_)
+        with series(Series(None, silent=True)) if launcher.endswith(SHARED) else nullcontext():
+            return self._one_of(node, directory, sweep, launcher)
+
+    def _one_of(
+        self, node: DictConfig, directory: Path, sweep: Path, launcher: str
+    ) -> float | None:
         elsewhere = os.getpid() != self._parent
         if elsewhere and not launcher.endswith(ON_A_CLUSTER):
             if not is_held(sweep):  # it was stopped before this job's turn came
@@ -75,6 +83,7 @@ class Job:
             config = to_config(node, self._command.schema)
             todo = _left(self._command, config, directory)
             if todo is not None:
+                begin_job(os.path.relpath(directory, sweep))
                 self._run(todo, directory)
             return _objective(directory)
         except PgError as error:

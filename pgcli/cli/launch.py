@@ -152,7 +152,13 @@ def _sweep(
         for claim in getattr(first.config, "claims", []):
             print(f"to be tested: {claim.says}")
         lines = [*lines, f"hydra.sweep.dir={literal(str(directory))}"]
-        return sweep.run(plan, directory, lambda only: _hydra(command, flags, lines, only=only))
+        return sweep.run(
+            plan,
+            directory,
+            lambda only: _hydra(command, flags, lines, only=only),
+            first.config.log.interval,
+            first.here,
+        )
 
 
 def _hydra(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from pgcli.reports.results import at_end
 from pgcli.runs import summary
 from pgcli.runs.checkpoint import MAY_CHANGE
 from pgcli.runs.directory import holds_run, is_held, lock, write_atomically
-from pgcli.runs.progress import Progress, short, table
+from pgcli.runs.progress import Progress, Series, fitting, series, short, table
 from pgcli.runs.saved import HYDRAS, Run, limits, natural, overrides, read
 from pgcli.runs.tags import EPISODES, RECENT, RETURN, VARIANCE
 from pgcli.settings.schema import Role, TrainConfig, having, role_of
@@ -31,6 +32,8 @@ from pgcli.statistics.curves import running_mean
 NOTE = "sweep.json"
 LIMITS = having(Role.BUDGET)
 FINISHED, NOT_BEGUN = "finished", "not begun"
+TICKED = 40  # runs that TensorBoard shows without being asked
+LOOK = 1.0  # seconds between looks at jobs that run elsewhere
 FAREWELL = 20  # seconds that stopped jobs have to save what they are
 TURNS = 5.0  # seconds for the jobs of an earlier process to see that it is gone
 
@@ -110,12 +113,19 @@ def is_bare(directory: Path) -> bool:
     return not any(map(holds_run, jobs)) and not (directory / FAILURES).exists()
 
 
-def run(plan: Plan, directory: Path, launch: Callable[[list[str] | None], None]) -> int:
+def run(
+    plan: Plan,
+    directory: Path,
+    launch: Callable[[list[str] | None], None],
+    interval: float = math.inf,
+    here: bool = True,
+) -> int:
     """Let `launch(names)` run the jobs of these names (None: all) in `directory`; an exit code.
 
-    However it ends, the table of all jobs is shown, once any has begun.
+    However it ends, the table of all jobs is shown, once any has begun. `interval`: seconds between
+    lines where there is no terminal; `here`: whether jobs run in this process, which shows them.
     """
-    progress = Progress(math.inf)
+    progress = Progress(interval)
     with _held(directory) as release:
         before = sum(_is_finished(plan, directory / name) for name in _names(plan, directory))
         start = time.time()
@@ -124,18 +134,68 @@ def run(plan: Plan, directory: Path, launch: Callable[[list[str] | None], None])
         write_atomically(directory / NOTE, json.dumps(asdict(plan), indent=1).encode())
         (directory / FAILURES).unlink(missing_ok=True)
         try:
-            with _stopping(directory, release):
+            left = None if plan.jobs is None else len(plan.jobs) - before
+            with (
+                _stopping(directory, release),
+                series(Series(left)) if here else _watched(plan, directory, progress),
+            ):
                 _in_turns(plan, directory, launch, progress)
         finally:
             failures = _failures(directory)
             names = _names(plan, directory, start)
-            rows = [_row(plan, directory / name, failures.get(name)) for name in names]
+            rows = [_row(plan, directory / name, name, failures.get(name)) for name in names]
             if any(row[1] != NOT_BEGUN for row in rows):
                 progress.say(_shown(rows))
                 if COMMANDS[plan.command].reported:
                     progress.say(f"pg report {directory}")
-                progress.say(f"tensorboard --logdir {directory}")
+                progress.say(_board(directory))
     return 0 if rows and all(row[1] == FINISHED for row in rows) else 1
+
+
+def _board(directory: Path) -> str:
+    """How to look at it: beyond so many runs TensorBoard begins with none of them."""
+    count = len({path.parent for path in directory.rglob("events.out.tfevents.*")})
+    if count > TICKED:
+        return (
+            f"TensorBoard would show none of {count} runs until they are ticked: the folder that "
+            "pg report writes has one for each group, its mean and band"
+        )
+    return f"tensorboard --logdir {directory}"
+
+
+@contextmanager
+def _watched(plan: Plan, directory: Path, progress: Progress) -> Iterator[None]:
+    """Show how many jobs are finished, and what they have to say, which run elsewhere."""
+    names = list(plan.jobs or ())
+    waiting = [name for name in names if not _is_finished(plan, directory / name)]
+    asked, said, over = len(waiting), set[str](), Event()
+
+    def look() -> None:
+        for name in [one for one in waiting if _is_finished(plan, directory / one)]:
+            waiting.remove(name)
+            told = summary.read(directory / name)
+            notes = [f"biased: {text}" for text in told.get("bias", ())]
+            for text in [*notes, *(f"note: {text}" for text in told.get("notices", ()))]:
+                if text not in said:
+                    said.add(text)
+                    progress.say(f"{name}: {text}")
+        if asked:
+            done = asked - len(waiting)
+            progress.advance(done / asked, [f"{done} of {asked} jobs"])
+
+    def go_on_looking() -> None:
+        while not over.wait(LOOK):
+            look()
+
+    thread = Thread(target=go_on_looking, name="pg-sweep", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        look()
+        progress.close()
 
 
 def _in_turns(
@@ -274,8 +334,8 @@ def _begun(job: Path) -> float:
         return -math.inf
 
 
-def _row(plan: Plan, job: Path, failure: Mapping[str, str] | None) -> list[str]:
-    """Directory, state, mean return and variance over its seeds; the reason where it failed."""
+def _row(plan: Plan, job: Path, name: str, failure: Mapping[str, str] | None) -> list[str]:
+    """Name, state, mean return and variance over its seeds; the reason where it failed."""
     outcome = read(job)
     if failure is not None:
         state = "stopped" if failure["error"] == Stopped.__name__ else "failed"
@@ -286,7 +346,7 @@ def _row(plan: Plan, job: Path, failure: Mapping[str, str] | None) -> list[str]:
         state, reason = "lost", outcome.reason
     else:
         state, reason = NOT_BEGUN, ""
-    return [os.path.relpath(job), state, *_figures(outcome), reason]
+    return [name, state, *_figures(outcome), reason]
 
 
 def _figures(run: Run) -> list[str]:
@@ -299,9 +359,11 @@ def _figures(run: Run) -> list[str]:
 
 def _shown(rows: Sequence[Sequence[str]]) -> str:
     """The table of all jobs, then why some are not finished."""
-    headers = ["directory", "state", f"return (last {RECENT})", "variance"]
+    headers = ["job", "state", f"return (last {RECENT})", "variance"]
     width = max(len(row[0]) for row in rows)
-    lines = [table([[row[0].ljust(width), *row[1:4]] for row in rows], headers)]
+    cells = [[row[0].ljust(width), *row[1:4]] for row in rows]
+    count = fitting(headers, cells)
+    lines = [table([row[:count] for row in cells], headers[:count])]
     count = sum(row[1] == FINISHED for row in rows)
     lines.append(f"{count} of {len(rows)} jobs finished")
     return "\n".join([*lines, *(f"{row[0]}: {row[4]}" for row in rows if row[4])])

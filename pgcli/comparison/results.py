@@ -109,7 +109,7 @@ def write(
             progress.say(looks_table(name, made, config))
     written = ", ".join(f"{name}.csv" for name, made in {"compare": rows, **tables}.items() if made)
     progress.say(f"{directory}: {written}, compare.json, {len(pictures)} pictures")
-    progress.say(f"tensorboard --logdir {directory}")
+    progress.conclude(f"tensorboard --logdir {directory}")
 
 
 def label(finding: Finding) -> str:

@@ -6,7 +6,8 @@ import io
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -17,10 +18,48 @@ BAR = 20  # characters
 REDRAW = 0.1  # seconds
 
 
+class Series:
+    """Jobs of a sweep that run in this process, one after the other: one bar, each note once.
+
+    `total`: how many there will be; None: nobody knows. Where all are `silent`, another process
+    tells of them.
+    """
+
+    def __init__(self, total: int | None, silent: bool = False) -> None:
+        self.total, self.silent = total, silent
+        self.begun, self.name = 0, ""
+        self.said: set[str] = set()
+        self.start = self.shown = time.perf_counter()
+
+    def begin(self, name: str) -> None:
+        """The next job, by its name in the sweep."""
+        self.begun, self.name = self.begun + 1, name
+
+
+_series: list[Series] = []
+
+
+@contextmanager
+def series(one: Series) -> Iterator[Series]:
+    """What is shown in here belongs to the jobs of one sweep."""
+    _series.append(one)
+    try:
+        yield one
+    finally:
+        _series.pop()
+
+
+def begin_job(name: str) -> None:
+    """A job begins, in a series where there is one."""
+    if _series:
+        _series[-1].begin(name)
+
+
 class Progress:
     """Shows how far a run is; `spent` is the fraction of its budget in [0, 1]."""
 
     def __init__(self, interval: float) -> None:
+        self._series = _series[-1] if _series else None
         self._out = sys.stdout
         if isinstance(self._out, io.TextIOWrapper):
             self._out.reconfigure(errors="replace")  # an ASCII or Windows pipe has no Φ and no ─
@@ -31,8 +70,18 @@ class Progress:
         self._words: list[str] = []
 
     def say(self, message: str) -> None:
-        """Print a message of its own."""
+        """Print a message of its own; in a series once, with the name of the first job it is of."""
+        if self._series is not None:
+            if message in self._series.said:
+                return
+            self._series.said.add(message)
+            message = f"{self._series.name}:{chr(10) if chr(10) in message else ' '}{message}"
         self._print(f"{self._erasing()}{message}\n")
+
+    def conclude(self, message: str) -> None:
+        """Print what stands at the end of a run by itself; a sweep has an end of its own."""
+        if self._series is None:
+            self.say(message)
 
     def update(
         self,
@@ -55,6 +104,11 @@ class Progress:
     def advance(self, spent: float, words: Sequence[str]) -> None:
         """Show how far it is, in these words, the most needed first: a terminal may be narrow."""
         now = time.perf_counter()
+        if (jobs := self._series) is not None:
+            which = f"job {jobs.begun}" + (f" of {jobs.total}" if jobs.total else "")
+            words = [which, *words[:1], jobs.name, *words[1:]]
+            spent = (jobs.begun - 1 + spent) / jobs.total if jobs.total else 0.0
+            self._start, self._shown = (jobs.start, 0.0), max(self._shown, jobs.shown)
         self._start = self._start or (now, spent)
         clock, done = now - self._start[0], spent - self._start[1]
         left = (1 - spent) * clock / done if done > 0 and spent < 1 else None
@@ -63,14 +117,19 @@ class Progress:
         self._spent = spent
         if now - self._shown >= self._interval:
             self._shown = now
+            if jobs is not None:
+                jobs.shown = now
             self._show()
 
     def close(self) -> None:
-        """Show the last state for good."""
+        """Show the last state for good; that of a job in a series makes room for the next one's."""
         if self._words:
-            self._show()
-            if self._live:
-                self._print("\n")
+            if self._series is not None:
+                self._print(self._erasing())
+            else:
+                self._show()
+                if self._live:
+                    self._print("\n")
             self._words = []
 
     def _show(self) -> None:
@@ -91,6 +150,8 @@ class Progress:
         return "\r\x1b[K" if self._live and self._words else ""
 
     def _print(self, text: str) -> None:
+        if self._series is not None and self._series.silent:
+            return
         try:
             print(text, end="", file=self._out, flush=True)
         except BrokenPipeError:  # the reader left, as `head` does

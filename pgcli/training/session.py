@@ -188,8 +188,8 @@ class Session:
             goes_on = f"; continue with: pg train resume={self._directory}"
             self._progress.say(keeps + goes_on * (self._saved > 0))
         else:
-            self._progress.say(self._table() if self._last else "the budget is spent already")
-            self._progress.say(f"tensorboard --logdir {self._directory}")
+            self._progress.conclude(self._table() if self._last else "the budget is spent already")
+            self._progress.conclude(f"tensorboard --logdir {self._directory}")
 
     def _left_unsaid(self) -> dict[str, np.ndarray]:
         """The last figures of a run that was killed between its last iteration and its summary."""

@@ -61,13 +61,39 @@ def test_a_failing_job_stops_no_other_and_the_table_has_them_all(tmp_path):
     assert "step failed" in done.stderr
     (sweep,) = sweeps(tmp_path)
     assert status(sweep / "env.kwargs.crash@0") == "finished"
-    table = done.stdout[done.stdout.index("directory") :].splitlines()
+    table = done.stdout.splitlines()
     bad, good = (next(x for x in table if f"crash@{i} " in x).split() for i in (7, 0))
     assert (bad[1], good[1]) == ("failed", "finished")
     assert float(good[2]) > 0
     assert float(good[3]) >= 0
     assert any(line.startswith(bad[0] + ": ") and "step failed" in line for line in table)
     assert "1 of 2 jobs finished" in done.stdout
+
+
+def test_a_sweep_has_one_bar_and_says_a_thing_once(tmp_path):
+    line = ["-m", "env=CartPole-v1", "estimator=rtg,gae", "seed=0,1", *SHORT, "log.interval=1e-9"]
+    done = pg("train", *line, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "HYDRA" not in done.stdout
+    said = done.stdout.splitlines()
+    assert sum("biased: learned V" in text for text in said) == 1
+    assert any(text.startswith("estimator@gae+seed@0: biased: learned V") for text in said)
+    for number in range(1, 5):
+        assert any(f"job {number} of 4  " in text for text in said)
+    assert sum("job" in text.split() and "state" in text for text in said) == 1  # a table
+    assert done.stdout.count("tensorboard --logdir") == 1
+
+
+@pytest.mark.slow
+def test_and_where_its_jobs_run_elsewhere(joblib, tmp_path):
+    line = ["-m", JOBLIB, "env=CartPole-v1", "estimator=rtg,gae", *SHORT]
+    done = pg("train", *line, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert sum("biased: learned V" in text for text in said) == 1
+    assert any(text.startswith("estimator@gae: biased: learned V") for text in said)
+    assert any(text.startswith("100%  2 of 2 jobs") for text in said)
+    assert done.stdout.count("tensorboard --logdir") == 1
 
 
 ENDING = """

@@ -7,7 +7,7 @@ import pytest
 
 from pgcli.errors import StorageFailed
 from pgcli.runs import progress as module
-from pgcli.runs.progress import Progress, table
+from pgcli.runs.progress import Progress, Series, begin_job, series, table
 
 TAGS = ("rollout/ep_rew_mean", "gradient/variance", "gradient/snr", "time/fps")
 METRICS = {tag: np.array([2.0]) for tag in TAGS}
@@ -96,3 +96,24 @@ def test_a_full_disk_behind_standard_output_is_named(monkeypatch):
 def test_table_aligns():
     lines = table([["1", "22"], ["333", "4"]], ["a", "bb"]).splitlines()
     assert [line.rstrip() for line in lines] == ["  a  bb", "───  ──", "  1  22", "333   4"]
+
+
+def test_jobs_of_a_series_share_a_line_and_leave_none(monkeypatch):
+    terminal = Terminal(tty=True)
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "90")
+    monkeypatch.setattr(module, "REDRAW", 0)
+    with series(Series(2)):
+        for name in ("a", "b"):
+            begin_job(name)
+            progress = Progress(interval=1e-9)
+            progress.say("careful")
+            progress.update(0.5, 1, np.array([1000]), METRICS)
+            progress.conclude("a table")
+            progress.close()
+    said, *drawn = terminal.getvalue().replace("\r\x1b[K", "\n").split("\n")
+    assert said == "a: careful"  # once
+    first, second = [line for line in drawn if line]
+    assert " 25%  job 1 of 2" in first
+    assert " 75%  job 2 of 2" in second
+    assert terminal.getvalue().endswith("\x1b[K")
