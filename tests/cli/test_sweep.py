@@ -61,7 +61,8 @@ def test_a_failing_job_stops_no_other_and_the_table_has_them_all(tmp_path):
     assert "step failed" in done.stderr
     (sweep,) = sweeps(tmp_path)
     assert status(sweep / "env.kwargs.crash@0") == "finished"
-    table = done.stdout.splitlines()
+    said = done.stdout.splitlines()
+    table = said[next(i for i, text in enumerate(said) if text.split()[:2] == ["job", "state"]) :]
     bad, good = (next(x for x in table if f"crash@{i} " in x).split() for i in (7, 0))
     assert (bad[1], good[1]) == ("failed", "finished")
     assert float(good[2]) > 0
