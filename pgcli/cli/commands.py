@@ -20,7 +20,7 @@ class Command:
     check: Callable[[Any], None] | None = None
     # Which settings have no effect beside the others, with these actions: why, by key.
     unused: Callable[[Any, Any], dict[str, str]] | None = None
-    answer: Callable[[Sequence[str]], int] | None = None  # or else: its arguments, to an exit code
+    answer_name: str = ""  # or else: `module:function`, from its arguments to an exit code
     schema_name: str = ""  # of a job's settings, in `settings.schema`
     free: tuple[str, ...] = ()  # beginnings of keys that may be added without a `+`
     result: str = ""  # the file that says that a job is done; else it resumes, by its checkpoints
@@ -33,21 +33,16 @@ class Command:
         return schema
 
     @property
+    def answer(self) -> Callable[[Sequence[str]], int]:
+        """What a command that is no job does with its arguments."""
+        module, _, name = self.answer_name.partition(":")
+        answer: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), name)
+        return answer
+
+    @property
     def resumes(self) -> bool:
         """Whether a job goes on from its checkpoints."""
         return not self.result
-
-
-def _report(argv: Sequence[str]) -> int:
-    from pgcli.reports.report import report
-
-    return report(argv)
-
-
-def _reproduce(argv: Sequence[str]) -> int:
-    from pgcli.cli.reproduce import answer
-
-    return answer(argv)
 
 
 def _train(config: Any, directory: Path) -> None:
@@ -116,12 +111,12 @@ COMMANDS = {
         Command(
             "report",
             "compare runs on disk: a table, curves with bands, report.html",
-            answer=_report,
+            answer_name="pgcli.reports.report:report",
         ),
         Command(
             "reproduce",
             "the line that gives a run again, bit for bit",
-            answer=_reproduce,
+            answer_name="pgcli.cli.reproduce:answer",
         ),
     )
 }

@@ -89,8 +89,8 @@ def _run(command: str, args: list[str]) -> int:
         sys.path.append(os.getcwd())
     except FileNotFoundError as error:
         raise PgError("the current directory does not exist any more") from error
-    if (answer := COMMANDS[command].answer) is not None:
-        return answer(args)
+    if COMMANDS[command].answer_name:
+        return COMMANDS[command].answer(args)
     from pgcli.cli.launch import launch
 
     return launch(command, args)

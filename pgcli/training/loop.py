@@ -42,6 +42,7 @@ from pgcli.training.build import behaviour_parameters, devices, facts, fastest
 from pgcli.training.cohort import Cohort
 from pgcli.training.counts import Counters
 from pgcli.training.learner import Learner
+from pgcli.training.outlook import Outlook
 from pgcli.training.session import Session
 from pgcli.updates.ascent import learning_rates
 from pgcli.updates.rule import registered
@@ -68,8 +69,8 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
         cohort.begin(device)
         policy = cohort.learner.policy
         others = other = behaviour_parameters(config, cohort.engine, device)
-        counters = Counters.start(len(seeds))
-        session.begin(counters, [cohort], facts(config, cohort.engine, policy, device))
+        counters, outlook = Counters.start(len(seeds)), Outlook.start(len(seeds))
+        session.begin(counters, [cohort, outlook], facts(config, cohort.engine, policy, device))
         seeded = seeding(session.format)
         if session.format == 1 and cohort.engine.renewed:
             session.notice(f"{cohort.engine.renewed} than in the version of pg that began this run")
@@ -154,7 +155,11 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 for tensor in state.values():
                     check_finite(tensor, f"the {name} critic", done, seeds, "critic.lr")
             record[tags.FPS] = batch.simulated / (time.perf_counter() - clock)
-            session.record({tag: x.cpu().numpy() for tag, x in record.items()}, ran)
+            logged = {tag: x.cpu().numpy() for tag, x in record.items()}
+            outlook.add(logged, ran)
+            for text in outlook.tells(float(counters.spent(config).mean()), policy.head):
+                session.notice(text)
+            session.record(logged, ran)
 
 
 def entropy_coefs(config: TrainConfig, spent: np.ndarray, device: torch.device) -> Tensor:
