@@ -34,7 +34,7 @@ from pgcli.cli.compose import (
 )
 from pgcli.cli.effects import without_effect
 from pgcli.cli.job import Job
-from pgcli.cli.meanings import annotated, comments
+from pgcli.cli.meanings import annotated, comments, grouped, with_limits
 from pgcli.cli.origins import as_begun, as_told, brought, brought_along, names_runs, pins
 from pgcli.cli.sources import conf_dir, job_name, register, subdirectory
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
@@ -42,7 +42,7 @@ from pgcli.policies.fit import check_fit
 from pgcli.runs import checkpoint, saved
 from pgcli.runs.directory import holds_run, lock, made
 from pgcli.runs.saved import HYDRAS, SETTINGS
-from pgcli.settings.schema import CompareConfig, TrainConfig
+from pgcli.settings.schema import CompareConfig, TrainConfig, allowed
 
 if TYPE_CHECKING:  # it would bring Gymnasium
     from pgcli.environments.spaces import Spaces
@@ -75,7 +75,8 @@ def launch(command: str, argv: Sequence[str]) -> int:
     if args.help:
         with redirect_stdout(io.StringIO()) as text, suppress(SystemExit):
             _hydra(command, flags, lines)
-        print(annotated(text.getvalue(), comments(command)), end="")
+        meanings = with_limits(comments(command), allowed(COMMANDS[command].schema))
+        print(annotated(grouped(text.getvalue()), meanings), end="")
         return 0
     if args.cfg is not None or args.info is not None:
         _hydra(command, flags, lines)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, auto
 from functools import cache
 from pathlib import Path
-from typing import Any, Optional, get_type_hints
+from typing import Any, Optional, Union, get_args, get_origin, get_type_hints
 
 from pgcli.errors import ConfigError, one_of
 from pgcli.settings.registry import OWN, is_own, named_in
@@ -535,6 +535,38 @@ def check(config: Any, prefix: str = "") -> None:
                 continue
             if not _within(number, f.metadata):
                 raise ConfigError(key, value, f"must be {_described(f.metadata)}")
+
+
+def allowed(schema: type, prefix: str = "") -> dict[str, str]:
+    """What each setting may be, in words, by its dotted key: bounds, or names; none: anything."""
+    kinds: dict[str, Any] = get_type_hints(schema)
+    said: dict[str, str] = {}
+    for f in fields(schema):
+        kind, key = kinds[f.name], prefix + f.name
+        if get_origin(kind) is Union:
+            kind = get_args(kind)[0]
+        if isinstance(kind, type) and is_dataclass(kind):
+            said |= allowed(kind, f"{key}.")
+        elif isinstance(kind, type) and issubclass(kind, Enum):
+            said[key] = ", ".join(one.name for one in kind)
+        elif "registered" in f.metadata:
+            said[key] = ", ".join(named_in(f.metadata["registered"]))
+        else:
+            said[key] = _interval(f.metadata)
+    return {key: text for key, text in said.items() if text}
+
+
+def _interval(bound: Mapping[str, Any]) -> str:
+    low, high = (next((k for k in names if bound.get(k) is not None), None)
+                 for names in (("gt", "ge"), ("lt", "le")))  # fmt: skip
+    if low and high:
+        left, right = "(" if low == "gt" else "[", ")" if high == "lt" else "]"
+        return f"in {left}{_number(bound[low])}, {_number(bound[high])}{right}"
+    return _described(bound).removeprefix("finite").removeprefix(" and ")
+
+
+def _number(x: float) -> str:
+    return f"2^{x.bit_length() - 1}" if isinstance(x, int) and x > 2**31 else f"{x:g}"
 
 
 def _within(number: float, bound: Any) -> bool:

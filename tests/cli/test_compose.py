@@ -9,10 +9,10 @@ import yaml
 from settings import train_config
 
 from pgcli.cli.compose import compose_all, settings
-from pgcli.cli.meanings import annotated, comments
-from pgcli.cli.sources import conf_dir
+from pgcli.cli.meanings import annotated, comments, grouped, with_limits
+from pgcli.cli.sources import conf_dir, files
 from pgcli.errors import ConfigError
-from pgcli.settings.schema import ITERATIONS, TrainConfig, flat
+from pgcli.settings.schema import ITERATIONS, TrainConfig, allowed, flat
 from pgcli.training.build import check
 
 PRESETS = sorted(
@@ -156,6 +156,30 @@ def test_conf_is_found_beside_or_inside_the_package():
 def test_every_setting_has_a_meaning():
     given_by_groups = {"env.id", "estimator.phi", "optimizer.name", "update.name"}
     assert set(settings(TrainConfig)) - given_by_groups <= set(comments("train"))
+
+
+def test_help_says_what_a_setting_may_be():
+    said = with_limits(comments("train"), allowed(TrainConfig))
+    assert said["estimator.gamma"] == "discount γ; in [0, 1]"
+    assert said["optimizer.lr"].endswith("; in (0, 1e+06]")
+    assert said["seed"].endswith("; in [0, 2^63)")
+    assert said["batch_size"].endswith("; >= 1")
+    assert said["estimator.phi"].startswith("total_return, reward_to_go, ")
+    assert said["policy.init"] == "orthogonal, zeros"  # its comment says it already
+    assert said["env.kwargs"] == comments("train")["env.kwargs"]
+
+
+def test_help_tells_of_each_option_what_its_file_says():
+    names = {group: ", ".join(files(group)) for group in ("estimator", "env", "method")}
+    text = "\n".join(f"{group}: {options}" for group, options in names.items())
+    lines = grouped(f"tuned/Hopper-v5: ppo\n{text}\nseeds: 1\n").splitlines()
+    assert "tuned" not in lines[0]
+    for group in ("estimator", "method"):
+        for name in files(group):
+            (line,) = [line for line in lines if line.split()[:1] == [name]]
+            assert len(line.split()) > 3, f"{name} says nothing of itself"
+    assert max(map(len, lines)) < 130
+    assert lines[-1] == "seeds: 1"
 
 
 def test_meanings_stand_beside_their_setting_and_nowhere_else():
