@@ -11,6 +11,7 @@ from pgcli.runs.saved import Run, State
 from pgcli.settings.schema import NONE, Role, role_of
 
 UNSET = "unset"  # of a setting that a run's configuration does not have
+ALWAYS = ("env", "env.id", "estimator", "estimator.phi")  # said, typed or not
 NO_DIFFERENCE = (Role.REPETITION, Role.BOOKKEEPING)
 
 
@@ -39,8 +40,10 @@ def group(runs: Sequence[Run], unfinished: bool = False) -> list[Group]:
     differences = [dict(zip(keys, values, strict=True)) for values in members]
     words = _words(differences, [mine[0] for mine in members.values()])
     groups = [
-        _counted(", ".join(said), differing, mine, unfinished)
-        for said, differing, mine in zip(words, differences, members.values(), strict=True)
+        _counted(label, differing, mine, unfinished)
+        for label, differing, mine in zip(
+            _labels(words, list(members.values())), differences, members.values(), strict=True
+        )
     ]
     return [replace(g, series=s) for g, s in zip(groups, _series(groups, words), strict=True)]
 
@@ -97,10 +100,10 @@ def _words(differences: Sequence[dict[str, str]], runs: Sequence[Run]) -> list[l
     """
     chosen = [run.choices for run in runs]
     typed = {key for run in runs for key in run.typed}
-    options = [o for o in _differing(chosen) if all(o in mine for mine in chosen)]
+    options = [o for o in _differing(chosen) if o in typed or all(o in mine for mine in chosen)]
     words: list[list[str]] = [[] for _ in runs]
     for option in sorted(options, key=lambda o: o not in typed):  # what was typed tells most
-        values = [mine[option] for mine in chosen]
+        values = [mine.get(option, UNSET) for mine in chosen]
         if option in typed or not _told(words, values):
             words = [[*mine, f"{option}={v}"] for mine, v in zip(words, values, strict=True)]
     for key in differences[0] if differences else ():
@@ -119,6 +122,26 @@ def _estimator(run: Run) -> list[str]:
     return [f"{key}={value}" for key, value in said if value != NONE] or ["all"]
 
 
+def _labels(words: Sequence[list[str]], members: Sequence[Sequence[Run]]) -> list[str]:
+    """Of its words each group has those that were typed: the rest follows from them.
+
+    All of them where others would then be called the same.
+    """
+    short = [
+        ", ".join(word for word in mine if _is_said(word, runs)) or ", ".join(mine)
+        for mine, runs in zip(words, members, strict=True)
+    ]
+    return [
+        text if short.count(text) == 1 else ", ".join(mine)
+        for text, mine in zip(short, words, strict=True)
+    ]
+
+
+def _is_said(word: str, runs: Sequence[Run]) -> bool:
+    key = word.partition("=")[0]
+    return key in ALWAYS or any(key in run.typed or not run.choices for run in runs)
+
+
 def _series(groups: Sequence[Group], words: Sequence[list[str]]) -> list[str]:
     """Labels for pictures with a panel per environment; word j is of one setting in all groups."""
     seen: dict[tuple[str, int], set[str]] = {}
@@ -126,10 +149,9 @@ def _series(groups: Sequence[Group], words: Sequence[list[str]]) -> list[str]:
         for j, word in enumerate(mine if g.seeds else ()):
             seen.setdefault((g.environment, j), set()).add(word)
     differs = {j for (_, j), values in seen.items() if len(values) > 1}
-    return [
-        ", ".join(word for j, word in enumerate(mine) if j in differs) or g.label
-        for g, mine in zip(groups, words, strict=True)
-    ]
+    telling = [[word for j, word in enumerate(mine) if j in differs] for mine in words]
+    members = [g.runs for g in groups]
+    return [text or g.label for g, text in zip(groups, _labels(telling, members), strict=True)]
 
 
 def _told(words: Sequence[Collection[str]], values: Sequence[str]) -> bool:

@@ -1,5 +1,6 @@
 """What makes a group, what it is called, and which seeds count in it."""
 
+from command_line import pg
 from made_runs import made_run, write_summary
 
 from pgcli.reports.groups import UNSET, group, shared
@@ -127,3 +128,26 @@ def test_a_run_that_does_not_know_a_setting_is_of_one_group_with_those_that_do(t
     path.write_text(path.read_text() + "critic:\n  lam: null\nupdate:\n  name: ascent\n")
     (whole,) = group([read(old), read(new)])
     assert sorted(whole.seeds) == [0, 1]
+
+
+def test_a_label_says_what_was_typed_and_not_what_follows(tmp_path):
+    lines = [
+        ["estimator=rtg", "env=CartPole-v1"],
+        ["estimator=rtg", "env=Pendulum-v1", "method=none", "env.kwargs.g=9.0"],
+        ["method=ppo", "total_steps=1"],
+        ["-m", "estimator=rtg,rtg_mean", "batch_size=3"],
+    ]
+    for number, line in enumerate(lines):
+        place = f"hydra.{'sweep' if '-m' in line else 'run'}.dir={number}"
+        words = [*line, "iterations=1", place]
+        if "batch_size=3" not in line:
+            words.append("batch_size=2")
+        assert pg("train", *words, cwd=tmp_path).returncode == 0
+    groups = group([read(run) for run in find([tmp_path])])
+    assert sorted(g.label for g in groups) == [
+        "env=CartPole-v1, estimator=gae, method=ppo, total_steps=1, batch_size=2",
+        "env=CartPole-v1, estimator=rtg, batch_size=2",
+        "env=CartPole-v1, estimator=rtg, batch_size=3",
+        "env=CartPole-v1, estimator=rtg_mean, batch_size=3",
+        "env=Pendulum-v1, estimator=rtg, method=none, batch_size=2, env.kwargs.g=9.0",
+    ]
