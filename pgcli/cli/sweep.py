@@ -157,8 +157,8 @@ def _board(directory: Path) -> str:
     count = len({path.parent for path in directory.rglob("events.out.tfevents.*")})
     if count > TICKED:
         return (
-            f"TensorBoard would show none of {count} runs until they are ticked: the folder that "
-            "pg report writes has one for each group, its mean and band"
+            f"of {count} runs TensorBoard draws all in a chart or, in Scalars and Custom Scalars, "
+            "none: the folder that pg report writes has a mean and band for each group"
         )
     return f"tensorboard --logdir {directory}"
 
