@@ -33,6 +33,7 @@ SHELL = ("pg ", "python ", "python3 ", "pip ", "tensorboard ", "eval ", ".ci/", 
 
 CANNOT = {  # by how they begin
     "python3 -m venv .venv": "installs into a clone: .ci/run runs these very lines",
+    "source .venv/bin/activate": "in a clone that was set up: as above",
     ".venv/bin/pip install -e '.[dev]'": "installs into a clone: .ci/run does",
     ".ci/run": "the gate, which runs this test",
     "tensorboard --logdir outputs": "serves until it is stopped: see runs/test_tensorboard.py",
