@@ -24,13 +24,22 @@ class Activation(NamedTuple):
     numpy: Callable[..., np.ndarray]
 
 
+def _tanh(x: Tensor) -> Tensor:
+    """tanh x = 2σ(2x) − 1: on some processors torch's own takes four times as long."""
+    return torch.sigmoid(2.0 * x).mul(2.0).sub(1.0)
+
+
+def _tanh_(x: Tensor) -> Tensor:
+    return x.mul_(2.0).sigmoid_().mul_(2.0).sub_(1.0)
+
+
 def _tanh_backward_(delta: Tensor, y: Tensor) -> Tensor:
     grad: Tensor = torch.ops.aten.tanh_backward.grad_input(delta, y, grad_input=delta)
     return grad
 
 
 ACTIVATIONS = {
-    "tanh": Activation(torch.tanh, torch.tanh_, _tanh_backward_, np.tanh),
+    "tanh": Activation(_tanh, _tanh_, _tanh_backward_, np.tanh),
     "relu": Activation(
         torch.relu,
         torch.relu_,

@@ -196,3 +196,16 @@ def test_the_actor_follows_the_behaviour():
     one = policy.behaviour_log_prob(theta, obs, torch.tensor([[1]]), by).exp().item()
     assert one == pytest.approx(0.25, abs=0.01)
     assert act.mean() == pytest.approx(one, abs=0.012)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 2.5e-7), (torch.float64, 1e-15)])
+def test_tanh_is_tanh(dtype, error):
+    x = torch.linspace(-30, 30, 100_001, dtype=dtype, requires_grad=True)
+    kind = ACTIVATIONS["tanh"]
+    y = kind.forward(x)
+    torch.testing.assert_close(y, torch.tanh(x), rtol=0, atol=error)
+    slope = torch.autograd.grad(y.sum(), x)[0]
+    torch.testing.assert_close(slope, 1 - torch.tanh(x) ** 2, rtol=0, atol=2 * error)
+    here = kind.forward_(x.detach().clone())
+    torch.testing.assert_close(here, y, rtol=0, atol=0)
+    torch.testing.assert_close(kind.backward_(torch.ones_like(here), here), 1 - here**2)
