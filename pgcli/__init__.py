@@ -1,3 +1,3 @@
 """pg: run policy-gradient methods from the command line and measure their gradient estimators."""
 
-__version__ = "0.4.0"
+__version__ = "0.6.0"

@@ -26,12 +26,13 @@ COMPILED = ("CartPoleEnv", "AcrobotEnv", "MountainCarEnv", "PendulumEnv")  # of 
 
 def maker(config: EnvConfig) -> Callable[..., gym.Env[Any, Any]]:
     """What makes copy 0, or another, of the environment; it may be sent to another process."""
-    mujoco = "mujoco" in str(spec_of(config.id).entry_point)
+    spec = spec_of(config.id)  # itself, for another process may not have it in its registry
+    mujoco = "mujoco" in str(spec.entry_point)
 
     def make(copy: int = 0) -> gym.Env[Any, Any]:
         with quiet(mujoco), seeded(copy):
             env = gym.make(
-                config.id,
+                spec,
                 max_episode_steps=config.max_episode_steps,
                 disable_env_checker=True,
                 **config.kwargs,

@@ -197,9 +197,15 @@ def test_step_quota_obeys_walds_identity():
     assert total / count == pytest.approx(50, rel=0.08)
 
 
+@pytest.fixture
+def unprobed(monkeypatch):
+    """No copy is played to see whether it heeds its seed."""
+    monkeypatch.setattr("pgcli.environments.vector.forgetting", lambda make, steps=0: [])
+
+
 @pytest.mark.parametrize(("steps", "slots", "simulated"), [(200, 16, 1600), (150, 2, 200),
                                                            (1, 3, 300), (250, 2, 400)])  # fmt: skip
-def test_every_step_is_counted(steps, slots, simulated):
+def test_every_step_is_counted(steps, slots, simulated, unprobed):
     """Episodes of 100 steps: what the slots play until the quota is met, resets left out."""
     counted = scripted.Scripted.stepped
     batch = play("Scripted-v0", steps=steps, slots=slots, lengths=(100,))
@@ -211,7 +217,7 @@ def test_every_step_is_counted(steps, slots, simulated):
 
 @pytest.mark.parametrize("quota", [{"steps": 17}, {"steps": 2}, {"steps": 333}, {"episodes": 5}],
                          ids=str)  # fmt: skip
-def test_every_step_of_every_seed_is_counted(quota):
+def test_every_step_of_every_seed_is_counted(quota, unprobed):
     def simulated(*seeds):
         before = scripted.Coin.stepped
         batch = play("Coin-v0", slots=3, seeds=seeds, iteration=[8, 1, 1][: len(seeds)], **quota)

@@ -1,5 +1,6 @@
 """What environments do wrong is one line that says where; what the policy does is not theirs."""
 
+import multiprocessing
 import os
 
 import gymnasium as gym
@@ -119,7 +120,11 @@ def test_a_fault_is_one_line_that_says_where(name, said, tmp_path, capsys):
     assert "continue with" not in capsys.readouterr().out  # nothing is kept
 
 
-def test_a_process_that_dies_is_named(tmp_path):
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_process_that_dies_is_named(method, tmp_path, monkeypatch):
+    context = multiprocessing.get_context(method)
+    monkeypatch.setattr("gymnasium.vector.async_vector_env.multiprocessing.get_context",
+                        lambda name: context)  # fmt: skip
     with pytest.raises(EnvironmentFailed) as failure:
         trained("Dies", tmp_path, engine="async")
     assert "step failed (environment 0, reset with seed " in str(failure.value)
