@@ -123,3 +123,11 @@ class PolicyActor:
         tensors = torch.from_numpy(out), torch.from_numpy(extra)
         out_, extra_ = self._head.behaviour(*tensors, by.temperature, by.epsilon)
         return out_.numpy(), extra_.numpy()
+
+
+class GreedyActor(PolicyActor):
+    """The same without noise: the likeliest action, always."""
+
+    def noise(self) -> np.ndarray:
+        """Nothing, in the shape of the noise."""
+        return np.zeros_like(super().noise())
