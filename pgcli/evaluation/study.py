@@ -11,8 +11,9 @@ from pgcli.environments.choose import open_engine, slots_per_seed
 from pgcli.evaluation import export, video
 from pgcli.evaluation.figures import of_episodes, over_seeds
 from pgcli.evaluation.results import Evaluated, write
-from pgcli.evaluation.subject import ACTORS, Trained, load, repeatable
+from pgcli.evaluation.subject import Trained, load, repeatable
 from pgcli.machine import cores
+from pgcli.policies.actor import ACTORS
 from pgcli.runs.directory import lock
 from pgcli.runs.progress import Progress, short
 from pgcli.settings.schema import Acting, EvalConfig

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,18 +12,13 @@ from torch import Tensor
 from pgcli.environments.choose import check_environment, choose_engine
 from pgcli.environments.spaces import Spaces
 from pgcli.errors import ConfigError, NonFinite
-from pgcli.policies.actor import GreedyActor, PolicyActor
 from pgcli.policies.build import build_policy
 from pgcli.policies.policy import Policy
 from pgcli.runs import checkpoint
-from pgcli.settings.schema import BEST, Acting, BehaviourConfig, EnvConfig, PolicyConfig
+from pgcli.settings.schema import BEST, BehaviourConfig, EnvConfig, PolicyConfig
 from pgcli.settings.schema import Engine as EngineName
 
 ITSELF = BehaviourConfig(temperature=1.0, epsilon=0.0, checkpoint=None, iteration=None)
-ACTORS: dict[Acting, Callable[..., PolicyActor]] = {
-    Acting.greedy: GreedyActor,
-    Acting.sampled: PolicyActor,
-}
 
 
 @dataclass(frozen=True)

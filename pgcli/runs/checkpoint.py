@@ -65,8 +65,7 @@ def save(
     And `best.npz`, where the state holds policies that were the best and each seed has one.
     """
     _write(_path(run, iteration), arrays, meta)
-    best = {k.removeprefix(BELOW_BEST): x for k, x in arrays.items() if k.startswith(BELOW_BEST)}
-    if best and best["iteration"].all():
+    if best := best_of(arrays):
         _write(_path(run, BEST), best, meta)
     if keep is not None:
         # Whatever is newer was passed over as damaged and must not displace this one.
@@ -83,6 +82,12 @@ def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> N
             with archive.open(f"{name}.npy", "w") as entry:
                 np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
     write_atomically(path, buffer.getvalue())
+
+
+def best_of(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The best policies within a state, by their own names; nothing until each seed has one."""
+    best = {k.removeprefix(BELOW_BEST): x for k, x in arrays.items() if k.startswith(BELOW_BEST)}
+    return best if best and best["iteration"].all() else {}
 
 
 def load(run: Path, iteration: int | str | None = None) -> Checkpoint:

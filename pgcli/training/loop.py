@@ -41,6 +41,7 @@ from pgcli.training import metrics
 from pgcli.training.build import behaviour_parameters, devices, facts, fastest
 from pgcli.training.cohort import Cohort
 from pgcli.training.counts import Counters
+from pgcli.training.evaluations import Evaluations
 from pgcli.training.learner import Learner
 from pgcli.training.session import Session
 from pgcli.updates.ascent import learning_rates
@@ -69,7 +70,8 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
         policy = cohort.learner.policy
         others = other = behaviour_parameters(config, cohort.engine, device)
         counters = Counters.start(len(seeds))
-        session.begin(counters, [cohort], facts(config, cohort.engine, policy, device))
+        evaluations = session.enter(Evaluations(config, seeds, policy.width))
+        session.begin(counters, [cohort, evaluations], facts(config, cohort.engine, policy, device))
         seeded = seeding(session.format)
         if session.format == 1 and cohort.engine.renewed:
             session.notice(f"{cohort.engine.renewed} than in the version of pg that began this run")
@@ -154,6 +156,8 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 for tensor in state.values():
                     check_finite(tensor, f"the {name} critic", done, seeds, "critic.lr")
             record[tags.FPS] = batch.simulated / (time.perf_counter() - clock)
+            over = counters.spent(config)[ran] >= 1
+            record |= evaluations.after(policy, learner.theta, ran, counters.done[ran], over)
             session.record({tag: x.cpu().numpy() for tag, x in record.items()}, ran)
 
 
