@@ -13,7 +13,7 @@ FLOORS = [  # each may import from its own and from lower ones
     {"collection"},
     {"gradients"},
     {"runs"},
-    {"training", "comparison", "reports"},
+    {"training", "comparison", "evaluation", "reports"},
     {"cli"},
 ]
 APART = [  # neighbours that never meet
@@ -22,6 +22,7 @@ APART = [  # neighbours that never meet
     {"training", "comparison"},
     {"training", "reports"},
     {"comparison", "reports"},
+    *({"evaluation", other} for other in ("training", "comparison", "reports")),
 ]
 HYDRA = {"hydra", "omegaconf"}
 

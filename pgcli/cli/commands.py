@@ -24,6 +24,7 @@ class Command:
     schema_name: str = ""  # of a job's settings, in `settings.schema`
     free: tuple[str, ...] = ()  # beginnings of keys that may be added without a `+`
     result: str = ""  # the file that says that a job is done; else it resumes, by its checkpoints
+    inhabited: bool = True  # whether a job's settings are of one environment, looked at first
     reported: bool = False  # whether `pg report` reads what it leaves
 
     @property
@@ -85,6 +86,26 @@ def _unused_compare(config: Any, action: Any) -> dict[str, str]:
     return study.unused(config, estimator_configs(config), update_configs(config), action)
 
 
+def _eval(config: Any, directory: Path) -> None:
+    from pgcli.cli.evaluated import trained
+    from pgcli.evaluation import study
+
+    study.run(config, trained(config), directory)
+
+
+def _check_eval(config: Any) -> None:
+    from pgcli.cli.evaluated import trained
+    from pgcli.evaluation import study
+
+    study.check(config, trained(config))
+
+
+def _unused_eval(config: Any, action: Any) -> dict[str, str]:
+    from pgcli.evaluation import study
+
+    return study.unused(config)
+
+
 COMMANDS = {
     command.name: command
     for command in (
@@ -107,6 +128,17 @@ COMMANDS = {
             schema_name="CompareConfig",
             free=("env.kwargs", "estimator.", "update."),  # what all that is compared shares
             result="compare.json",
+        ),
+        Command(
+            "eval",
+            "the return of trained policies, greedy and sampled; videos, exports",
+            _eval,
+            _check_eval,
+            _unused_eval,
+            schema_name="EvalConfig",
+            free=("env.kwargs",),
+            result="eval.json",
+            inhabited=False,
         ),
         Command(
             "report",

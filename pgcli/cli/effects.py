@@ -21,17 +21,20 @@ OFF = {"null", "false", "none", "False", "None"}  # who types these wants no eff
 
 
 def without_effect(
-    command: str, lines: Sequence[str], composed: Sequence[Composed], spaces: Sequence[Spaces]
+    command: str,
+    lines: Sequence[str],
+    composed: Sequence[Composed],
+    spaces: Sequence[Spaces | None],
 ) -> list[str]:
     """A sentence on each of the `lines` that can change nothing in what they are composed to.
 
-    `composed`: the jobs of a sweep, or one run, in `spaces` of their own.
+    `composed`: the jobs of a sweep, or one run, in `spaces` of their own; None: it has none.
     """
     unused = COMMANDS[command].unused
     if unused is None:
         return []
     jobs = [(c.config, x) for c, x in zip(composed, spaces, strict=True)]
-    idle = [unused(config, x.action) for config, x in jobs]
+    idle = [unused(config, None if x is None else x.action) for config, x in jobs]
     swept = composed[0].asked.swept if composed[0].asked is not None else {}
     typed = {o.key_or_group: _text(o) for o in parse(lines)} | dict(swept)
     said = []
@@ -42,7 +45,8 @@ def without_effect(
         if whys:
             some = " in some of the jobs" if len(whys) < len(jobs) else ""
             said.append(f"{key}={text} has no effect{some}: {whys[0]}")
-    return [*said, *dict.fromkeys(x for job in jobs for x in _half(typed, *job))]
+    halves = [_half(typed, config, x) for config, x in jobs if x is not None]
+    return [*said, *dict.fromkeys(x for half in halves for x in half)]
 
 
 def _why(key: str, text: str, idle: Mapping[str, str]) -> str | None:

@@ -81,17 +81,14 @@ def launch(command: str, argv: Sequence[str]) -> int:
     if args.cfg is not None or args.info is not None:
         _hydra(command, flags, lines)
         return 0
-    # Only now: Gymnasium takes longer to import than a bad value takes to be told.
-    from pgcli.environments.choose import check_environment
-
-    seen = {repr(c.config.env): c.config.env for c in composed}
-    spaces = {key: check_environment(env) for key, env in seen.items()}
-    for config in (c.config for c in composed):
+    spaces = _spaces(command, [c.config for c in composed])
+    for config, own in zip((c.config for c in composed), spaces, strict=True):
         if (check := COMMANDS[command].check) is not None:
             check(config)
-        _check_policy(config, spaces[repr(config.env)])
-        _check_runs(config, spaces[repr(config.env)])
-    idle = without_effect(command, given, composed, [spaces[repr(c.config.env)] for c in composed])
+        if own is not None:
+            _check_policy(config, own)
+            _check_runs(config, own)
+    idle = without_effect(command, given, composed, spaces)
     if resumed is not None:
         checkpoint.load_for(resumed, composed[0].config)
         _note(idle)
@@ -109,7 +106,7 @@ def launch(command: str, argv: Sequence[str]) -> int:
         raise RunDirectoryError(f"{run_dir} holds a run: resume={run_dir} continues it")
     if named and sweep.holds_sweep(run_dir):
         raise RunDirectoryError(f"{run_dir} holds a sweep: choose another hydra.run.dir")
-    lines += pins(composed[0].config.behaviour)
+    lines += pins(getattr(composed[0].config, "behaviour", None))
     with made(run_dir, named, _is_bare) as directory:
         _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(directory))}"])
     return 0
@@ -252,6 +249,18 @@ def _resumed(overrides: Sequence[Override], multirun: bool) -> Path | None:
     if not checkpoint.iterations(directory):
         raise NoCheckpoint(f"resume={directory}: no checkpoint there")
     return directory
+
+
+def _spaces(command: str, configs: Sequence[Any]) -> Sequence[Spaces | None]:
+    """What each configuration's environment looks like; None where it has not one of its own."""
+    if not COMMANDS[command].inhabited:
+        return [None] * len(configs)
+    # Only now: Gymnasium takes longer to import than a bad value takes to be told.
+    from pgcli.environments.choose import check_environment
+
+    seen = {repr(config.env): config.env for config in configs}
+    spaces = {key: check_environment(env) for key, env in seen.items()}
+    return [spaces[repr(config.env)] for config in configs]
 
 
 def _check_policy(config: Any, spaces: Spaces) -> None:

@@ -18,7 +18,7 @@ TOLD = ("estimator", "method", "update", "critic", "optimizer", "policy")  # an 
 
 def comments(primary: str) -> dict[str, str]:
     """The comment beside each setting of a primary configuration, by its dotted key."""
-    files = (conf_dir() / f"{name}.yaml" for name in ("common", primary))
+    files = (conf_dir() / f"{name}.yaml" for name in ("base", "common", primary))
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     by_key = {key: line.partition(" # ")[2].strip() for key, line in keyed(lines) if key}
     return {key: comment for key, comment in by_key.items() if comment}

@@ -26,6 +26,7 @@ from pgcli.runs import checkpoint, saved
 from pgcli.settings.schema import (
     BehaviourConfig,
     CompareConfig,
+    EvalConfig,
     Role,
     TrainConfig,
     before,
@@ -37,6 +38,8 @@ PINNED = ("behaviour.checkpoint", "behaviour.iteration")
 
 def names_runs(config: Any) -> bool:
     """Whether a configuration takes anything from a run that it names."""
+    if isinstance(config, EvalConfig):  # which reads them itself: they may be many
+        return False
     compared = config.checkpoint if isinstance(config, CompareConfig) else None
     return compared is not None or config.behaviour.checkpoint is not None
 
@@ -49,7 +52,8 @@ def as_trained(lines: Sequence[str], node: DictConfig) -> list[str]:
     """
     given = {override.key_or_group for override in parse(lines)}
     run = OmegaConf.select(node, "checkpoint")
-    if "checkpoint" not in given or not isinstance(run, str):  # pg train has a section of that name
+    # pg train has a section of that name, and pg eval no policy of its own.
+    if "checkpoint" not in given or not isinstance(run, str) or "policy" not in node:
         return []
     checkpoint.load(Path(run))
     try:
@@ -106,12 +110,14 @@ def _overrides(sections: dict[str, Any]) -> list[str]:
     return overrides
 
 
-def pins(behaviour: BehaviourConfig | DictConfig, known: dict[str, int] | None = None) -> list[str]:
+def pins(
+    behaviour: BehaviourConfig | DictConfig | None, known: dict[str, int] | None = None
+) -> list[str]:
     """Where a behaviour's policy lies, and of which iteration it is, as overrides.
 
     `known` has the iterations that are settled already, by directory.
     """
-    if behaviour.checkpoint is None:
+    if behaviour is None or behaviour.checkpoint is None:
         return []
     place = Path(behaviour.checkpoint).absolute()
     iteration = behaviour.iteration or (known or {}).get(str(place))
@@ -170,7 +176,7 @@ class _Completing(Launcher):
                 node.hydra.job.id = node.hydra.job.num = number
             place = str(node.hydra.sweep.subdir)  # a name may not change with what is brought
             job = Path(node.hydra.sweep.dir) / place
-            after = [] if _begun_unpinned(job) else pins(node.behaviour, self._known)
+            after = [] if _begun_unpinned(job) else pins(node.get("behaviour"), self._known)
             return [
                 *brought(lines, node, again).overrides,
                 *lines,

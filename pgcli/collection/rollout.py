@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from pgcli.errors import EnvironmentFailed, NonFinite
 from pgcli.machine.randomness import DISTINCT, Seeding
 
 Array = np.ndarray
+T = TypeVar("T")
 
 SPARED = 0.1  # of the steps of a batch that is counted by steps: so many may be thrown away
 
@@ -71,15 +72,20 @@ def collect(
         obs = engine.reset(slot_seeds, seeding)
         return _played(engine, actor, quota, obs, len(seeds))
 
+    return among_others(engine, actor, played)
+
+
+def among_others(engine: Engine, actor: Actor, played: Callable[[], T]) -> T:
+    """What `played` gives from a seeded reset, whatever else the environments draw from."""
     if engine.ambient is None:
         return played()
     with engine.ambient.batch() as again:
-        batch = played()
+        result = played()
     if again:  # what the environments drew elsewhere was not theirs: now it is
         actor.restart()
         with engine.ambient.batch():
-            batch = played()
-    return batch
+            result = played()
+    return result
 
 
 def _played(engine: Engine, actor: Actor, quota: Quota, obs: Array, seeds: int) -> Batch:
@@ -112,7 +118,7 @@ def _step(engine: Engine, actor: Actor, plan: _Plan, rollout: Rollout, seeds: in
             return
 
 
-def _check_actions(act: Array) -> None:
+def check_actions(act: Array) -> None:
     """Before the environment sees them: NonFinite blames the policy, not it."""
     if act.dtype.kind == "f" and not np.isfinite(act).all():
         raise NonFinite(
@@ -133,7 +139,7 @@ def turn(
     buffer, e = rollout.reaching(row + 1), engine.num_envs
     act = actor(buffer.obs[:, row].reshape(seeds, e // seeds, engine.obs_dim))
     act = act.reshape(e, *act.shape[2:])
-    _check_actions(act)
+    check_actions(act)
     obs, rew, terminated, truncated = engine.step(tell(act), active)
     buffer.obs[:, row + 1], buffer.rew[:, row], rollout.act[:, row] = obs, rew, act
     buffer.terminated[:, row], buffer.truncated[:, row] = terminated, truncated
@@ -330,7 +336,7 @@ class Rollout:
         final_obs = buffer.obs[slot, stop]
         act = self.act[place]
         act[~mask] = 0
-        _check_actions(act)  # of compiled code, which asks no one between
+        check_actions(act)  # of compiled code, which asks no one between
         self._check_finite(obs, "observation", slot, start)
         self._check_finite(rew, "reward", slot, start + 1)
         self._check_finite(final_obs, "observation", slot, stop)

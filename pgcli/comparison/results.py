@@ -92,7 +92,8 @@ def write(
         pictures |= drawn_looks(looks, config)
     for name, png in pictures.items():
         write_atomically(directory / f"{name}.png", png)
-    _write_events(directory, rows, shown, pictures, config.iteration or 0)
+    number = config.iteration if isinstance(config.iteration, int) else 0
+    _write_events(directory, rows, shown, pictures, number)
     summary.write(directory, facts, "compare.json")  # last: it says that the rest is there
     for finding in {f.name: f for f in findings}.values():
         for note in finding.notes:

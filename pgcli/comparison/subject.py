@@ -55,7 +55,7 @@ class Subject:
         else:
             self.theta = self._saved("checkpoint", config.checkpoint, config.iteration)
 
-    def _saved(self, key: str, run: str, iteration: int | None) -> Tensor:
+    def _saved(self, key: str, run: str, iteration: int | str | None) -> Tensor:
         """theta [1, P] of this seed in a run's checkpoint; see `runs.policies.saved_theta`."""
         spaces = Spaces(self.engine.obs_dim, self.engine.action)
         return saved_theta(key, run, iteration, self.config, spaces)

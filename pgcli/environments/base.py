@@ -34,6 +34,7 @@ class Base:
         self.obs, self.action = obs_adapter(obs, config.id), action_adapter(act, config.id)
         self.max_episode_steps = time_limit(config)
         self._first_look = FirstLook(obs) if isinstance(obs, spaces.Box) else None
+        self.success = np.full(num_envs, np.nan)
         self._batches = 0
         self._seeds: Sequence[int] = ()
         self._steps = 0  # since the reset of all slots

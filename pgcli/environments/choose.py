@@ -126,6 +126,7 @@ def check_environment(config: EnvConfig) -> Spaces:
         obs_adapter(observation, config.id).dim,
         action_adapter(action, config.id),
         table=isinstance(observation, gym.spaces.Discrete),
+        seen=observation,
     )
 
 

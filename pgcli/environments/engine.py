@@ -33,6 +33,9 @@ class Engine(Protocol):
     max_episode_steps: int
     exact_resume: bool  # whether reset(seeds) makes everything that follows repeatable
     renewed: str  # what is not as it was for runs of checkpoint format 1, if anything
+    # [E] float64: what the info of each slot said of success when its last episode ended, 1 or 0;
+    # NaN where it says nothing.
+    success: Array
 
     @property
     def obs_dim(self) -> int:

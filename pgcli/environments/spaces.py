@@ -6,7 +6,7 @@ Imports no torch, so that a configuration can be checked before it is loaded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
@@ -28,6 +28,15 @@ class ActionKind(Enum):
     GAUSSIAN = auto()
 
 
+class Affine(NamedTuple):
+    """a ↦ centre + half · a, cut to [low, high]: of each dimension [n]."""
+
+    centre: Array
+    half: Array
+    low: Array
+    high: Array
+
+
 @dataclass(frozen=True)
 class ActionAdapter:
     """How the policy's actions [E, *shape] become the environment's."""
@@ -35,8 +44,10 @@ class ActionAdapter:
     kind: ActionKind
     sizes: tuple[int, ...]  # of the distribution: (n,), nvec, (bits,) or (dimensions,)
     to_env: Callable[[Array], Array]
+    space: spaces.Space[Any]  # what `to_env` gives is of
     bounded: tuple[bool, ...] = ()  # of a Gaussian's dimensions: whether both bounds are finite
     origin: tuple[float, ...] = ()  # where 0 lies of those with one bound; (): at 0, all of them
+    affine: Affine | None = None  # of a Gaussian: what `to_env` does before it gives a shape
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,6 +85,7 @@ class Spaces(NamedTuple):
     obs_dim: int  # of an encoded observation
     action: ActionAdapter
     table: bool = False  # whether an observation is one of so many, and nothing else
+    seen: spaces.Space[Any] | None = None  # what is encoded, where that is told
 
     @property
     def told(self) -> dict[str, str]:
@@ -90,13 +102,14 @@ def action_adapter(space: spaces.Space[Any], env_id: str) -> ActionAdapter:
     if isinstance(space, spaces.Discrete):
         start = space.start
         shift = (lambda act: act + start) if start else (lambda act: act)
-        return ActionAdapter(ActionKind.CATEGORICAL, (int(space.n),), shift)
+        return ActionAdapter(ActionKind.CATEGORICAL, (int(space.n),), shift, space)
     if isinstance(space, spaces.MultiDiscrete):
         shape, first = space.shape, space.start.reshape(-1)
         return ActionAdapter(
             ActionKind.MULTI_CATEGORICAL,
             tuple(int(n) for n in space.nvec.reshape(-1)),
             lambda act: (act + first).reshape(len(act), *shape).astype(space.dtype),
+            space,
         )
     if isinstance(space, spaces.MultiBinary):
         bits = space.shape
@@ -104,6 +117,7 @@ def action_adapter(space: spaces.Space[Any], env_id: str) -> ActionAdapter:
             ActionKind.BERNOULLI,
             (int(np.prod(bits)),),
             lambda act: act.reshape(len(act), *bits).astype(space.dtype),
+            space,
         )
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         return _box_adapter(space)
@@ -132,13 +146,27 @@ def _box_adapter(space: spaces.Box) -> ActionAdapter:
         half = np.where(bounded, (high - low) / 2, 1.0).astype(np.float32)
         centre = np.where(bounded, (high + low) / 2, inside).astype(np.float32)
     moved = np.where(bounded, 0, centre)
+    affine = Affine(centre, half, low, high)
 
     def to_env(act: Array) -> Array:
         clipped = np.clip(centre + half * act, low, high)
         return clipped.reshape(len(act), *space.shape).astype(space.dtype, copy=False)
 
     origin = tuple(moved.tolist()) if moved.any() else ()
-    return ActionAdapter(ActionKind.GAUSSIAN, (low.size,), to_env, tuple(bounded.tolist()), origin)
+    return ActionAdapter(
+        ActionKind.GAUSSIAN, (low.size,), to_env, space, tuple(bounded.tolist()), origin, affine
+    )
+
+
+def as_told(adapter: ActionAdapter) -> ActionAdapter:
+    """The same for one who acts in the environment's own terms already."""
+    space = adapter.space
+    shape: tuple[int, ...] = space.shape or ()
+
+    def to_env(act: Array) -> Array:
+        return act.reshape(len(act), *shape).astype(space.dtype, copy=False)
+
+    return replace(adapter, to_env=to_env)
 
 
 def obs_adapter(space: spaces.Space[Any], env_id: str) -> ObsAdapter:
@@ -153,6 +181,19 @@ def obs_adapter(space: spaces.Space[Any], env_id: str) -> ObsAdapter:
         "env", env_id, f"its observation space {short(space)} is not supported: Box, Discrete, "
         "MultiDiscrete, MultiBinary, and Tuple or Dict of those are"
     )  # fmt: skip
+
+
+def decoded(adapter: ObsAdapter, obs: Array) -> Array:
+    """The observations [E, ...] that `adapter.encode` made these of, obs [E, dim]."""
+    space = adapter.space
+    if isinstance(space, spaces.Discrete):
+        return np.asarray(space.start + obs.argmax(1))
+    shape: tuple[int, ...] = space.shape or ()
+    if isinstance(space, spaces.MultiDiscrete):
+        parts = np.split(obs, np.cumsum(space.nvec.reshape(-1))[:-1], 1)
+        index = np.stack([part.argmax(1) for part in parts], 1).reshape(-1, *shape)
+        return np.asarray(space.start + index)
+    return np.asarray(obs.reshape(-1, *shape).astype(space.dtype))
 
 
 def _index(obs: Array, first: Array | np.int64, n: Array | np.uint64) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ from pgcli.settings.schema import EnvConfig
 
 STEP_TIMEOUT = 300.0  # seconds without an answer after which a worker counts as dead
 LAST_BREATH = 0.1  # seconds for a process whose pipe is closed to end
+SUCCESS = ("is_success", "success")  # by what an info tells it
 
 
 class SyncEngine(Base):
@@ -87,14 +88,26 @@ class SyncEngine(Base):
                     result = self._envs[i].step(given[i])
                     if first and (fault := _fault(result)) is not None:
                         raise fault  # NumPy would take a text for true
-                    obs[i], rew[i], terminated[i], truncated[i], _ = result
+                    obs[i], rew[i], terminated[i], truncated[i], info = result
                     ended[i] = terminated[i] or truncated[i]
+                    if ended[i]:
+                        self.success[i] = _success(info)
                 if swap:
                     swap.leave(i)
         except Exception as error:
             wrong = error if result is None else _fault(result) or error
             raise failure(self.id, "step", wrong, self._place(i)) from error
         return self._encoded(obs, "step"), rew, terminated, truncated
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What the environment says of itself."""
+        return self._envs[0].metadata
+
+    def frame(self, slot: int) -> Any:
+        """The picture of a copy that was made to render."""
+        with failing(self.id, "render", self._place(slot)):
+            return self._envs[slot].render()
 
     def close(self) -> None:
         let_go(self.id, *(env.close for env in self._envs))
@@ -118,13 +131,21 @@ class VectorEngine(Base):
     def step(self, act: Array, active: Array) -> Step:
         self._steps += 1
         try:
-            obs, rew, terminated, truncated, _ = self._step(self.action.to_env(act))
+            obs, rew, terminated, truncated, info = self._step(self.action.to_env(act))
         except Exception as error:
             raise failure(self.id, "step", error) from error
+        self._succeeded(info, np.logical_or(terminated, truncated))
         return self._encoded(obs, "step"), rew, terminated, truncated
 
     def close(self) -> None:
         let_go(self.id, self._envs.close)
+
+    def _succeeded(self, info: Any, ended: Array) -> None:
+        key = next((key for key in SUCCESS if isinstance(info, Mapping) and key in info), None)
+        if key is not None:
+            there = np.asarray(info.get(f"_{key}", True)) & ended
+            told = np.asarray(info[key]).astype(bool)
+            self.success = np.where(there, told, np.where(ended, np.nan, self.success))
 
     def _reset(self, seeds: Sequence[int], seeding: Seeding) -> Any:
         return self._envs.reset(seed=list(seeds))
@@ -290,6 +311,12 @@ class _Worker(gym.Wrapper[Any, Any, Any, Any]):
             where = place(self._copy, self._seed, self._steps)
             raise InCopy(f"({where}): {told(error)}") from error
         return result
+
+
+def _success(info: Any) -> float:
+    """What the info of an episode's last step says of success; NaN: nothing."""
+    there = [key for key in SUCCESS if isinstance(info, Mapping) and key in info]
+    return float(bool(info[there[0]])) if there else np.nan
 
 
 def _fault(result: Any) -> TypeError | None:

@@ -15,7 +15,7 @@ from pgcli.machine.randomness import Purpose, generator, per_seed
 from pgcli.policies.heads import Categorical, Gaussian
 from pgcli.policies.network import ACTIVATIONS
 from pgcli.policies.policy import Policy
-from pgcli.settings.schema import BehaviourConfig
+from pgcli.settings.schema import Acting, BehaviourConfig
 
 
 class PlainNetwork(NamedTuple):
@@ -123,3 +123,17 @@ class PolicyActor:
         tensors = torch.from_numpy(out), torch.from_numpy(extra)
         out_, extra_ = self._head.behaviour(*tensors, by.temperature, by.epsilon)
         return out_.numpy(), extra_.numpy()
+
+
+class GreedyActor(PolicyActor):
+    """The same without noise: the likeliest action, always."""
+
+    def noise(self) -> np.ndarray:
+        """Nothing, in the shape of the noise."""
+        return np.zeros_like(super().noise())
+
+
+ACTORS: dict[Acting, type[PolicyActor]] = {
+    Acting.greedy: GreedyActor,
+    Acting.sampled: PolicyActor,
+}

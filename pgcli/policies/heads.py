@@ -116,6 +116,14 @@ class Head(Protocol):
         """What the environment is told for actions [..., *action_shape]."""
         ...
 
+    def mode(self, out: Tensor) -> Tensor:
+        """The action [..., *action_shape] that is sampled without noise, the likeliest."""
+        ...
+
+    def parameters(self, out: Tensor, extra: Tensor) -> dict[str, Tensor]:
+        """What the distribution of the kept action is told by, [..., ·] each, by its name."""
+        ...
+
 
 def _nothing(out: Tensor) -> Tensor:
     return out[..., :0]
@@ -146,6 +154,9 @@ class _Discrete:
 
     def emitted(self, act: Array) -> Array:
         return act
+
+    def parameters(self, out: Tensor, extra: Tensor) -> dict[str, Tensor]:
+        return {"logits": out}
 
 
 def _divergence(logp: Tensor, logq: Tensor) -> Tensor:
@@ -223,6 +234,9 @@ class Categorical(_Discrete):
 
     def sample(self, out: Array, extra: Array, noise: Array) -> Array:
         return (out + noise).argmax(-1)
+
+    def mode(self, out: Tensor) -> Tensor:
+        return out.argmax(-1)
 
 
 @dataclass(frozen=True)
@@ -315,6 +329,9 @@ class MultiCategorical(_Discrete):
         perturbed = np.split(out + noise, np.cumsum(self.sizes)[:-1], axis=-1)
         return np.stack([part.argmax(-1) for part in perturbed], axis=-1)
 
+    def mode(self, out: Tensor) -> Tensor:
+        return torch.stack([logits.argmax(-1) for _, logits in self._components(out)], -1)
+
 
 @dataclass(frozen=True)
 class Bernoulli(_Discrete):
@@ -379,6 +396,9 @@ class Bernoulli(_Discrete):
 
     def sample(self, out: Array, extra: Array, noise: Array) -> Array:
         return (out + noise > 0).astype(np.int64)
+
+    def mode(self, out: Tensor) -> Tensor:
+        return (out > 0).long()
 
 
 # z and the weight of each of E f(z), z ~ N(0, 1), by the trapezoidal rule: where tanh(μ + σz) has
@@ -562,6 +582,15 @@ class Gaussian:
 
     def emitted(self, act: Array) -> Array:
         return np.where(self.squashed, np.tanh(act), act) if self.squashed else act
+
+    def mode(self, out: Tensor) -> Tensor:
+        """μ, of u: what the environment is told is tanh μ where squashed, as is usual."""
+        return out[..., : self.n]
+
+    def parameters(self, out: Tensor, extra: Tensor) -> dict[str, Tensor]:
+        """μ and log σ of u."""
+        mean, log_std = self._moments(out, extra)
+        return {"mean": mean, "log_std": log_std.expand_as(mean)}
 
 
 def make_head(kind: str, sizes: tuple[int, ...]) -> Head:

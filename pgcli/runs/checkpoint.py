@@ -16,7 +16,7 @@ import numpy as np
 
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.runs.directory import write_atomically
-from pgcli.settings.schema import Role, TrainConfig, before, flat, having, role_of
+from pgcli.settings.schema import BEST, Role, TrainConfig, before, flat, having, role_of
 
 META = "meta.json"
 # What later iterations of a run depend on beside its arrays; a resumed run keeps the one it has.
@@ -39,11 +39,12 @@ SAME_POLICY = (
 )
 MOST_ORDERS = 6  # arguments of an environment in as many orders: 720
 MAY_CHANGE = (Role.BUDGET, Role.BOOKKEEPING)  # on resume
+BELOW_BEST = f"{BEST}/"  # the arrays of the best policies so far, beside the state
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after `iteration` iterations."""
+    """The state after `iteration` iterations; of the best policies, the newest's."""
 
     iteration: int
     arrays: dict[str, np.ndarray]
@@ -59,7 +60,20 @@ class Checkpoint:
 def save(
     run: Path, iteration: int, arrays: dict[str, np.ndarray], meta: dict[str, Any], keep: int | None
 ) -> None:
-    """Write `<run>/checkpoint/<iteration>.npz` in one piece; drop all but the newest `keep`."""
+    """Write `<run>/checkpoint/<iteration>.npz` in one piece; drop all but the newest `keep`.
+
+    And `best.npz`, where the state holds policies that were the best and each seed has one.
+    """
+    _write(_path(run, iteration), arrays, meta)
+    if best := best_of(arrays):
+        _write(_path(run, BEST), best, meta)
+    if keep is not None:
+        # Whatever is newer was passed over as damaged and must not displace this one.
+        for old in [i for i in iterations(run) if i <= iteration][:-keep]:
+            _path(run, old).unlink(missing_ok=True)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     # Names go in as they are: as keyword arguments, "file" would clash.
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -67,20 +81,30 @@ def save(
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w") as entry:
                 np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
-    write_atomically(_path(run, iteration), buffer.getvalue())
-    if keep is not None:
-        # Whatever is newer was passed over as damaged and must not displace this one.
-        for old in [i for i in iterations(run) if i <= iteration][:-keep]:
-            _path(run, old).unlink(missing_ok=True)
+    write_atomically(path, buffer.getvalue())
 
 
-def load(run: Path, iteration: int | None = None) -> Checkpoint:
-    """The checkpoint of that iteration, or the newest that can be read; else NoCheckpoint."""
+def best_of(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The best policies within a state, by their own names; nothing until each seed has one."""
+    best = {k.removeprefix(BELOW_BEST): x for k, x in arrays.items() if k.startswith(BELOW_BEST)}
+    return best if best and best["iteration"].all() else {}
+
+
+def load(run: Path, iteration: int | str | None = None) -> Checkpoint:
+    """The checkpoint of that iteration, or the newest that can be read; else NoCheckpoint.
+
+    BEST: the policies that did best in the evaluations of `pg train eval.every=...`, each seed's
+    own; they stand alone there, for nothing can go on from them.
+    """
     saved = iterations(run)
     if iteration is not None and saved and iteration not in saved:
         there = ", ".join(map(str, saved))
-        raise NoCheckpoint(f"{run} has no checkpoint of iteration {iteration}; saved: {there}")
-    candidates = saved[::-1] if iteration is None else [iteration]
+        if iteration != BEST:
+            raise NoCheckpoint(f"{run} has no checkpoint of iteration {iteration}; saved: {there}")
+        if not _path(run, BEST).exists():
+            text = "no best checkpoint, which pg train eval.every=... keeps"
+            raise NoCheckpoint(f"{run} has {text}; saved: {there}")
+    candidates: list[Any] = list(saved[::-1]) if iteration is None else [iteration]
     damage: list[str] = []
     for number in candidates:
         path = _path(run, number)
@@ -169,15 +193,17 @@ def iterations(run: Path) -> list[int]:
     return sorted(int(path.stem) for path in files if path.stem.isdigit())
 
 
-def _path(run: Path, iteration: int) -> Path:
-    return run / "checkpoint" / f"{iteration:08d}.npz"
+def _path(run: Path, iteration: int | str) -> Path:
+    name = iteration if isinstance(iteration, str) else f"{iteration:08d}"
+    return run / "checkpoint" / f"{name}.npz"
 
 
-def _read(path: Path, iteration: int, damage: str) -> Checkpoint:
+def _read(path: Path, iteration: int | str, damage: str) -> Checkpoint:
     arrays = {}
     with zipfile.ZipFile(path) as archive:
         index = json.loads(archive.read(META))
         for name in index["arrays"]:
             entry = io.BytesIO(archive.read(f"{name}.npy"))  # verifies the entry's checksum
             arrays[name] = np.lib.format.read_array(entry, allow_pickle=False)
-    return Checkpoint(iteration, arrays, index["meta"], damage)
+    number = int(arrays["iteration"].max()) if isinstance(iteration, str) else iteration
+    return Checkpoint(number, arrays, index["meta"], damage)

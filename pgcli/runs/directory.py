@@ -95,7 +95,7 @@ def _reserved(path: Path) -> Path:
 
 def holds_run(directory: Path) -> bool:
     """Whether a run has written its results here."""
-    results = ("metrics.csv", "checkpoint", "compare.csv")
+    results = ("metrics.csv", "checkpoint", "compare.csv", "eval.json")
     return any((directory / name).exists() for name in results)
 
 

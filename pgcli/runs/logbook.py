@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +16,7 @@ from pgcli.errors import StorageFailed
 from pgcli.machine.randomness import per_seed
 from pgcli.runs.directory import write_atomically
 from pgcli.runs.events import Appended, Events
-from pgcli.runs.tags import KEYS
+from pgcli.runs.tags import EVALUATED, KEYS
 from pgcli.statistics.intervals import mean_interval
 
 Metrics = Mapping[str, np.ndarray]  # tag: [n]
@@ -41,10 +42,12 @@ class Logbook:
         settings: Mapping[str, bool | int | float | str],
         resume_from: ArrayLike | None = None,
         each: bool = True,
+        also: Sequence[str] = (),
     ) -> None:
         """`resume_from`: iterations that stay, of all seeds or of each [S]; None: a new run.
 
-        `settings`: what a table of runs is sorted by.
+        `settings`: what a table of runs is sorted by. `also`: columns that a resumed metrics.csv
+        gets where it does not have them.
         """
         self._seeds, self._settings = seeds, settings
         path = directory / "metrics.csv"
@@ -52,7 +55,7 @@ class Logbook:
         last: dict[int, list[str]] = {}
         if resume_from is not None:
             kept = dict(zip(seeds, per_seed(resume_from, len(seeds)), strict=True))
-            self._columns, last = _drop_rows_after(path, kept)
+            self._columns, last = _drop_rows_after(path, kept, also)
         last_steps = {seed: int(row[2]) for seed, row in last.items()}
         self.last = _figures(self._columns, [last.get(seed, []) for seed in seeds])
         self._csv = Appended(path)
@@ -91,9 +94,9 @@ class Logbook:
         self._keep(metrics, places)
         rows = zip(*(x.tolist() for x in metrics.values()), strict=True)
         for i, row in zip(places, rows, strict=True) if self._events else ():
-            self._events[i].add_scalars(zip(metrics, row, strict=True), steps[i])
+            self._events[i].add_scalars(_told(zip(metrics, row, strict=True)), steps[i])
         if self._mean is not None:
-            self._write_mean(self._mean, round(float(env_steps.mean())), self.last)
+            self._write_mean(self._mean, round(float(env_steps.mean())), metrics)
 
     def close(self, final: Metrics) -> None:
         """Write the hyperparameters with their final metrics [S] and close all files."""
@@ -119,13 +122,16 @@ class Logbook:
 
     def _keep(self, metrics: Metrics, places: Sequence[int] | np.ndarray) -> None:
         """Take note of the last figures of each seed."""
-        if len(places) == len(self._seeds):
-            self.last = dict(metrics)
-            return
         none = np.full(len(self._seeds), np.nan)
-        last = {tag: self.last.get(tag, none).copy() for tag in metrics}
+        last = dict(metrics)
         for tag, x in metrics.items():
-            last[tag][places] = x
+            if tag in EVALUATED:  # the iterations between have none
+                before = self.last.get(tag, none)
+                last[tag] = before.copy()
+                last[tag][places] = np.where(np.isnan(x), before[places], x)
+            elif len(places) < len(self._seeds):
+                last[tag] = self.last.get(tag, none).copy()
+                last[tag][places] = x
         self.last = last
 
     def _write_mean(self, events: Events, step: int, metrics: Metrics) -> None:
@@ -136,14 +142,26 @@ class Logbook:
             }
             events.add(custom_scalars(charts), 0)
             self._layout_due = False
-        interval = mean_interval(np.array(list(metrics.values()), float))
+        there = {
+            tag: self.last[tag]
+            for tag, x in metrics.items()
+            if tag not in EVALUATED or not np.isnan(x).all()
+        }
+        interval = mean_interval(np.array(list(there.values()), float))
         for prefix, numbers in zip(("", LOWER, UPPER), interval, strict=True):
-            tags = (prefix + tag for tag in metrics)
+            tags = (prefix + tag for tag in there)
             events.add_scalars(zip(tags, numbers.tolist(), strict=True), step)
 
 
-def _drop_rows_after(path: Path, kept: Mapping[int, int]) -> tuple[list[str], dict[int, list[str]]]:
-    """Cut metrics.csv back to the iterations that are kept of each seed.
+def _told(scalars: Iterable[tuple[str, float]]) -> Iterator[tuple[str, float]]:
+    """Without the evaluations that an iteration did not have."""
+    return ((tag, x) for tag, x in scalars if tag not in EVALUATED or not math.isnan(x))
+
+
+def _drop_rows_after(
+    path: Path, kept: Mapping[int, int], also: Sequence[str]
+) -> tuple[list[str], dict[int, list[str]]]:
+    """Cut metrics.csv back to the iterations that are kept of each seed, with columns `also`.
 
     Its metrics' tags, and the last row of each seed in what stays.
     """
@@ -153,11 +171,14 @@ def _drop_rows_after(path: Path, kept: Mapping[int, int]) -> tuple[list[str], di
         header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
     except OSError as error:
         raise StorageFailed(f"{path}: {error.strerror}") from error
+    new = [tag for tag in also if tag not in header.decode().strip().split(",")]
+    header = b",".join([header.rstrip(b"\n"), *(tag.encode() for tag in new)]) + b"\n"
     last, lines = {}, [header]
     for row in rows:
         if row.endswith(b"\n"):  # a killed process may leave half a row
             number, seed, _ = map(int, row.split(b",", 3)[:3])
             if number <= kept.get(seed, 0):
+                row = row.rstrip(b"\n") + b",nan" * len(new) + b"\n"
                 lines.append(row)
                 last[seed] = row
     write_atomically(path, b"".join(lines))

@@ -47,7 +47,7 @@ def halfway(run: Path, seed: int) -> tuple[int, float] | None:
 def saved_theta(
     key: str,
     run: str,
-    iteration: int | None,
+    iteration: int | str | None,
     config: TrainConfig | CompareConfig,
     spaces: Spaces,
 ) -> Tensor:
@@ -76,7 +76,9 @@ def saved_theta(
 
 def check_saved(config: TrainConfig | CompareConfig, spaces: Spaces) -> None:
     """Raise what `saved_theta` would for any policy that a configuration names."""
-    named = [("behaviour.checkpoint", *(saved_behaviour(config) or (None, None)))]
+    named: list[tuple[str, str | None, int | str | None]] = [
+        ("behaviour.checkpoint", *(saved_behaviour(config) or (None, None)))
+    ]
     if isinstance(config, CompareConfig):
         named.append(("checkpoint", config.checkpoint, config.iteration))
     for key, run, iteration in named:

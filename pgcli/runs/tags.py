@@ -18,6 +18,10 @@ MAX_WEIGHT, CLAMPED = "importance/max_weight", "importance/clamped"
 SCORE, SCORE_ERROR = "score/norm", "score/standard_error"
 LEARNING_RATE = "optimizer/lr"  # where the rule steps by one
 FPS = "time/fps"
+# Of evaluations along the way; the iterations between have none.
+EVAL_RETURN, EVAL_LENGTH = "eval/ep_rew_mean", "eval/ep_len_mean"
+EVAL_SUCCESS = "eval/success_rate"  # where the environment's info tells it
+EVALUATED = (EVAL_RETURN, EVAL_LENGTH, EVAL_SUCCESS)
 
 
 def ess(prefix: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from pgcli.errors import ConfigError
 from pgcli.machine.randomness import per_seed
 from pgcli.runs.directory import write_atomically
 from pgcli.runs.logbook import Metrics, Places
+from pgcli.runs.tags import EVALUATED
 
 STEPS = "env_steps"
 IDENTITY = ".wandb-id"
@@ -86,6 +88,7 @@ class WeightsAndBiases:
     ) -> None:
         for k, i in enumerate(places if self._runs else ()):
             row = {tag: float(x[k]) for tag, x in metrics.items()}
+            row = {tag: x for tag, x in row.items() if tag not in EVALUATED or not math.isnan(x)}
             counts = {"iteration": iterations[i], STEPS: int(env_steps[i])}
             # As its step: of an iteration that is done again, W&B keeps the first record.
             self._runs[i].log({**counts, **row}, step=iterations[i])

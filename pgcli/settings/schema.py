@@ -18,6 +18,7 @@ from pgcli.errors import ConfigError, one_of
 from pgcli.settings.registry import OWN, is_own, named_in
 
 NONE = "none"  # the baseline that subtracts nothing, the importance weights that are 1
+BEST = "best"  # the iteration, each seed's own, that did best when it was evaluated
 
 
 # OmegaConf reads an Enum by the NAME of its member. What is open to more: see `registry`.
@@ -85,6 +86,36 @@ class Device(Enum):
     cpu = "cpu"
     cuda = "cuda"
     auto = "auto"
+
+
+class Acting(Enum):
+    """How a policy acts when it is evaluated: its likeliest action, or one that it draws."""
+
+    greedy = auto()
+    sampled = auto()
+
+
+class VideoFormat(Enum):
+    """Of the video of an episode."""
+
+    gif = auto()
+    mp4 = auto()
+
+
+class VideoEpisode(Enum):
+    """Which of the greedy episodes a video shows, by its return."""
+
+    median = auto()
+    best = auto()
+    worst = auto()
+
+
+class ExportFormat(Enum):
+    """Of a policy that is to be used without pg."""
+
+    onnx = auto()
+    pt2 = auto()
+    safetensors = auto()
 
 
 class When(Enum):
@@ -353,6 +384,15 @@ class CheckpointConfig:
 
 
 @dataclass
+class EvaluationConfig:
+    """Evaluations along the way, on episodes of their own."""
+
+    every: Optional[int] = field(metadata=within(ge=1))  # iterations, and at the end; null: none
+    episodes: int = field(metadata=within(ge=1))  # of each seed
+    acting: Acting
+
+
+@dataclass
 class LogConfig:
     """What the terminal and TensorBoard show."""
 
@@ -414,6 +454,7 @@ class TrainConfig:
     update: UpdateConfig
     gradient: GradientConfig
     checkpoint: CheckpointConfig = field(metadata=role(Role.BOOKKEEPING))
+    eval: EvaluationConfig = field(metadata=role(Role.BOOKKEEPING))
     log: LogConfig = field(metadata=role(Role.BOOKKEEPING))
 
     @property
@@ -439,7 +480,7 @@ class CompareConfig:
     batch_size: int = field(metadata=within(ge=2))  # episodes of one update
     fit_episodes: int = field(metadata=within(ge=1))  # that learned critics are fitted on
     checkpoint: Optional[str]  # run directory whose policy is looked at; null: a fresh one
-    iteration: Optional[int] = field(metadata=within(ge=1))  # of that run; null: the newest
+    iteration: Any  # of that run: a number or BEST; null: the newest
     exact: Optional[bool]  # from the model; null: where that takes no longer than minutes
     resamples: int = field(metadata=within(ge=100))  # of the bootstrap
     level: float = field(metadata=within(gt=0, lt=1))  # of confidence
@@ -471,6 +512,33 @@ class CompareConfig:
             or bool(self.behaviour.kl)
             or (self.behaviour.iteration is not None)
         )
+
+
+@dataclass
+class EvaluatedEnvConfig:
+    """Where a policy is evaluated; null: as it was trained."""
+
+    id: Optional[str]  # with the same spaces
+    kwargs: dict[str, Any]  # beside those of the run, where the id is the same
+    max_episode_steps: Optional[int] = field(metadata=within(ge=1))
+    engine: Optional[Engine]
+    num_envs: Optional[int] = field(metadata=within(ge=1))  # side by side, per seed
+
+
+@dataclass
+class EvalConfig:
+    """Everything that `pg eval` is told."""
+
+    checkpoint: Optional[str]  # run directory, or one with runs below it, such as a sweep's
+    iteration: Any  # of each run: a number or BEST; null: the newest
+    episodes: int = field(metadata=within(ge=2))  # of each seed, greedy and sampled
+    level: float = field(metadata=within(gt=0, lt=1))  # of confidence
+    video: Optional[VideoFormat]  # of one greedy episode of each run
+    video_episode: VideoEpisode
+    export: Optional[ExportFormat]  # of each seed's policy
+    seed: int = field(metadata=within(ge=0, lt=2**40))  # another one has other episodes
+    env: EvaluatedEnvConfig
+    log: LogConfig
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -603,6 +671,17 @@ def check_combination(config: Any) -> None:
         check_switches(config.estimator)
     if isinstance(config, CompareConfig):
         _check_comparison(config)
+    if isinstance(config, EvalConfig) and config.checkpoint is None:
+        allowed = "names what is to be evaluated: a run directory, or one with runs below it"
+        raise ConfigError("checkpoint", None, allowed)
+    if isinstance(config, (CompareConfig, EvalConfig)):
+        _check_iteration(config.iteration)
+
+
+def _check_iteration(iteration: Any) -> None:
+    number = isinstance(iteration, int) and not isinstance(iteration, bool) and iteration >= 1
+    if not (number or iteration in (None, BEST)):
+        raise ConfigError("iteration", iteration, f"must be a whole number >= 1, {BEST} or null")
 
 
 def _check_gaussian(policy: PolicyConfig, behaviour: BehaviourConfig) -> None:

@@ -76,6 +76,8 @@ def unused(config: TrainConfig, action: Acted) -> dict[str, str]:
         idle |= {"optimizer.lr": own, "optimizer.schedule": own}
     if config.behaviour.checkpoint is None:
         idle["behaviour.iteration"] = "behaviour.checkpoint names no run"
+    if config.eval.every is None:
+        idle |= {f"eval.{name}": "eval.every is null" for name in ("episodes", "acting")}
     if not config.gradient.measure:
         idle["gradient.smoothing"] = "gradient.measure is false"
     if config.seeds == 1:

@@ -41,9 +41,10 @@ from pgcli.training import metrics
 from pgcli.training.build import behaviour_parameters, devices, facts, fastest
 from pgcli.training.cohort import Cohort
 from pgcli.training.counts import Counters
+from pgcli.training.evaluations import Evaluations
 from pgcli.training.learner import Learner
 from pgcli.training.outlook import Outlook
-from pgcli.training.session import Session
+from pgcli.training.session import Session, Stateful
 from pgcli.updates.ascent import learning_rates
 from pgcli.updates.rule import registered
 from pgcli.updates.schedules import scheduled_each
@@ -70,7 +71,9 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
         policy = cohort.learner.policy
         others = other = behaviour_parameters(config, cohort.engine, device)
         counters, outlook = Counters.start(len(seeds)), Outlook.start(len(seeds))
-        session.begin(counters, [cohort, outlook], facts(config, cohort.engine, policy, device))
+        evaluations = session.enter(Evaluations(config, seeds, policy.width))
+        kept: list[Stateful] = [cohort, evaluations, outlook]
+        session.begin(counters, kept, facts(config, cohort.engine, policy, device))
         seeded = seeding(session.format)
         if session.format == 1 and cohort.engine.renewed:
             session.notice(f"{cohort.engine.renewed} than in the version of pg that began this run")
@@ -155,6 +158,8 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 for tensor in state.values():
                     check_finite(tensor, f"the {name} critic", done, seeds, "critic.lr")
             record[tags.FPS] = batch.simulated / (time.perf_counter() - clock)
+            over = counters.spent(config)[ran] >= 1
+            record |= evaluations.after(policy, learner.theta, ran, counters.done[ran], over)
             logged = {tag: x.cpu().numpy() for tag, x in record.items()}
             outlook.add(logged, ran)
             for text in outlook.tells(float(counters.spent(config).mean()), policy.head):

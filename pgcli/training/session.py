@@ -125,6 +125,7 @@ class Session:
             settings=saved.telling(self._directory, settings),
             resume_from=counters.done if self._config.resume is not None else None,
             each=self._config.log.seeds,
+            also=tags.EVALUATED if self._config.eval.every is not None else (),
         )
         self._recorders: list[Recorder] = [self._logbook, *elsewhere]
         self._start = time.perf_counter()
@@ -189,6 +190,8 @@ class Session:
             self._progress.say(keeps + goes_on * (self._saved > 0))
         else:
             self._progress.conclude(self._table() if self._last else "the budget is spent already")
+            for line in self._best_lines():
+                self._progress.conclude(line)
             self._progress.conclude(f"tensorboard --logdir {self._directory}")
 
     def _left_unsaid(self) -> dict[str, np.ndarray]:
@@ -279,8 +282,23 @@ class Session:
             "return_100": counters.mean_return.tolist(),
             "seconds": seconds,
             "last": {tag: value.tolist() for tag, value in self._last.items()},
+            **self._best(),
             **self._facts,
         }
+
+    def _best(self) -> dict[str, Any]:
+        """What did best when it was evaluated, of each seed; nothing where nothing was."""
+        found = checkpoint.best_of(self._snapshot)
+        named = {name: found[name].tolist() for name in ("iteration", "return") if name in found}
+        return {"best": named} if named else {}
+
+    def _best_lines(self) -> list[str]:
+        best = self._best().get("best", {"iteration": [], "return": []})
+        pairs = zip(self._seeds, best["iteration"], best["return"], strict=False)
+        return [
+            f"best of seed {seed}: iteration {iteration}, evaluated to {short(ret)}"
+            for seed, iteration, ret in pairs
+        ]
 
     def _table(self) -> str:
         shown = (tags.NORM, tags.VARIANCE, tags.SNR, tags.ENTROPY)
