@@ -56,6 +56,7 @@ LONG = (  # by how they begin
     "python -m pytest tests/estimators/test_exactness.py",
 )
 EXTRAS = {  # what a line with this in it needs
+    "video=gif": "pygame",
     "hydra/launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
     "hydra/launcher=submitit": "hydra_plugins.hydra_submitit_launcher",
     "hydra/launcher=ray": "hydra_plugins.hydra_ray_launcher",
@@ -166,12 +167,14 @@ def filled(line: str) -> str:
 def small(words: list[str]) -> list[str]:
     """The words, then a small value of each size that they leave open."""
     given = {word.partition("=")[0]: word.partition("=")[2] for word in words}
-    if "--help" in words or words[:1] not in (["train"], ["compare"]):
+    if "--help" in words or words[:1] not in (["train"], ["compare"], ["eval"]):
         return words
     if words[0] == "train":
         sizes = {"iterations": "2", "batch_size": "4"}
         if "experiment" in given:  # which may sweep over the batch
             sizes = {"iterations": "2", "seeds": "2", "total_steps": "null"}
+    elif words[0] == "eval":
+        words, sizes = [x for x in words if not x.startswith("episodes=")], {"episodes": "3"}
     else:
         size = int(given.get("batch_size", 8))
         sizes = {"episodes": str(4 * size), "batch_size": str(size), "fit_episodes": "8",
@@ -254,6 +257,10 @@ def kept(words: list[str], cwd: Path, there: set[Path], said: str) -> None:
         assert "estimator" in said
     elif words[0] == "reproduce":
         assert said.splitlines()[-1].startswith("pg train ")
+    elif words[0] == "eval":
+        (told,) = [path for path in cwd.rglob("eval.json") if path.parent not in there]
+        beside = {"video": "video.*", "export": "policy-seed-0.*"}
+        assert all(list(told.parent.rglob(p)) for key, p in beside.items() if key in given)
     elif "resume" in given:
         assert len(rows(cwd / given["resume"])) == 1 + int(given["iterations"])
     elif words[0] == "train":
