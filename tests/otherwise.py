@@ -45,6 +45,7 @@ OTHERWISE = {  # another value of each
     "behaviour.temperature": "2.0",
     "behaviour.epsilon": "0.3",
     "behaviour.iteration": "1",
+    "init.iteration": "1",
     "policy.normalize_obs": "true",
     "policy.clip_obs": "0.1",
     "policy.hidden": "[4]",

@@ -207,6 +207,15 @@ class BehaviourConfig:
 
 
 @dataclass
+class InitConfig:
+    """The run whose policy, critics and normalisers a new one begins with; its own seeds' each."""
+
+    checkpoint: Optional[str] = field(metadata=since(None))  # run directory; null: fresh ones
+    # Of that run; null: the newest.
+    iteration: Optional[int] = field(metadata=since(None, within(ge=1)))
+
+
+@dataclass
 class PolicyConfig:
     """The policy network; no hidden layer makes it linear."""
 
@@ -406,6 +415,7 @@ class TrainConfig:
     env: EnvConfig
     estimator: EstimatorConfig
     behaviour: BehaviourConfig
+    init: InitConfig
     policy: PolicyConfig
     critic: CriticConfig
     optimizer: OptimizerConfig
@@ -611,10 +621,9 @@ def _check_training(config: TrainConfig) -> None:
         raise ConfigError("critic.lam", critic.lam, allowed)
     if config.critic.kind is CriticKind.exact:
         raise ConfigError("critic.kind", "exact", "only pg compare has exact critics: mlp, linear")
-    if config.behaviour.iteration is not None and config.behaviour.checkpoint is None:
-        raise ConfigError(
-            "behaviour.iteration", config.behaviour.iteration, "needs a behaviour.checkpoint"
-        )
+    for key, source in (("behaviour", config.behaviour), ("init", config.init)):
+        if source.iteration is not None and source.checkpoint is None:
+            raise ConfigError(f"{key}.iteration", source.iteration, f"needs {key}.checkpoint")
 
 
 def _check_parts(config: TrainConfig) -> None:

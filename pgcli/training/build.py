@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from pgcli.settings.schema import Collect, Device, TrainConfig
 from pgcli.training.learner import Learner
 from pgcli.updates import rule as rules
 
+BEGINNING = ("policy.init", "policy.output_gain", "policy.log_std")  # how parameters begin
 LONGEST = 1000  # steps of an episode with which devices are compared
 
 
@@ -76,9 +78,18 @@ def unused(config: TrainConfig, action: Acted) -> dict[str, str]:
         idle |= {"optimizer.lr": own, "optimizer.schedule": own}
     if config.behaviour.checkpoint is None:
         idle["behaviour.iteration"] = "behaviour.checkpoint names no run"
+    if config.init.checkpoint is None:
+        idle["init.iteration"] = "init.checkpoint names no run"
+    else:
+        idle |= dict.fromkeys(BEGINNING, "init.checkpoint gives the parameters")
     if not config.gradient.measure:
         idle["gradient.smoothing"] = "gradient.measure is false"
     return idle
+
+
+def asked_critics(config: TrainConfig) -> list[frozenset[str]]:
+    """What the run's estimator asks for, as `build_critics` has it."""
+    return [estimator.critics(config.estimator)]
 
 
 def build_learner(
@@ -89,7 +100,7 @@ def build_learner(
     est = config.estimator
     shape = engine.obs_dim, engine.max_episode_steps
     states, q = build_critics(
-        [estimator.critics(est)], config.critic, policy, *shape, seeds, device,
+        asked_critics(config), config.critic, policy, *shape, seeds, device,
         discount=discount_of(est),
     )  # fmt: skip
     return Learner(config, policy, states, q, seeds, device)
@@ -105,16 +116,24 @@ def behaviour_parameters(
     named = saved_behaviour(config)
     if named is None:
         return None
-    spaces = Spaces(engine.obs_dim, engine.action)
-    theta = saved_theta("behaviour.checkpoint", *named, config, spaces).to(device)
+    theta = saved_theta("behaviour.checkpoint", *named, config, spaces_of(engine)).to(device)
     return theta.expand(config.seeds, -1).contiguous()
 
 
+def spaces_of(engine: Engine) -> Spaces:
+    """What a policy needs to know of the environment."""
+    return Spaces(engine.obs_dim, engine.action)
+
+
 def facts(
-    config: TrainConfig, engine: Engine, policy: Policy, device: torch.device
+    config: TrainConfig,
+    engine: Engine,
+    policy: Policy,
+    device: torch.device,
+    notices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a reader of the results must know; "bias" and "notices" are said at the start."""
-    notices = engine.notices()
+    notices = [*engine.notices(), *notices]
     if not engine.exact_resume:
         notices.append(f"{engine.name} cannot be seeded at reset: a resumed run is not bit-exact")
     if config.collect is Collect.steps and not isinstance(engine, Saved):
@@ -135,7 +154,7 @@ def facts(
         "environment": config.env.id,
         "engine": engine.name,
         "device": str(device),
-        "spaces": Spaces(engine.obs_dim, engine.action).told,
+        "spaces": spaces_of(engine).told,
         "parameters": policy.num_params,
         "bias": bias_notes(config.estimator, circumstances),
         "notices": notices,

@@ -38,11 +38,18 @@ from pgcli.policies.policy import Policy
 from pgcli.runs import tags
 from pgcli.settings.schema import Collect, Schedule, TrainConfig
 from pgcli.training import metrics
-from pgcli.training.build import behaviour_parameters, devices, facts, fastest
+from pgcli.training.build import (
+    behaviour_parameters,
+    devices,
+    facts,
+    fastest,
+    spaces_of,
+)
 from pgcli.training.cohort import Cohort
 from pgcli.training.counts import Counters
 from pgcli.training.learner import Learner
 from pgcli.training.session import Session
+from pgcli.training.warm import begun_with
 from pgcli.updates.ascent import learning_rates
 from pgcli.updates.rule import registered
 from pgcli.updates.schedules import scheduled_each
@@ -66,10 +73,11 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
         cohort = session.enter(Cohort(config, seeds, slots))
         device = fastest(candidates, config, cohort.engine)
         cohort.begin(device)
-        policy = cohort.learner.policy
+        policy, spaces = cohort.learner.policy, spaces_of(cohort.engine)
+        begun = begun_with(config, cohort.learner, spaces, seeds)
         others = other = behaviour_parameters(config, cohort.engine, device)
         counters = Counters.start(len(seeds))
-        session.begin(counters, [cohort], facts(config, cohort.engine, policy, device))
+        session.begin(counters, [cohort], facts(config, cohort.engine, policy, device, begun))
         seeded = seeding(session.format)
         if session.format == 1 and cohort.engine.renewed:
             session.notice(f"{cohort.engine.renewed} than in the version of pg that began this run")

@@ -25,7 +25,7 @@ BASE = [
 ]  # fmt: skip
 ITSELF = {  # not a setting of how, but what is trained and where
     "env.id", "env.kwargs", "env.max_episode_steps", "env.engine", "env.num_envs",
-    "estimator.phi", "estimator.baseline", "behaviour.checkpoint", "update.name",
+    "estimator.phi", "estimator.baseline", "behaviour.checkpoint", "init.checkpoint", "update.name",
     "gradient.memory_mb",
 }  # fmt: skip
 
