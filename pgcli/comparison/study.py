@@ -114,7 +114,7 @@ def unused(
         if not (stepping or (rated and f.name == "lr")):
             idle[f"optimizer.{f.name}"] = "no update rule here steps by it"
     idle["optimizer.schedule"] = "only the first step is looked at"
-    idle["log.wandb"] = "it is for pg train"
+    idle |= dict.fromkeys(("log.wandb", "env.info"), "it is for pg train")
     return idle
 
 
@@ -125,6 +125,7 @@ def run(
     directory: Path,
 ) -> None:
     """Compare the estimators, by name; tables and pictures lie in `directory`."""
+    config = replace(config, env=replace(config.env, info=[]))  # which is for pg train
     cores.begin()
     with lock(directory), noted() as signals:
         progress = Progress(config.log.interval)

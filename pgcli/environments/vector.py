@@ -16,6 +16,7 @@ from pgcli.environments.ambient import Ambient, Own, seeded, spaces_of
 from pgcli.environments.base import Base
 from pgcli.environments.engine import Array, Step
 from pgcli.environments.guard import InCopy, failing, failure, let_go, place, quiet, told
+from pgcli.environments.info import names, picked
 from pgcli.environments.looks import memories
 from pgcli.environments.make import maker
 from pgcli.environments.spaces import (
@@ -26,6 +27,7 @@ from pgcli.errors import ConfigError
 from pgcli.machine.randomness import DISTINCT, Seeding
 from pgcli.settings.schema import EnvConfig
 
+PICKED = "picked"  # the only entry of info that a worker sends: those that are asked for
 STEP_TIMEOUT = 300.0  # seconds without an answer after which a worker counts as dead
 
 
@@ -66,6 +68,7 @@ class SyncEngine(Base):
         terminated, truncated = self._terminated, self._truncated
         terminated[:], truncated[:] = False, False
         swap = self.ambient if self.ambient.active else None
+        entries = self._entries
         self._steps += 1
         first = self._batches == 1
         result: Any = None
@@ -82,13 +85,17 @@ class SyncEngine(Base):
                     result = self._envs[i].step(given[i])
                     if first and (fault := _fault(result)) is not None:
                         raise fault  # NumPy would take a text for true
-                    obs[i], rew[i], terminated[i], truncated[i], _ = result
+                    obs[i], rew[i], terminated[i], truncated[i], info = result
+                    if entries is not None:
+                        entries.at(i, info)
                     ended[i] = terminated[i] or truncated[i]
                 if swap:
                     swap.leave(i)
         except Exception as error:
             wrong = error if result is None else _fault(result) or error
             raise failure(self.id, "step", wrong, self._place(i)) from error
+        if entries is not None:
+            entries.over(terminated | truncated)
         return self._encoded(obs, "step"), rew, terminated, truncated
 
     def close(self) -> None:
@@ -113,9 +120,12 @@ class VectorEngine(Base):
     def step(self, act: Array, active: Array) -> Step:
         self._steps += 1
         try:
-            obs, rew, terminated, truncated, _ = self._step(self.action.to_env(act))
+            obs, rew, terminated, truncated, info = self._step(self.action.to_env(act))
         except Exception as error:
             raise failure(self.id, "step", error) from error
+        if self._entries is not None:
+            self._entries.all(info.get(PICKED), info.get(f"_{PICKED}"))
+            self._entries.over(terminated | truncated)
         return self._encoded(obs, "step"), rew, terminated, truncated
 
     def close(self) -> None:
@@ -163,11 +173,13 @@ class AsyncEngine(VectorEngine):
     name = "async"
 
     def __init__(self, config: EnvConfig, num_envs: int, slots: int | None = None) -> None:
-        make, kept = maker(config), list[str]()
+        make, kept, asked = maker(config), list[str](), names(config.info)
         with failing(config.id, "make"), quiet():
             copies = range(slots or num_envs)
             makers = [
-                partial(_in_worker, partial(make, copies[i % len(copies)]), i, os.getpid(), kept)
+                partial(
+                    _in_worker, partial(make, copies[i % len(copies)]), i, os.getpid(), kept, asked
+                )
                 for i in range(num_envs)
             ]
             envs = AsyncVectorEnv(makers, copy=False)
@@ -195,7 +207,11 @@ class AsyncEngine(VectorEngine):
 
 
 def _in_worker(
-    make: Callable[[], gym.Env[Any, Any]], copy: int, parent: int, kept: list[str]
+    make: Callable[[], gym.Env[Any, Any]],
+    copy: int,
+    parent: int,
+    kept: list[str],
+    asked: Sequence[str],
 ) -> gym.Env[Any, Any]:
     """Make the environment in a process of its own, where the run's signals are not handled.
 
@@ -208,14 +224,18 @@ def _in_worker(
         return env
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
-    return _Worker(make(), copy)
+    return _Worker(make(), copy, asked)
 
 
 class _Worker(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment alone in its process: errors say which copy it is, and what it gave."""
+    """An environment alone in its process: errors say which copy it is, and what it gave.
 
-    def __init__(self, env: gym.Env[Any, Any], copy: int) -> None:
+    Of info only what is asked for goes through the pipe.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], copy: int, asked: Sequence[str]) -> None:
         super().__init__(env)
+        self._asked = asked
         self._copy, self._check = copy, checker(env.observation_space)
         self._spaces = spaces_of(env)
         self._own: Own | None = None
@@ -239,7 +259,8 @@ class _Worker(gym.Wrapper[Any, Any, Any, Any]):
         result = self.env.step(action)
         if (fault := _fault(result)) is not None:
             raise fault
-        return result
+        *four, info = result
+        return *four, {PICKED: np.array(picked(info, self._asked))} if self._asked else {}
 
     def _anew(self, seed: int | None) -> Any:
         return self.env.reset() if seed is None else self.env.reset(seed=seed)

@@ -29,6 +29,7 @@ UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.Bad
 SAME_POLICY = (
     "env.id",
     "env.kwargs",
+    "env.wrappers",
     "policy.hidden",
     "policy.activation",
     "policy.bias",

@@ -6,9 +6,10 @@ import importlib
 import re
 from functools import cache
 from pathlib import Path
-from typing import Generic, TypeVar
+from types import ModuleType
+from typing import Any, Generic, TypeVar
 
-from pgcli.errors import ConfigError, one_of
+from pgcli.errors import ConfigError, did_you_mean, one_of
 
 Part = TypeVar("Part")
 OWN = "module:name"
@@ -40,11 +41,7 @@ class Registry(Generic[Part]):
             allowed = "module:name is a module of your own; the names here need no module"
             raise ConfigError(self._key, value, allowed)
         if module:
-            try:
-                importlib.import_module(module)
-            except (Exception, SystemExit) as error:
-                allowed = f"the module does not import: {type(error).__name__}: {error}"
-                raise ConfigError(self._key, value, allowed) from error
+            _module(self._key, value, module)
         for (where, known), part in self._parts.items():
             if known == name and (where == module if module else self._is_home(where)):
                 return part
@@ -58,6 +55,33 @@ class Registry(Generic[Part]):
 
     def _is_home(self, module: str) -> bool:
         return module == self._home or module.startswith(self._home + ".")
+
+
+def imported(key: str, value: str) -> Any:
+    """What `module:name` is, to be called; `key` names the setting.
+
+    ConfigError where the module does not import, or has no such thing.
+    """
+    module, colon, name = value.rpartition(":")
+    if not colon or not module or not name:
+        raise ConfigError(key, value, f"must be {OWN}")
+    found: Any = _module(key, value, module)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            allowed = f"{module} has no {part}{did_you_mean(part, dir(found))}"
+            raise ConfigError(key, value, allowed)
+        found = getattr(found, part)
+    if not callable(found):
+        raise ConfigError(key, value, f"is a {type(found).__name__}, which cannot be called")
+    return found
+
+
+def _module(key: str, value: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(key, value, f"the module does not import: {told}") from error
 
 
 def is_own(value: str) -> bool:

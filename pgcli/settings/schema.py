@@ -158,6 +158,10 @@ class EnvConfig:
     num_envs: Optional[int] = field(
         metadata=within(ge=1)
     )  # side by side, per seed; null: chosen by the engine
+    # Entries of info to log: `name`, or `name@mean`, `@end`, `@sum`.
+    info: list[str] = field(metadata=since([]))
+    # Around each copy, the first innermost: `module:name`, or {wrapper: module:name, argument: x}.
+    wrappers: list[Any] = field(metadata=since([]))
 
 
 @dataclass

@@ -15,6 +15,7 @@ from pgcli.collection.batch import Batch
 from pgcli.collection.horizon import Saved
 from pgcli.environments.choose import slots_per_seed
 from pgcli.environments.engine import Engine
+from pgcli.environments.info import logged
 from pgcli.environments.spaces import Spaces
 from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
@@ -43,6 +44,10 @@ def check(config: TrainConfig) -> None:
     estimator.check_estimator(config.estimator, config.batch_size if fixed else None)
     if parts:
         estimator.check_parts(config.estimator)
+        for one in logged(config.env.info):
+            if one.way == "sum":
+                allowed = "collect=steps has parts of episodes: @mean, @end"
+                raise ConfigError("env.info", one.text, allowed)
     check_rule(config)
     if config.log.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise ConfigError("log.wandb", config.log.wandb, "needs the extra wandb")

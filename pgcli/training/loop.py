@@ -101,6 +101,7 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
             ended = batch.ended()
 
             record = metrics.rollout(ended, counters.mean_return[ran])
+            record |= metrics.info(batch, config.env.info)
             if config.batch_steps is not None:
                 record[tags.DISCARDED] = batch.discarded
             # Critics learn beside the policy: what serves this batch has not seen it.
