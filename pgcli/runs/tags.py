@@ -30,6 +30,11 @@ def info(name: str, way: str | None) -> str:
     return f"info/{name}" if way is None else f"info/{name}/{way}"
 
 
+def callback(name: str) -> str:
+    """Of what a callback gives."""
+    return f"callback/{name}"
+
+
 def update(name: str) -> str:
     """Of what an update rule tells of its step."""
     return f"update/{name}"

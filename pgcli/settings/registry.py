@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from pgcli.errors import ConfigError, did_you_mean, one_of
+from pgcli.errors import ConfigError, PartFailed, PgError, did_you_mean, one_of
 
 Part = TypeVar("Part")
 OWN = "module:name"
@@ -82,6 +86,29 @@ def _module(key: str, value: str, name: str) -> ModuleType:
     except (Exception, SystemExit) as error:
         told = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(key, value, f"the module does not import: {told}") from error
+
+
+@contextmanager
+def blamed(key: str, value: str) -> Iterator[None]:
+    """Whatever a part of the user's raises here is PartFailed, and says where."""
+    if not is_own(value):
+        yield
+        return
+    try:
+        yield
+    except PgError:
+        raise
+    except (Exception, SystemExit) as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PartFailed(f"{key}={value} failed{_line(value, error)}: {told}") from error
+
+
+def _line(value: str, error: BaseException) -> str:
+    """The last line of the part's own module that it came by."""
+    module = sys.modules.get(value.rpartition(":")[0])
+    file = getattr(module, "__file__", None)
+    lines = [x.lineno for x in traceback.extract_tb(error.__traceback__) if x.filename == file]
+    return f" ({Path(file).name}, line {lines[-1]})" if file and lines else ""
 
 
 def is_own(value: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Optional, get_type_hints
 from pgcli.errors import ConfigError, one_of
 from pgcli.settings.registry import OWN, is_own, named_in
 
+EXACT = "exact"  # V and Q by dynamic programming
 NONE = "none"  # the baseline that subtracts nothing, the importance weights that are 1
 
 
@@ -54,14 +55,6 @@ class ActionValue(Enum):
     outputs = auto()
     dueling = auto()
     compatible = auto()
-
-
-class CriticKind(Enum):
-    """What V is."""
-
-    mlp = auto()
-    linear = auto()
-    exact = auto()
 
 
 class Collect(Enum):
@@ -257,7 +250,8 @@ BOUNDS = ("min_std", "max_std")
 class CriticConfig:
     """The critics and their regression."""
 
-    kind: CriticKind  # V: a network, linear in features, or with Q by dynamic programming
+    # V: a network, linear in features, with Q by dynamic programming, or `module:name`
+    kind: str = field(metadata=naming("policies/critics.py"))
     hidden: list[int] = field(metadata=within(ge=1))
     activation: Activation
     lr: float = field(metadata=within(gt=0, le=1e6))
@@ -372,6 +366,8 @@ class LogConfig:
     interval: float = field(
         metadata=within(gt=0)
     )  # seconds between lines where there is no terminal
+    # `module:name` of what is told every row of metrics.csv too; null: none
+    recorder: Optional[str] = field(metadata=since(None))
     wandb: Optional[str]  # project at Weights & Biases that gets the records too; null: none
 
 
@@ -415,6 +411,8 @@ class TrainConfig:
     updates_per_batch: int = field(metadata=within(ge=1))  # more than one: off-policy reuse
     device: Device = field(metadata=role(Role.MACHINE))
     resume: Optional[str] = field(metadata=role(Role.BOOKKEEPING))  # run directory to continue
+    # `module:name` of a function that is called after each iteration; null: none
+    callback: Optional[str] = field(metadata=since(None, role(Role.BOOKKEEPING)))
     claims: list[ClaimConfig] = field(metadata=role(Role.BOOKKEEPING))  # for pg report
     env: EnvConfig
     estimator: EstimatorConfig
@@ -623,7 +621,7 @@ def _check_training(config: TrainConfig) -> None:
     if critic.lam is not None and critic.target is Target.monte_carlo:
         allowed = "only with critic.target=td_lambda or expected_sarsa: null"
         raise ConfigError("critic.lam", critic.lam, allowed)
-    if config.critic.kind is CriticKind.exact:
+    if config.critic.kind == EXACT:
         raise ConfigError("critic.kind", "exact", "only pg compare has exact critics: mlp, linear")
     for key, source in (("behaviour", config.behaviour), ("init", config.init)):
         if source.iteration is not None and source.checkpoint is None:

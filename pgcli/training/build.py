@@ -25,10 +25,12 @@ from pgcli.estimators.unused import unused as unused_of_estimator
 from pgcli.gradients.critics import build_critics, discount_of
 from pgcli.gradients.trajectory import gradient_sums
 from pgcli.policies.build import build_policy
+from pgcli.policies.critics import CRITICS
 from pgcli.policies.fit import Acted
 from pgcli.policies.policy import Policy
 from pgcli.policies.unused import unused_of_critics, unused_of_policy
 from pgcli.runs.policies import saved_behaviour, saved_theta
+from pgcli.settings.registry import imported
 from pgcli.settings.schema import Collect, Device, TrainConfig
 from pgcli.training.learner import Learner
 from pgcli.updates import rule as rules
@@ -49,6 +51,11 @@ def check(config: TrainConfig) -> None:
                 allowed = "collect=steps has parts of episodes: @mean, @end"
                 raise ConfigError("env.info", one.text, allowed)
     check_rule(config)
+    for key, name in (("callback", config.callback), ("log.recorder", config.log.recorder)):
+        if name is not None:
+            imported(key, name)
+    if "value" in estimator.critics(config.estimator):
+        CRITICS.find(config.critic.kind)
     if config.log.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise ConfigError("log.wandb", config.log.wandb, "needs the extra wandb")
 

@@ -82,7 +82,7 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
         if session.format == 1 and cohort.engine.renewed:
             session.notice(f"{cohort.engine.renewed} than in the version of pg that began this run")
 
-        while (left := (spent := counters.spent(config)) < 1).any():
+        while session.goes_on(left := (spent := counters.spent(config)) < 1):
             clock = time.perf_counter()
             if cohort.narrow(left) and others is not None:
                 other = others[cohort.index]
