@@ -17,6 +17,10 @@ class PgError(Exception):
         self.args = (f"{self}; {more}",)
 
 
+class PartFailed(PgError):
+    """A part that the user has brought raised, or gave what is none."""
+
+
 class ConfigError(PgError):
     """A setting that cannot be used: its key, its value and what is allowed."""
 

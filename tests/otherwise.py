@@ -19,7 +19,7 @@ class Wandering(gym.Env):
     def step(self, action):
         reward = float(self.obs[0] * (action - 1))
         self.obs = self.np_random.random(2, np.float32)
-        return self.obs, reward, bool(self.obs[1] < 0.1), False, {}
+        return self.obs, reward, bool(self.obs[1] < 0.1), False, {"luck": self.obs[1]}
 
 
 gym.register("Wandering-v0", Wandering)
@@ -31,6 +31,7 @@ OTHERWISE = {  # another value of each
     "horizon": "5",
     "updates_per_batch": "2",
     "env.reward_shift": "1.0",
+    "env.info": "[luck]",
     "estimator.importance": "first_order",
     "estimator.gamma": "0.9",
     "estimator.lam": "0.5",
@@ -45,6 +46,7 @@ OTHERWISE = {  # another value of each
     "behaviour.temperature": "2.0",
     "behaviour.epsilon": "0.3",
     "behaviour.iteration": "1",
+    "init.iteration": "1",
     "policy.normalize_obs": "true",
     "policy.clip_obs": "0.1",
     "policy.hidden": "[4]",

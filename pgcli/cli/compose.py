@@ -406,6 +406,8 @@ def _allowed(value: str, kind: Any) -> str:
         bool: "true or false",
         str: "a text",
         list[int]: "a list of whole numbers, e.g. [64,64]",
+        list[str]: "a list of names, e.g. [this,that]",
+        list[Any]: "a list, e.g. [this,that]",
     }
     return f"must be {named.get(kind, 'a dictionary, e.g. {key: value}')}{' or null' * optional}"
 

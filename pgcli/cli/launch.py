@@ -106,7 +106,7 @@ def launch(command: str, argv: Sequence[str]) -> int:
         raise RunDirectoryError(f"{run_dir} holds a run: resume={run_dir} continues it")
     if named and sweep.holds_sweep(run_dir):
         raise RunDirectoryError(f"{run_dir} holds a sweep: choose another hydra.run.dir")
-    lines += pins(getattr(composed[0].config, "behaviour", None))
+    lines += pins(composed[0].config)
     with made(run_dir, named, _is_bare) as directory:
         _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(directory))}"])
     return 0
@@ -275,6 +275,10 @@ def _check_runs(config: Any, spaces: Spaces) -> None:
         from pgcli.runs.policies import check_saved
 
         check_saved(config, spaces)
+    if isinstance(config, TrainConfig) and config.init.checkpoint is not None:
+        from pgcli.training import warm
+
+        warm.check(config, spaces)
 
 
 def _restored_overrides(directory: Path, lines: Sequence[str]) -> list[str]:

@@ -1,8 +1,9 @@
 """What a command line takes from the runs that it names, each job of a sweep from its own.
 
 `pg compare checkpoint=<run>` has the policy and the environment of that run, and a
-`behaviour.checkpoint` is pinned to where it lies and to the iteration that it had, so that a
-resumed run, or a sweep typed again, finds the same policy although its source trained on.
+`behaviour.checkpoint` or `init.checkpoint` is pinned to where it lies and to the iteration that it
+had, so that a resumed run, or a sweep typed again, finds the same policy although its source
+trained on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from pgcli.cli.precedence import taken_back
 from pgcli.errors import NoCheckpoint, PgError
 from pgcli.runs import checkpoint, saved
 from pgcli.settings.schema import (
-    BehaviourConfig,
     CompareConfig,
     EvalConfig,
     Role,
@@ -33,7 +33,11 @@ from pgcli.settings.schema import (
     having,
 )
 
-PINNED = ("behaviour.checkpoint", "behaviour.iteration")
+SOURCES = ("behaviour", "init")  # sections that name a run, and one of its iterations
+PINNED = tuple(f"{name}.{key}" for name in SOURCES for key in ("checkpoint", "iteration"))
+
+
+Known = dict[tuple[str, str], int]
 
 
 def names_runs(config: Any) -> bool:
@@ -41,7 +45,15 @@ def names_runs(config: Any) -> bool:
     if isinstance(config, EvalConfig):  # which reads them itself: they may be many
         return False
     compared = config.checkpoint if isinstance(config, CompareConfig) else None
-    return compared is not None or config.behaviour.checkpoint is not None
+    return compared is not None or any(True for _ in _sources(config))
+
+
+def _sources(config: Any) -> Iterator[tuple[str, Any]]:
+    """The sections of a configuration, or of a node, that name a run; `pg compare` has no init."""
+    for name in SOURCES:
+        section = getattr(config, name, None)
+        if section is not None and section.checkpoint is not None:
+            yield name, section
 
 
 def as_trained(lines: Sequence[str], node: DictConfig) -> list[str]:
@@ -110,19 +122,19 @@ def _overrides(sections: dict[str, Any]) -> list[str]:
     return overrides
 
 
-def pins(
-    behaviour: BehaviourConfig | DictConfig | None, known: dict[str, int] | None = None
-) -> list[str]:
-    """Where a behaviour's policy lies, and of which iteration it is, as overrides.
+def pins(config: Any, known: Known | None = None) -> list[str]:
+    """Where the policies that a configuration takes lie, and of which iteration, as overrides.
 
-    `known` has the iterations that are settled already, by directory.
+    `known` has the iterations that are settled already, by section and directory.
     """
-    if behaviour is None or behaviour.checkpoint is None:
-        return []
-    place = Path(behaviour.checkpoint).absolute()
-    iteration = behaviour.iteration or (known or {}).get(str(place))
-    ckpt = checkpoint.load(Path(behaviour.checkpoint), iteration)
-    return [f"behaviour.checkpoint={literal(str(place))}", f"behaviour.iteration={ckpt.iteration}"]
+    pinned = []
+    for name, section in _sources(config):
+        place = Path(section.checkpoint).absolute()
+        iteration = section.iteration or (known or {}).get((name, str(place)))
+        ckpt = checkpoint.load(Path(section.checkpoint), iteration)
+        where = f"{name}.checkpoint={literal(str(place))}"
+        pinned += [where, f"{name}.iteration={ckpt.iteration}"]
+    return pinned
 
 
 @contextmanager
@@ -147,7 +159,7 @@ def brought_along(directory: Path) -> Iterator[None]:
 class _Completing(Launcher):
     """Completes jobs, then hands them to another launcher."""
 
-    def __init__(self, launcher: Launcher, given: dict[str, Any], known: dict[str, int]) -> None:
+    def __init__(self, launcher: Launcher, given: dict[str, Any], known: Known) -> None:
         self._launcher, self._known = launcher, known
         self.setup(**given)
 
@@ -176,7 +188,7 @@ class _Completing(Launcher):
                 node.hydra.job.id = node.hydra.job.num = number
             place = str(node.hydra.sweep.subdir)  # a name may not change with what is brought
             job = Path(node.hydra.sweep.dir) / place
-            after = [] if _begun_unpinned(job) else pins(node.get("behaviour"), self._known)
+            after = [] if _begun_unpinned(job) else pins(node, self._known)
             return [
                 *brought(lines, node, again).overrides,
                 *lines,
@@ -187,25 +199,27 @@ class _Completing(Launcher):
             return lines  # the job says it, and no other has to suffer
 
 
-def _settled(sweep: Path) -> dict[str, int]:
-    """The iterations that were newest to a sweep's jobs, by the directory of the run."""
-    newest: dict[str, int] = {}
+def _settled(sweep: Path) -> Known:
+    """The iterations that were newest to a sweep's jobs, by section and directory of the run."""
+    newest: Known = {}
     for job in sorted(path.parent for path in sweep.rglob(saved.HYDRAS)):
-        where, iterations = _noted(job)
-        *typed, last = iterations or [None]
-        if where and last is not None and not any(typed):
-            newest.setdefault(where[-1], last)
+        for name in SOURCES:
+            where, iterations = _noted(job, name)
+            *typed, last = iterations or [None]
+            if where and last is not None and not any(typed):
+                newest.setdefault((name, where[-1]), last)
     return newest
 
 
 def _begun_unpinned(job: Path) -> bool:
     """Whether a job goes on that took its behaviour's newest policy, as sweeps once did."""
-    where, iterations = _noted(job)
+    where, iterations = _noted(job, "behaviour")
     return bool(where) and not any(iterations) and bool(checkpoint.iterations(job))
 
 
-def _noted(job: Path) -> tuple[list[Any], list[Any]]:
-    """What a job was given as its behaviour's checkpoint and iteration, one after the other."""
+def _noted(job: Path, name: str) -> tuple[list[Any], list[Any]]:
+    """What a job was given as the checkpoint and iteration of a section, one after the other."""
     given = [(o.key_or_group, o.value()) for o in parse(saved.overrides(job))]
-    where, iterations = ([value for k, value in given if k == key] for key in PINNED)
+    keys = f"{name}.checkpoint", f"{name}.iteration"
+    where, iterations = ([value for k, value in given if k == key] for key in keys)
     return where, iterations

@@ -36,6 +36,9 @@ class Batch:
         default_factory=lambda: torch.zeros((), dtype=torch.int64)
     )
 
+    # [S, N, T, K] float64: the entries of info that `env.info` names, NaN where one is not there
+    info: Tensor | None = None
+
     # Of parts of episodes, where slots play on from batch to batch; None: they are whole.
     unit: Tensor | None = None  # [S, N] int64: the slot that a part is of
     age: Tensor | None = None  # [S, N] int64: the episode's steps before it

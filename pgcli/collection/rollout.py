@@ -143,6 +143,8 @@ def turn(
     obs, rew, terminated, truncated = engine.step(tell(act), active)
     buffer.obs[:, row + 1], buffer.rew[:, row], rollout.act[:, row] = obs, rew, act
     buffer.terminated[:, row], buffer.truncated[:, row] = terminated, truncated
+    if rollout.info is not None:
+        rollout.info[:, row] = engine.info
     done: Array = terminated | truncated
     return done
 
@@ -291,6 +293,7 @@ class Rollout:
         self._engine = engine
         self.buffer = self._blank(513)
         self.act = self._actions()
+        self.info = self._unsaid(513)
 
     def reaching(self, row: int) -> Buffer:
         """The buffer, long enough that this row exists."""
@@ -301,6 +304,9 @@ class Rollout:
                 new[:, :rows] = old
             self.buffer = longer
             self.act = self._actions()
+            if self.info is not None and (more := self._unsaid(longer.obs.shape[1])) is not None:
+                more[:, :rows] = self.info
+                self.info = more
         return self.buffer
 
     def _blank(self, rows: int) -> Buffer:
@@ -312,6 +318,11 @@ class Rollout:
             np.zeros((e, rows), bool),
             np.zeros((e, rows), bool),
         )
+
+    def _unsaid(self, rows: int) -> Array | None:
+        """Entries of info [E, rows, K]; None where none is asked for."""
+        said = self._engine.info
+        return None if said is None else np.full((len(said), rows, said.shape[1]), np.nan)
 
     def _actions(self) -> Array:
         """The buffer's actions in their own shape."""
@@ -343,7 +354,11 @@ class Rollout:
         terminated = buffer.terminated[slot, stop - 1] & (length > 0)
         truncated = buffer.truncated[slot, stop - 1] & (length > 0) & ~terminated
         arrays = (obs, act, rew, mask, terminated, truncated, final_obs, length)
-        return Batch(*(torch.from_numpy(x) for x in arrays))
+        batch = Batch(*(torch.from_numpy(x) for x in arrays))
+        if self.info is None:
+            return batch
+        info = np.where(mask[..., None], self.info[place], np.nan)
+        return replace(batch, info=torch.from_numpy(info))
 
     def transitions(self, played: Array) -> Array:
         """How many of the rows [0, played[e]) of each slot are no resets, [E]."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from pgcli.collection.batch import Batch
 from pgcli.environments.tabular import Tabular, hidden_model, tabular_model
 from pgcli.errors import ConfigError, EnvironmentFailed
-from pgcli.settings.schema import CompareConfig, CriticKind
+from pgcli.settings.schema import EXACT, CompareConfig
 
 
 class Belief:
@@ -23,7 +23,7 @@ class Belief:
     def __init__(self, config: CompareConfig) -> None:
         """ConfigError where a model is asked for and there is none."""
         self._id, self.notice, self.model = config.env.id, "", None
-        exact_critic = config.critic.kind is CriticKind.exact
+        exact_critic = config.critic.kind == EXACT
         self._needed = exact_critic or config.exact is True
         if (model := tabular_model(config.env)) is not None:
             self._trial = Trial(model)

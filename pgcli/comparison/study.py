@@ -31,7 +31,7 @@ from pgcli.runs.directory import lock
 from pgcli.runs.policies import halfway
 from pgcli.runs.progress import Progress
 from pgcli.runs.provenance import provenance
-from pgcli.settings.schema import CompareConfig, CriticKind, EstimatorConfig, UpdateConfig
+from pgcli.settings.schema import EXACT, CompareConfig, EstimatorConfig, UpdateConfig
 from pgcli.updates.rule import registered
 
 ROUNDS = 16  # in which episodes are collected: what a signal interrupts is one of them
@@ -75,7 +75,7 @@ def unused(
     """The settings that can have no effect on any of them, whatever their values: why, by key."""
     kinds = {name: critics(est) for name, est in estimators.items()}
     asked = {kind for one in kinds.values() for kind in one}
-    exact = config.critic.kind is CriticKind.exact
+    exact = config.critic.kind == EXACT
     learned = asked - {"value", "q"} if exact else asked
     idle = unused_of_critics(config.critic, learned) | unused_of_policy(config.policy, action)
     if exact and learned != asked:
@@ -115,7 +115,8 @@ def unused(
         if not (stepping or (rated and f.name == "lr")):
             idle[f"optimizer.{f.name}"] = "no update rule here steps by it"
     idle["optimizer.schedule"] = "only the first step is looked at"
-    idle["log.seeds"] = idle["log.wandb"] = "it is for pg train"
+    only_train = ("log.seeds", "log.wandb", "log.recorder", "env.info")
+    idle |= dict.fromkeys(only_train, "it is for pg train")
     return idle
 
 
@@ -126,6 +127,7 @@ def run(
     directory: Path,
 ) -> None:
     """Compare the estimators, by name; tables and pictures lie in `directory`."""
+    config = replace(config, env=replace(config.env, info=[]))  # which is for pg train
     cores.begin()
     made_with = provenance()
     with lock(directory), noted() as signals:
@@ -136,7 +138,7 @@ def run(
             subject = Subject(config, engine, slots)
             subject.believe(belief := Belief(config))
             solution = _solution(config, subject, belief.model)
-            known = solution if config.critic.kind is CriticKind.exact else None
+            known = solution if config.critic.kind == EXACT else None
             fitted = Critics(subject, estimators, known)
             circumstances = Circumstances(
                 horizon=engine.max_episode_steps,

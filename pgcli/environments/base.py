@@ -11,6 +11,7 @@ from gymnasium import spaces
 from pgcli.environments.ambient import Ambient
 from pgcli.environments.engine import Array
 from pgcli.environments.guard import failed, failure, place
+from pgcli.environments.info import Entries, names
 from pgcli.environments.looks import FirstLook
 from pgcli.environments.make import time_limit
 from pgcli.environments.spaces import (
@@ -39,13 +40,21 @@ class Base:
         self._seeds: Sequence[int] = ()
         self._steps = 0  # since the reset of all slots
         self._notices: list[str] = []
+        asked = names(config.info)
+        self._entries = Entries(asked, num_envs) if asked else None
 
     @property
     def obs_dim(self) -> int:
         return self.obs.dim
 
+    @property
+    def info(self) -> Array | None:
+        return None if self._entries is None else self._entries.values
+
     def notices(self) -> list[str]:
         notices = list(self._notices)
+        if self._entries is not None:
+            notices += self._entries.notices()
         if self._first_look is not None:
             notices += self._first_look.notices()
         if self.ambient is not None and self.ambient.confirmed:

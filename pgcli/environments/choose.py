@@ -17,6 +17,7 @@ import numpy as np
 from pgcli.environments.engine import Engine
 from pgcli.environments.envpool import EnvpoolEngine
 from pgcli.environments.guard import quiet
+from pgcli.environments.info import names
 from pgcli.environments.make import (
     compiled_model,
     envpool_spec,
@@ -31,6 +32,7 @@ from pgcli.environments.spaces import (
     obs_adapter,
 )
 from pgcli.environments.vector import AsyncEngine, NativeEngine, SyncEngine
+from pgcli.environments.wrapping import wrappings
 from pgcli.errors import ConfigError, EnvironmentFailed
 from pgcli.settings.schema import Engine as EngineName
 from pgcli.settings.schema import EnvConfig
@@ -63,6 +65,8 @@ def choose_engine(config: EnvConfig) -> str:
     """The engine's name; `sync` stands for async too where `auto` may still find it slow."""
     if config.engine is not EngineName["auto"]:
         return config.engine.name
+    if config.wrappers or config.info:
+        return "sync"
     if compiled_model(config) is not None and importlib.util.find_spec("numba") is not None:
         return "compiled"
     try:
@@ -96,6 +100,7 @@ def slots_per_seed(config: EnvConfig, episodes: int | None) -> int:
 
 def check_environment(config: EnvConfig) -> Spaces:
     """Its spaces, from making it once; ConfigError where it cannot be made or trained in."""
+    _check_single(config)
     if config.engine is EngineName["envpool"]:
         spec = envpool_spec(config.id)
         with quiet():
@@ -109,6 +114,8 @@ def check_environment(config: EnvConfig) -> Spaces:
         make = maker(config)
         try:
             env = make()
+        except ConfigError:
+            raise
         except Exception as error:
             missing = isinstance(error, (ImportError, gym.error.DependencyNotInstalled))
             if missing and (extra := extra_of(config)) is not None:
@@ -128,6 +135,15 @@ def check_environment(config: EnvConfig) -> Spaces:
         table=isinstance(observation, gym.spaces.Discrete),
         seen=observation,
     )
+
+
+def _check_single(config: EnvConfig) -> None:
+    """What needs environments one by one: an engine that has no such thing is refused."""
+    wrappings(config.wrappers)
+    for key, given in (("wrappers", config.wrappers), ("info", names(config.info))):
+        if given and config.engine.name in MANY_SLOTS:
+            allowed = f"it has no single environments, which env.{key} needs: auto, sync, async"
+            raise ConfigError("env.engine", config.engine, allowed)
 
 
 def _compiled(config: EnvConfig, num_envs: int) -> Engine:

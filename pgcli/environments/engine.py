@@ -43,6 +43,14 @@ class Engine(Protocol):
         ...
 
     @property
+    def info(self) -> Array | None:
+        """The K entries that `env.info` names, of the last step [E, K], NaN where one is not there.
+
+        None where it names none. The buffer is used again: copy.
+        """
+        ...
+
+    @property
     def ambient(self) -> Ambient | None:
         """What is around every batch, where environments run in this process."""
         ...

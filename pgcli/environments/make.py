@@ -16,6 +16,7 @@ from pgcli.environments.spaces import (
     Flattened,
     is_composite,
 )
+from pgcli.environments.wrapping import wrapped
 from pgcli.errors import ConfigError, did_you_mean
 from pgcli.settings.schema import Engine as EngineName
 from pgcli.settings.schema import EnvConfig
@@ -37,6 +38,7 @@ def maker(config: EnvConfig) -> Callable[..., gym.Env[Any, Any]]:
                 disable_env_checker=True,
                 **config.kwargs,
             )
+            env = wrapped(env, config.wrappers)
         if is_composite(env.observation_space):
             return Flattened(env)
         return env
@@ -61,7 +63,7 @@ def time_limit(config: EnvConfig) -> int:
 
 def compiled_model(config: EnvConfig) -> str | None:
     """The class of the environment, where its dynamics exist compiled and nothing changes them."""
-    if config.kwargs or config.engine is EngineName["envpool"]:
+    if config.kwargs or config.wrappers or config.info or config.engine is EngineName["envpool"]:
         return None
     spec = spec_of(config.id)
     module, _, name = str(spec.entry_point).partition(":")

@@ -17,6 +17,7 @@ from pgcli.environments.ambient import Ambient, Own, seeded, spaces_of
 from pgcli.environments.base import Base
 from pgcli.environments.engine import Array, Step
 from pgcli.environments.guard import InCopy, failing, failure, let_go, place, quiet, told
+from pgcli.environments.info import names, picked
 from pgcli.environments.looks import memories
 from pgcli.environments.make import maker
 from pgcli.environments.seeds import forgetting
@@ -28,6 +29,7 @@ from pgcli.errors import ConfigError
 from pgcli.machine.randomness import DISTINCT, Seeding
 from pgcli.settings.schema import EnvConfig
 
+PICKED = "picked"  # the only entry of info that a worker sends: those that are asked for
 STEP_TIMEOUT = 300.0  # seconds without an answer after which a worker counts as dead
 LAST_BREATH = 0.1  # seconds for a process whose pipe is closed to end
 SUCCESS = ("is_success", "success")  # by what an info tells it
@@ -72,6 +74,7 @@ class SyncEngine(Base):
         terminated, truncated = self._terminated, self._truncated
         terminated[:], truncated[:] = False, False
         swap = self.ambient if self.ambient.active else None
+        entries = self._entries
         self._steps += 1
         first = self._batches == 1
         result: Any = None
@@ -89,6 +92,8 @@ class SyncEngine(Base):
                     if first and (fault := _fault(result)) is not None:
                         raise fault  # NumPy would take a text for true
                     obs[i], rew[i], terminated[i], truncated[i], info = result
+                    if entries is not None:
+                        entries.at(i, info)
                     ended[i] = terminated[i] or truncated[i]
                     if ended[i]:
                         self.success[i] = _success(info)
@@ -97,6 +102,8 @@ class SyncEngine(Base):
         except Exception as error:
             wrong = error if result is None else _fault(result) or error
             raise failure(self.id, "step", wrong, self._place(i)) from error
+        if entries is not None:
+            entries.over(terminated | truncated)
         return self._encoded(obs, "step"), rew, terminated, truncated
 
     @property
@@ -135,6 +142,9 @@ class VectorEngine(Base):
         except Exception as error:
             raise failure(self.id, "step", error) from error
         self._succeeded(info, np.logical_or(terminated, truncated))
+        if self._entries is not None:
+            self._entries.all(info.get(PICKED), info.get(f"_{PICKED}"))
+            self._entries.over(terminated | truncated)
         return self._encoded(obs, "step"), rew, terminated, truncated
 
     def close(self) -> None:
@@ -189,11 +199,13 @@ class AsyncEngine(VectorEngine):
     name = "async"
 
     def __init__(self, config: EnvConfig, num_envs: int, slots: int | None = None) -> None:
-        make, kept = maker(config), list[str]()
+        make, kept, asked = maker(config), list[str](), names(config.info)
         with failing(config.id, "make"), quiet(), _outlived(lambda: "a copy"):
             copies = range(slots or num_envs)
             makers = [
-                partial(_in_worker, partial(make, copies[i % len(copies)]), i, os.getpid(), kept)
+                partial(
+                    _in_worker, partial(make, copies[i % len(copies)]), i, os.getpid(), kept, asked
+                )
                 for i in range(num_envs)
             ]
             envs = AsyncVectorEnv(makers, copy=False)
@@ -241,7 +253,11 @@ def _outlived(dead: Callable[[], str]) -> Iterator[None]:
 
 
 def _in_worker(
-    make: Callable[[], gym.Env[Any, Any]], copy: int, parent: int, kept: list[str]
+    make: Callable[[], gym.Env[Any, Any]],
+    copy: int,
+    parent: int,
+    kept: list[str],
+    asked: Sequence[str],
 ) -> gym.Env[Any, Any]:
     """Make the environment in a process of its own, where the run's signals are not handled.
 
@@ -254,21 +270,25 @@ def _in_worker(
         return env
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
-    return _Worker(make(), copy, make if copy == 0 else None)
+    return _Worker(make(), copy, asked, make if copy == 0 else None)
 
 
 class _Worker(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment alone in its process: errors say which copy it is, and what it gave."""
+    """An environment alone in its process: errors say which copy it is, and what it gave.
+
+    Of info only what is asked for, and success, goes through the pipe.
+    """
 
     def __init__(
         self,
         env: gym.Env[Any, Any],
         copy: int,
+        asked: Sequence[str],
         another: Callable[[], gym.Env[Any, Any]] | None = None,
     ) -> None:
         """another: makes one more copy, on which it is seen whether seeds are heeded."""
         super().__init__(env)
-        self._another = another
+        self._asked, self._another = asked, another
         self.notices: list[str] = []
         self._copy, self._check = copy, checker(env.observation_space)
         self._spaces = spaces_of(env)
@@ -296,7 +316,11 @@ class _Worker(gym.Wrapper[Any, Any, Any, Any]):
         result = self.env.step(action)
         if (fault := _fault(result)) is not None:
             raise fault
-        return result
+        *four, info = result
+        sent = {key: info[key] for key in SUCCESS if isinstance(info, Mapping) and key in info}
+        if self._asked:
+            sent[PICKED] = np.array(picked(info, self._asked))
+        return *four, sent
 
     def _anew(self, seed: int | None) -> Any:
         return self.env.reset() if seed is None else self.env.reset(seed=seed)

@@ -18,6 +18,7 @@ from pgcli.errors import ConfigError
 from pgcli.estimators import importance, returns
 from pgcli.estimators.baselines import baseline
 from pgcli.estimators.phi import Episodes, Stream, given, phi, td
+from pgcli.settings.registry import blamed
 from pgcli.settings.schema import NONE, CriticConfig, EstimatorConfig, Target
 
 
@@ -86,10 +87,11 @@ def check_parts(config: EstimatorConfig) -> None:
 def terms(config: EstimatorConfig, episodes: Episodes) -> Terms:
     """Every score's weight. A baseline that is fitted on gradients is left to `control`."""
     form = phi(config)
-    raw = form.function(config, episodes)
+    with blamed("estimator.phi", config.phi):
+        raw = form.function(config, episodes)
     plain = raw.sum() if isinstance(raw, Stream) else raw
-    if plain.shape != episodes.rew.shape:
-        allowed = f"gave the shape {list(plain.shape)} for rewards {list(episodes.rew.shape)}"
+    if not isinstance(plain, Tensor) or plain.shape != episodes.rew.shape:
+        allowed = f"gave {_shape(plain)} for rewards {list(episodes.rew.shape)}"
         raise ConfigError("estimator.phi", config.phi, allowed)
     omega, clamped = _importance_weights(config, episodes)
     if not importance.importance(config).terms:
@@ -98,7 +100,8 @@ def terms(config: EstimatorConfig, episodes: Episodes) -> Terms:
         weighted = raw.sum(omega)
     else:
         raise ConfigError("estimator.phi", config.phi, "is registered as a stream and gave none")
-    b = baseline(config).function(config, episodes, plain)
+    with blamed("estimator.baseline", config.baseline):
+        b = baseline(config).function(config, episodes, plain)
     if not _broadcasts(b, plain):
         allowed = f"gave {_shape(b)} for the shape {list(plain.shape)}"
         raise ConfigError("estimator.baseline", config.baseline, allowed)
@@ -172,7 +175,8 @@ def _importance_weights(config: EstimatorConfig, e: Episodes) -> importance.Weig
     form, log_ratio = importance.importance(config), e.log_ratio
     if form.log_weight is None or log_ratio is None:
         return importance.Weights(torch.ones_like(e.rew), torch.zeros_like(e.mask.sum((-2, -1))))
-    log_weight = form.log_weight(log_ratio)
+    with blamed("estimator.importance", config.importance):
+        log_weight = form.log_weight(log_ratio)
     if not isinstance(log_weight, Tensor) or log_weight.shape != log_ratio.shape:
         allowed = f"gave {_shape(log_weight)} for the shape {list(log_ratio.shape)}"
         raise ConfigError("estimator.importance", config.importance, allowed)

@@ -19,19 +19,17 @@ from pgcli.estimators.phi import Episodes, given
 from pgcli.gradients.compatible import advantages, cross_fitted, least_squares
 from pgcli.machine.randomness import Purpose
 from pgcli.policies.build import build_state_critics
-from pgcli.policies.critic import ActionCritic, AdvantageCritic, Critic, LinearCritic, Work
+from pgcli.policies.critic import ActionCritic, AdvantageCritic, Critic, Work
+from pgcli.policies.critics import StateCritic
 from pgcli.policies.policy import Policy
 from pgcli.settings.schema import (
     ActionValue,
     CriticConfig,
-    CriticKind,
     EstimatorConfig,
     Target,
 )
 
 MOST_ACTIONS = 1024  # with an output each
-
-StateCritic = Critic | LinearCritic
 
 
 class QCritic(Protocol):
@@ -274,7 +272,7 @@ def build_critics(
     sets = list(asked)
     kinds = {kind for one in sets for kind in one}
     form, wants_q = settings.q, "q" in kinds
-    whole = form is ActionValue.outputs and settings.kind is not CriticKind.linear
+    whole = form is ActionValue.outputs and settings.kind == "mlp"
     if wants_q and whole:  # V comes of Q where both are asked for
         kinds = {kind for one in sets for kind in one if not (kind == "value" and "q" in one)}
     beside = form in (ActionValue.dueling, ActionValue.compatible)

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from pgcli.policies.critic import Critic, LinearCritic
+from pgcli.policies.critics import CRITICS, StateCritic, value_critic
 from pgcli.policies.fit import Inhabited, check_fit
 from pgcli.policies.heads import Gaussian, make_head
 from pgcli.policies.network import Mlp
 from pgcli.policies.policy import Normalized, Policy
-from pgcli.settings.schema import BehaviourConfig, CriticConfig, CriticKind, PolicyConfig
+from pgcli.settings.schema import BehaviourConfig, CriticConfig, PolicyConfig
 
 
 def build_policy(settings: PolicyConfig, behaviour: BehaviourConfig, spaces: Inhabited) -> Policy:
@@ -37,19 +37,11 @@ def build_state_critics(
     horizon: int,
     seeds: Sequence[int],
     device: torch.device,
-) -> dict[str, Critic | LinearCritic]:
+) -> dict[str, StateCritic]:
     """Those of "value" and "linear" that are asked for, by these names.
 
     V is what `settings.kind` says; "linear" is linear whatever that says.
     """
-
-    def linear() -> LinearCritic:
-        return LinearCritic(obs_dim, horizon, len(seeds), device, settings.time_input)
-
-    def value() -> Critic | LinearCritic:
-        if settings.kind is CriticKind.linear:
-            return linear()
-        return Critic(settings, obs_dim, horizon, seeds, device)
-
-    made = {"value": value, "linear": linear}
-    return {kind: made[kind]() for kind in made if kind in set(kinds)}
+    made = {"value": value_critic, "linear": CRITICS.find("linear")}
+    shape = settings, obs_dim, horizon, seeds, device
+    return {kind: made[kind](*shape) for kind in made if kind in set(kinds)}

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from pgcli.policies.fit import Acted
+from pgcli.settings.registry import is_own
 from pgcli.settings.schema import (
     ActionValue,
     CriticConfig,
-    CriticKind,
     Init,
     PolicyConfig,
     Target,
@@ -50,11 +50,13 @@ def unused_of_critics(settings: CriticConfig, kinds: Collection[str]) -> dict[st
     form = settings.q
     advantage = asks_q and form in BESIDE
     value = "value" in kinds or (advantage and "linear" not in kinds)
-    linear = settings.kind is CriticKind.linear
+    linear, own = settings.kind == "linear", is_own(settings.kind) and value
     network = (value and not linear) or (asks_q and form is not ActionValue.compatible)
     if not value:
         idle["kind"] = "no V is learned here, or a linear one by its baseline"
-    if not network:
+    if own:
+        pass  # who knows what it reads
+    elif not network:
         for name in ("hidden", "activation", "lr", "epochs", "minibatches", "clip"):
             idle[name] = "no critic here is a network"
     else:

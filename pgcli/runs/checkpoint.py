@@ -7,6 +7,7 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -28,6 +29,7 @@ UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.Bad
 SAME_POLICY = (
     "env.id",
     "env.kwargs",
+    "env.wrappers",
     "policy.hidden",
     "policy.activation",
     "policy.bias",
@@ -143,16 +145,23 @@ def _settings(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def policy(
-    key: str, run: str, checkpoint: Checkpoint, config: Any, spaces: dict[str, str], width: int
+    key: str,
+    run: str,
+    checkpoint: Checkpoint,
+    config: Any,
+    spaces: dict[str, str],
+    width: int,
+    elsewhere: bool = False,
 ) -> np.ndarray:
     """theta [S, P] as saved there, for a policy of `width` = P parameters between these spaces.
 
     ConfigError where the one saved there is another: of another kind, for other spaces, for an
-    environment made otherwise, or of another size.
+    environment made otherwise (unless it may go `elsewhere`), or of another size.
     """
-    old = _settings(checkpoint)
-    same = (*SAME_POLICY, "policy.clip_obs") if config.policy.normalize_obs else SAME_POLICY
-    differ = [name for name in same if not _alike(old.get(name), config, name)]
+    same = [name for name in SAME_POLICY if not (elsewhere and name.startswith("env."))]
+    if config.policy.normalize_obs:
+        same.append("policy.clip_obs")
+    differ = others(checkpoint, config, same)
     known = checkpoint.meta.get("spaces", spaces)  # none is noted in older ones
     differ += [
         f"{name} space ({known.get(name)}, here {here})"
@@ -166,6 +175,12 @@ def policy(
     if differ:
         raise ConfigError(key, run, f"that run has another {', '.join(differ)}")
     return theta
+
+
+def others(checkpoint: Checkpoint, config: Any, keys: Iterable[str]) -> list[str]:
+    """Those of the settings `keys` that the run of a checkpoint has otherwise."""
+    old = _settings(checkpoint)
+    return [key for key in keys if not _alike(old.get(key), config, key)]
 
 
 def _alike(old: str | None, config: Any, name: str) -> bool:

@@ -148,9 +148,15 @@ def write_settings(directory: Path, config: Any, text: str | None = None) -> str
     `text`: the same with interpolations, and so secrets, unresolved, where a command line gave it.
     """
     if text is None:
-        text = yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
     write_atomically(directory / SETTINGS, text.encode())
     return text
+
+
+def plain(config: TrainConfig) -> dict[str, Any]:
+    """Its settings by section, as YAML has them."""
+    tree: dict[str, Any] = _plain(asdict(config))
+    return tree
 
 
 def settings(directory: Path) -> dict[str, Any]:

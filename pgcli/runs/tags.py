@@ -29,6 +29,16 @@ def ess(prefix: str) -> str:
     return f"importance/ess_{prefix}"
 
 
+def info(name: str, way: str | None) -> str:
+    """Of an entry of info: of its mean over steps, or what `env.info` makes of it otherwise."""
+    return f"info/{name}" if way is None else f"info/{name}/{way}"
+
+
+def callback(name: str) -> str:
+    """Of what a callback gives."""
+    return f"callback/{name}"
+
+
 def update(name: str) -> str:
     """Of what an update rule tells of its step."""
     return f"update/{name}"

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Generic, TypeVar
+from types import ModuleType
+from typing import Any, Generic, TypeVar
 
-from pgcli.errors import ConfigError, one_of
+from pgcli.errors import ConfigError, PartFailed, PgError, did_you_mean, one_of
 
 Part = TypeVar("Part")
 OWN = "module:name"
@@ -40,11 +45,7 @@ class Registry(Generic[Part]):
             allowed = "module:name is a module of your own; the names here need no module"
             raise ConfigError(self._key, value, allowed)
         if module:
-            try:
-                importlib.import_module(module)
-            except (Exception, SystemExit) as error:
-                allowed = f"the module does not import: {type(error).__name__}: {error}"
-                raise ConfigError(self._key, value, allowed) from error
+            _module(self._key, value, module)
         for (where, known), part in self._parts.items():
             if known == name and (where == module if module else self._is_home(where)):
                 return part
@@ -58,6 +59,56 @@ class Registry(Generic[Part]):
 
     def _is_home(self, module: str) -> bool:
         return module == self._home or module.startswith(self._home + ".")
+
+
+def imported(key: str, value: str) -> Any:
+    """What `module:name` is, to be called; `key` names the setting.
+
+    ConfigError where the module does not import, or has no such thing.
+    """
+    module, colon, name = value.rpartition(":")
+    if not colon or not module or not name:
+        raise ConfigError(key, value, f"must be {OWN}")
+    found: Any = _module(key, value, module)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            allowed = f"{module} has no {part}{did_you_mean(part, dir(found))}"
+            raise ConfigError(key, value, allowed)
+        found = getattr(found, part)
+    if not callable(found):
+        raise ConfigError(key, value, f"is a {type(found).__name__}, which cannot be called")
+    return found
+
+
+def _module(key: str, value: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(key, value, f"the module does not import: {told}") from error
+
+
+@contextmanager
+def blamed(key: str, value: str) -> Iterator[None]:
+    """Whatever a part of the user's raises here is PartFailed, and says where."""
+    if not is_own(value):
+        yield
+        return
+    try:
+        yield
+    except PgError:
+        raise
+    except (Exception, SystemExit) as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise PartFailed(f"{key}={value} failed{_line(value, error)}: {told}") from error
+
+
+def _line(value: str, error: BaseException) -> str:
+    """The last line of the part's own module that it came by."""
+    module = sys.modules.get(value.rpartition(":")[0])
+    file = getattr(module, "__file__", None)
+    lines = [x.lineno for x in traceback.extract_tb(error.__traceback__) if x.filename == file]
+    return f" ({Path(file).name}, line {lines[-1]})" if file and lines else ""
 
 
 def is_own(value: str) -> bool:

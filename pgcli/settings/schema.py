@@ -17,6 +17,7 @@ from typing import Any, Optional, Union, get_args, get_origin, get_type_hints
 from pgcli.errors import ConfigError, one_of
 from pgcli.settings.registry import OWN, is_own, named_in
 
+EXACT = "exact"  # V and Q by dynamic programming
 NONE = "none"  # the baseline that subtracts nothing, the importance weights that are 1
 BEST = "best"  # the iteration, each seed's own, that did best when it was evaluated
 
@@ -55,14 +56,6 @@ class ActionValue(Enum):
     outputs = auto()
     dueling = auto()
     compatible = auto()
-
-
-class CriticKind(Enum):
-    """What V is."""
-
-    mlp = auto()
-    linear = auto()
-    exact = auto()
 
 
 class Collect(Enum):
@@ -189,6 +182,10 @@ class EnvConfig:
     num_envs: Optional[int] = field(
         metadata=within(ge=1)
     )  # side by side, per seed; null: chosen by the engine
+    # Entries of info to log: `name`, or `name@mean`, `@end`, `@sum`.
+    info: list[str] = field(metadata=since([]))
+    # Around each copy, the first innermost: `module:name`, or {wrapper: module:name, argument: x}.
+    wrappers: list[Any] = field(metadata=since([]))
 
 
 @dataclass
@@ -238,6 +235,15 @@ class BehaviourConfig:
 
 
 @dataclass
+class InitConfig:
+    """The run whose policy, critics and normalisers a new one begins with; its own seeds' each."""
+
+    checkpoint: Optional[str] = field(metadata=since(None))  # run directory; null: fresh ones
+    # Of that run; null: the newest.
+    iteration: Optional[int] = field(metadata=since(None, within(ge=1)))
+
+
+@dataclass
 class PolicyConfig:
     """The policy network; no hidden layer makes it linear."""
 
@@ -275,7 +281,8 @@ BOUNDS = ("min_std", "max_std")
 class CriticConfig:
     """The critics and their regression."""
 
-    kind: CriticKind  # V: a network, linear in features, or with Q by dynamic programming
+    # V: a network, linear in features, with Q by dynamic programming, or `module:name`
+    kind: str = field(metadata=naming("policies/critics.py"))
     hidden: list[int] = field(metadata=within(ge=1))
     activation: Activation
     lr: float = field(metadata=within(gt=0, le=1e6))
@@ -401,6 +408,8 @@ class LogConfig:
     )  # seconds between lines where there is no terminal
     # With several seeds: a TensorBoard run for each, beside that of their mean and band.
     seeds: bool = field(metadata=since(True))
+    # `module:name` of what is told every row of metrics.csv too; null: none
+    recorder: Optional[str] = field(metadata=since(None))
     wandb: Optional[str]  # project at Weights & Biases that gets the records too; null: none
 
 
@@ -444,10 +453,13 @@ class TrainConfig:
     updates_per_batch: int = field(metadata=within(ge=1))  # more than one: off-policy reuse
     device: Device = field(metadata=role(Role.MACHINE))
     resume: Optional[str] = field(metadata=role(Role.BOOKKEEPING))  # run directory to continue
+    # `module:name` of a function that is called after each iteration; null: none
+    callback: Optional[str] = field(metadata=since(None, role(Role.BOOKKEEPING)))
     claims: list[ClaimConfig] = field(metadata=role(Role.BOOKKEEPING))  # for pg report
     env: EnvConfig
     estimator: EstimatorConfig
     behaviour: BehaviourConfig
+    init: InitConfig
     policy: PolicyConfig
     critic: CriticConfig
     optimizer: OptimizerConfig
@@ -722,12 +734,11 @@ def _check_training(config: TrainConfig) -> None:
     if critic.lam is not None and critic.target is Target.monte_carlo:
         allowed = "only with critic.target=td_lambda or expected_sarsa: null"
         raise ConfigError("critic.lam", critic.lam, allowed)
-    if config.critic.kind is CriticKind.exact:
+    if config.critic.kind == EXACT:
         raise ConfigError("critic.kind", "exact", "only pg compare has exact critics: mlp, linear")
-    if config.behaviour.iteration is not None and config.behaviour.checkpoint is None:
-        raise ConfigError(
-            "behaviour.iteration", config.behaviour.iteration, "needs a behaviour.checkpoint"
-        )
+    for key, source in (("behaviour", config.behaviour), ("init", config.init)):
+        if source.iteration is not None and source.checkpoint is None:
+            raise ConfigError(f"{key}.iteration", source.iteration, f"needs {key}.checkpoint")
 
 
 def _check_parts(config: TrainConfig) -> None:

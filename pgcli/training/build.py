@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from pgcli.collection.batch import Batch
 from pgcli.collection.horizon import Saved
 from pgcli.environments.choose import slots_per_seed
 from pgcli.environments.engine import Engine
+from pgcli.environments.info import logged
 from pgcli.environments.spaces import Spaces
 from pgcli.errors import ConfigError
 from pgcli.estimators import estimator
@@ -23,14 +25,17 @@ from pgcli.estimators.unused import unused as unused_of_estimator
 from pgcli.gradients.critics import build_critics, discount_of
 from pgcli.gradients.trajectory import gradient_sums
 from pgcli.policies.build import build_policy
+from pgcli.policies.critics import CRITICS
 from pgcli.policies.fit import Acted
 from pgcli.policies.policy import Policy
 from pgcli.policies.unused import unused_of_critics, unused_of_policy
 from pgcli.runs.policies import saved_behaviour, saved_theta
+from pgcli.settings.registry import imported
 from pgcli.settings.schema import Collect, Device, TrainConfig
 from pgcli.training.learner import Learner
 from pgcli.updates import rule as rules
 
+BEGINNING = ("policy.init", "policy.output_gain", "policy.log_std")  # how parameters begin
 LONGEST = 1000  # steps of an episode with which devices are compared
 
 
@@ -41,7 +46,16 @@ def check(config: TrainConfig) -> None:
     estimator.check_estimator(config.estimator, config.batch_size if fixed else None)
     if parts:
         estimator.check_parts(config.estimator)
+        for one in logged(config.env.info):
+            if one.way == "sum":
+                allowed = "collect=steps has parts of episodes: @mean, @end"
+                raise ConfigError("env.info", one.text, allowed)
     check_rule(config)
+    for key, name in (("callback", config.callback), ("log.recorder", config.log.recorder)):
+        if name is not None:
+            imported(key, name)
+    if "value" in estimator.critics(config.estimator):
+        CRITICS.find(config.critic.kind)
     if config.log.wandb is not None and importlib.util.find_spec("wandb") is None:
         raise ConfigError("log.wandb", config.log.wandb, "needs the extra wandb")
 
@@ -78,11 +92,20 @@ def unused(config: TrainConfig, action: Acted) -> dict[str, str]:
         idle["behaviour.iteration"] = "behaviour.checkpoint names no run"
     if config.eval.every is None:
         idle |= {f"eval.{name}": "eval.every is null" for name in ("episodes", "acting")}
+    if config.init.checkpoint is None:
+        idle["init.iteration"] = "init.checkpoint names no run"
+    else:
+        idle |= dict.fromkeys(BEGINNING, "init.checkpoint gives the parameters")
     if not config.gradient.measure:
         idle["gradient.smoothing"] = "gradient.measure is false"
     if config.seeds == 1:
         idle["log.seeds"] = "one seed has one run"
     return idle
+
+
+def asked_critics(config: TrainConfig) -> list[frozenset[str]]:
+    """What the run's estimator asks for, as `build_critics` has it."""
+    return [estimator.critics(config.estimator)]
 
 
 def build_learner(
@@ -93,7 +116,7 @@ def build_learner(
     est = config.estimator
     shape = engine.obs_dim, engine.max_episode_steps
     states, q = build_critics(
-        [estimator.critics(est)], config.critic, policy, *shape, seeds, device,
+        asked_critics(config), config.critic, policy, *shape, seeds, device,
         discount=discount_of(est),
     )  # fmt: skip
     return Learner(config, policy, states, q, seeds, device)
@@ -109,16 +132,24 @@ def behaviour_parameters(
     named = saved_behaviour(config)
     if named is None:
         return None
-    spaces = Spaces(engine.obs_dim, engine.action)
-    theta = saved_theta("behaviour.checkpoint", *named, config, spaces).to(device)
+    theta = saved_theta("behaviour.checkpoint", *named, config, spaces_of(engine)).to(device)
     return theta.expand(config.seeds, -1).contiguous()
 
 
+def spaces_of(engine: Engine) -> Spaces:
+    """What a policy needs to know of the environment."""
+    return Spaces(engine.obs_dim, engine.action)
+
+
 def facts(
-    config: TrainConfig, engine: Engine, policy: Policy, device: torch.device
+    config: TrainConfig,
+    engine: Engine,
+    policy: Policy,
+    device: torch.device,
+    notices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a reader of the results must know; "bias" and "notices" are said at the start."""
-    notices = engine.notices()
+    notices = [*engine.notices(), *notices]
     if not engine.exact_resume:
         notices.append(f"{engine.name} cannot be seeded at reset: a resumed run is not bit-exact")
     if config.collect is Collect.steps and not isinstance(engine, Saved):
@@ -139,7 +170,7 @@ def facts(
         "environment": config.env.id,
         "engine": engine.name,
         "device": str(device),
-        "spaces": Spaces(engine.obs_dim, engine.action).told,
+        "spaces": spaces_of(engine).told,
         "parameters": policy.num_params,
         "bias": bias_notes(config.estimator, circumstances),
         "notices": notices,

@@ -30,7 +30,7 @@ class Evaluations:
         """width: columns of theta."""
         s = len(seeds)
         self._config, self._seeds = config.eval, list(seeds)
-        self._env = replace(config.env, num_envs=None)
+        self._env = replace(config.env, num_envs=None, info=[])
         self._engine: Engine | None = None
         self._iteration = np.zeros(s, np.int64)  # 0: not evaluated yet
         self._return = np.full(s, -np.inf)

@@ -11,7 +11,8 @@ from torch import Tensor
 from pgcli.collection.batch import Batch
 from pgcli.collection.episodes import rewards
 from pgcli.estimators.returns import returns_so_far
-from pgcli.gradients.critics import QCritic, StateCritic
+from pgcli.gradients.critics import QCritic
+from pgcli.policies.critics import StateCritic
 from pgcli.policies.fused import load
 from pgcli.policies.normalizer import Moments
 from pgcli.policies.policy import Policy

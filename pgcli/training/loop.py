@@ -38,13 +38,20 @@ from pgcli.policies.policy import Policy
 from pgcli.runs import tags
 from pgcli.settings.schema import Collect, Schedule, TrainConfig
 from pgcli.training import metrics
-from pgcli.training.build import behaviour_parameters, devices, facts, fastest
+from pgcli.training.build import (
+    behaviour_parameters,
+    devices,
+    facts,
+    fastest,
+    spaces_of,
+)
 from pgcli.training.cohort import Cohort
 from pgcli.training.counts import Counters
 from pgcli.training.evaluations import Evaluations
 from pgcli.training.learner import Learner
 from pgcli.training.outlook import Outlook
 from pgcli.training.session import Session, Stateful
+from pgcli.training.warm import begun_with
 from pgcli.updates.ascent import learning_rates
 from pgcli.updates.rule import registered
 from pgcli.updates.schedules import scheduled_each
@@ -68,17 +75,18 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
         cohort = session.enter(Cohort(config, seeds, slots))
         device = fastest(candidates, config, cohort.engine)
         cohort.begin(device)
-        policy = cohort.learner.policy
+        policy, spaces = cohort.learner.policy, spaces_of(cohort.engine)
+        begun = begun_with(config, cohort.learner, spaces, seeds)
         others = other = behaviour_parameters(config, cohort.engine, device)
         counters, outlook = Counters.start(len(seeds)), Outlook.start(len(seeds))
         evaluations = session.enter(Evaluations(config, seeds, policy.width))
         kept: list[Stateful] = [cohort, evaluations, outlook]
-        session.begin(counters, kept, facts(config, cohort.engine, policy, device))
+        session.begin(counters, kept, facts(config, cohort.engine, policy, device, begun))
         seeded = seeding(session.format)
         if session.format == 1 and cohort.engine.renewed:
             session.notice(f"{cohort.engine.renewed} than in the version of pg that began this run")
 
-        while (left := (spent := counters.spent(config)) < 1).any():
+        while session.goes_on(left := (spent := counters.spent(config)) < 1):
             clock = time.perf_counter()
             if cohort.narrow(left) and others is not None:
                 other = others[cohort.index]
@@ -97,6 +105,7 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
             ended = batch.ended()
 
             record = metrics.rollout(ended, counters.mean_return[ran])
+            record |= metrics.info(batch, config.env.info)
             if config.batch_steps is not None:
                 record[tags.DISCARDED] = batch.discarded
             # Critics learn beside the policy: what serves this batch has not seen it.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from pgcli.collection.batch import Ended
+from pgcli.collection.batch import Batch, Ended
+from pgcli.environments.info import logged, names
 from pgcli.estimators.estimator import Terms
 from pgcli.estimators.importance import effective_sample_size, log_prefix
 from pgcli.estimators.returns import difference
@@ -29,6 +32,31 @@ def rollout(ended: Ended, before: np.ndarray) -> dict[str, Tensor]:
         tags.LENGTH: ended.length.sum(1) / episodes.clamp(min=1),
         tags.EPISODES: episodes,
     }
+
+
+def info(batch: Batch, entries: Sequence[str]) -> dict[str, Tensor]:
+    """What `env.info` asks for; NaN where there is nothing to take it from.
+
+    mean: over the steps at which the entry is there; end: over the episodes that ended, of its
+    value at their last step; sum: over episodes, of its sum over their steps.
+    """
+    if batch.info is None:
+        return {}
+    figures, known = {}, names(entries)
+    there = batch.length > 0
+    ended = batch.ended().length > 0
+    final = (batch.length - 1).clamp(min=0)
+    for one in logged(entries):
+        x = batch.info[..., known.index(one.name)]  # [S, N, T]
+        if one.way == "mean":
+            figure = x.flatten(1).nanmean(1)
+        elif one.way == "end":
+            last = x.gather(-1, final.unsqueeze(-1)).squeeze(-1)
+            figure = torch.where(ended, last, torch.nan).nanmean(1)
+        else:
+            figure = torch.where(there, x.nansum(-1), torch.nan).nanmean(1)
+        figures[tags.info(one.name, one.way if "@" in one.text else None)] = figure
+    return figures
 
 
 def gradient(measured: Measurement, noise: NoiseScale, episodes: Tensor) -> dict[str, Tensor]:

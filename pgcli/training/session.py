@@ -12,14 +12,16 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pgcli.errors import PgError, RunDirectoryError
+from pgcli.errors import PartFailed, PgError, RunDirectoryError
 from pgcli.machine.signals import Shield
 from pgcli.runs import checkpoint, saved, summary, tags
 from pgcli.runs.directory import lock
 from pgcli.runs.logbook import Logbook, Metrics, Places
 from pgcli.runs.progress import Progress, fitting, short, table
 from pgcli.runs.provenance import provenance
+from pgcli.runs.recorder import OwnRecorder
 from pgcli.settings.schema import Schedule, TrainConfig, flat, role_of
+from pgcli.training.callback import Callback
 from pgcli.training.counts import Counters
 
 Closing = TypeVar("Closing", bound="Closeable")
@@ -83,6 +85,8 @@ class Session:
         self.format = checkpoint.FORMAT  # from `begin` on that of the run which goes on
         self._shield = Shield()  # while records are written, a signal waits
         self._begun = False
+        self._callback: Callback | None = None
+        self._told: OwnRecorder | None = None
 
     def __enter__(self) -> Session:
         self._stack.enter_context(lock(self._directory))
@@ -112,7 +116,14 @@ class Session:
         self._last: dict[str, np.ndarray] = {}
         settings = _settings(self._config)
         elsewhere: list[Recorder] = []
-        if (project := self._config.log.wandb) is not None:  # first: what it refuses leaves no run
+        log = self._config.log
+        # First: what these refuse leaves no run.
+        if (name := self._config.callback) is not None:
+            self._callback = Callback(name, self._seeds, self.notice)
+        if (name := log.recorder) is not None:
+            told = saved.plain(self._config)
+            self._told = OwnRecorder(name, self._directory, self._seeds, told)
+        if (project := log.wandb) is not None:
             from pgcli.runs.wandb import WeightsAndBiases
 
             elsewhere.append(
@@ -142,11 +153,21 @@ class Session:
             self._progress.say(f"note: {text}")
 
     def record(self, metrics: dict[str, np.ndarray], ran: np.ndarray) -> None:
-        """Write a finished iteration of the seeds at places `ran` [n]: metrics by tag, [n] each."""
+        """Write a finished iteration of the seeds at places `ran` [n]: metrics by tag, [n] each.
+
+        PartFailed where the user's callback or recorder raises: the iteration is kept.
+        """
+        counters, iteration = self._counters, self._counters.iteration
+        failure = None
+        if self._callback is not None:
+            try:
+                more = self._callback(iteration, counters.env_steps, metrics, ran)
+                metrics = {**metrics, **more}
+            except PartFailed as error:
+                failure = error
         self._shield.up()
         if not self._last:  # what ended here before has not ended any more
             summary.remove(self._directory)
-        counters, iteration = self._counters, self._counters.iteration
         self._snapshot = self._arrays()
         for recorder in self._recorders:
             recorder.write(counters.done, counters.env_steps, metrics, ran)
@@ -156,6 +177,21 @@ class Session:
         if iteration % self._config.checkpoint.every == 0:
             self._save()
         self._shield.down()
+        if self._told is not None:
+            self._told.write(counters.done, counters.env_steps, metrics, ran)
+        if failure is not None:
+            raise failure
+        if self.stopped is not None:
+            self.notice(self.stopped)
+
+    def goes_on(self, left: np.ndarray) -> bool:
+        """Whether any seed has budget left [S], and nobody has asked for an end."""
+        return bool(left.any()) and self.stopped is None
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the run is to end before its budget is spent; None: it is not."""
+        return None if self._callback is None else self._callback.stop
 
     def __exit__(
         self,
@@ -178,6 +214,8 @@ class Session:
             self._last = self._last or self._left_unsaid()
             if error is not None or self._last:  # else the summary there is still true
                 summary.write(self._directory, self._summary(error))
+            if self._told is not None:
+                self._told.finish(self._summary(error))
         except PgError as failure:  # a full disk must not hide why the run failed
             if error is None:
                 raise
@@ -274,7 +312,7 @@ class Session:
         counters, seconds = self._counters, time.perf_counter() - self._start
         return {
             "status": "finished" if error is None else type(error).__name__,
-            "reason": None if error is None else str(error),
+            "reason": self.stopped if error is None else str(error),
             "iterations": int(counters.done.max()),
             "seeds": self._seeds,
             "seed_iterations": counters.done.tolist(),

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pgcli.errors import ConfigError
+from pgcli.settings.registry import blamed
 from pgcli.settings.schema import OptimizerConfig
 from pgcli.updates.optimizers import Adam, optimizer
 from pgcli.updates.rule import Around, Start, register
@@ -34,7 +35,8 @@ class Ascent:
     def __init__(self, start: Start) -> None:
         self._config = start.optimizer
         self._optimizer = optimizer(start.optimizer)
-        self._state = self._optimizer.init(start.theta)
+        with blamed("optimizer.name", self._config.name):
+            self._state = self._optimizer.init(start.theta)
         for name, x in self._state.items():
             if not isinstance(x, Tensor) or x.shape[:1] != start.theta.shape[:1]:
                 allowed = f"it remembers {name}, which is no tensor with a row for each seed"
@@ -66,7 +68,12 @@ class Ascent:
         if self._config.clip_norm is not None:
             norm = gradient.norm(dim=1, keepdim=True)
             gradient = gradient * (self._config.clip_norm / norm.clamp(min=1e-12)).clamp(max=1.0)
-        down = -gradient.to(theta)
+        with blamed("optimizer.name", self._config.name):
+            self._moved(theta, -gradient.to(theta), rates, which)
+
+    def _moved(
+        self, theta: Tensor, down: Tensor, rates: Sequence[float], which: Sequence[int] | None
+    ) -> None:
         if which is None and (len(rates) == 1 or self._optimizer.by_seed):
             self._optimizer.update(theta, down, self._state, _rate(rates))
             return

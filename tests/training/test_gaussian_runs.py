@@ -27,7 +27,7 @@ class Told:
 class Engine:
     """One step to an episode; keeps what it was told."""
 
-    id, num_envs, obs_dim, ambient = "told", 2, 1, None
+    id, num_envs, obs_dim, ambient, info = "told", 2, 1, None, None
 
     class action:
         shape, dtype = (1,), np.float32

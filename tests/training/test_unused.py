@@ -24,8 +24,8 @@ BASE = [
     "iterations=3", "batch_size=4", "horizon=8", "policy.hidden=[8]", "critic.hidden=[8]",
 ]  # fmt: skip
 ITSELF = {  # not a setting of how, but what is trained and where
-    "env.id", "env.kwargs", "env.max_episode_steps", "env.engine", "env.num_envs",
-    "estimator.phi", "estimator.baseline", "behaviour.checkpoint", "update.name",
+    "env.id", "env.kwargs", "env.max_episode_steps", "env.engine", "env.num_envs", "env.wrappers",
+    "estimator.phi", "estimator.baseline", "behaviour.checkpoint", "init.checkpoint", "update.name",
     "gradient.memory_mb",
 }  # fmt: skip
 
