@@ -13,7 +13,7 @@ FLOORS = [  # each may import from its own and from lower ones
     {"collection"},
     {"gradients"},
     {"runs"},
-    {"training", "comparison", "evaluation", "reports"},
+    {"training", "comparison", "evaluation", "reports", "proof"},
     {"cli"},
 ]
 APART = [  # neighbours that never meet
@@ -22,7 +22,8 @@ APART = [  # neighbours that never meet
     {"training", "comparison"},
     {"training", "reports"},
     {"comparison", "reports"},
-    *({"evaluation", other} for other in ("training", "comparison", "reports")),
+    *({"evaluation", other} for other in ("training", "comparison", "reports", "proof")),
+    *({"proof", other} for other in ("training", "comparison", "reports")),
 ]
 HYDRA = {"hydra", "omegaconf"}
 

@@ -150,6 +150,11 @@ COMMANDS = {
             "the line that gives a run again, bit for bit",
             answer_name="pgcli.cli.reproduce:answer",
         ),
+        Command(
+            "test",
+            "hold an estimator's parts, yours too, to what they say of their bias",
+            answer_name="pgcli.proof.command:test",
+        ),
     )
 }
 

@@ -52,6 +52,21 @@ class Registry(Generic[Part]):
         own = [known for where, known in self._parts if where == module]
         raise ConfigError(self._key, value, one_of(name, own if module else [*self.names, OWN]))
 
+    def has(self, value: str) -> bool:
+        """Whether a part of that name is registered; it imports nothing."""
+        module, _, name = value.rpartition(":")
+        return any(
+            known == name and (where == module if module else self._is_home(where))
+            for where, known in self._parts
+        )
+
+    def beside(self, value: str) -> list[str]:
+        """What is registered where `value` is looked for: in its module, or by `pg`."""
+        module, colon, _ = value.rpartition(":")
+        if not colon:
+            return self.names
+        return [f"{where}:{name}" for where, name in self._parts if where == module]
+
     @property
     def names(self) -> list[str]:
         """Of the parts that come with `pg`."""
@@ -78,6 +93,11 @@ def imported(key: str, value: str) -> Any:
     if not callable(found):
         raise ConfigError(key, value, f"is a {type(found).__name__}, which cannot be called")
     return found
+
+
+def load(key: str, value: str) -> ModuleType:
+    """Import the module of `module:name`; ConfigError where it does not import."""
+    return _module(key, value, value.rpartition(":")[0])
 
 
 def _module(key: str, value: str, name: str) -> ModuleType:

@@ -404,16 +404,6 @@ def test_parts_of_ones_own(tmp_path):
         assert allowed in bad.stderr, bad.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "passes"), [("to_go", True), ("next_reward", False)])
-def test_a_phi_of_ones_own_is_put_to_the_proof(name, passes, tmp_path):
-    (tmp_path / "my_phi.py").write_text(PHI)
-    proof = Path(__file__).parent.parent / "estimators" / "test_exactness.py"
-    command = [sys.executable, "-m", "pytest", "-q", str(proof), "--phi", f"my_phi:{name}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode == 0) == passes, done.stdout[-2000:]
-
-
 @pytest.mark.parametrize(
     ("settings", "code", "said"),
     [

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from settings import train_config
-from tiny_mdp import TinyMdp, tabular
 
 from pgcli.comparison.exact import Problem, action_probabilities, solve
 from pgcli.environments.tabular import Tabular
@@ -15,6 +14,7 @@ from pgcli.estimators.estimator import terms
 from pgcli.estimators.importance import IMPORTANCES
 from pgcli.estimators.phi import PHIS, Episodes
 from pgcli.gradients.trajectory import trajectory_gradients
+from pgcli.proof.listed import TinyMdp, tabular
 
 
 @pytest.fixture(scope="module", params=[0, 1])

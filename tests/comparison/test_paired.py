@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from settings import train_config
-from tiny_mdp import TinyMdp
 
 from pgcli.collection.batch import Batch
 from pgcli.comparison.paired import Sample, in_batches, joined, samples
@@ -14,6 +13,7 @@ from pgcli.comparison.resampled import Comparison, Resamples
 from pgcli.estimators.estimator import weights
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.trajectory import trajectory_gradients
+from pgcli.proof.listed import TinyMdp
 
 BASE = train_config().estimator
 CASES = {
@@ -194,9 +194,8 @@ def test_variance_falls_with_the_batch_size():
 
 def test_figures_of_coupled_estimators_come_from_whole_batches(case):
     """Leave-one-out: the exact N · tr Var(ĝ) lies within the interval from independent batches."""
-    from tiny_mdp import tabular
-
     from pgcli.comparison.exact import Problem
+    from pgcli.proof.listed import tabular
 
     mdp, policy, theta = case
     exact = Problem(tabular(mdp), policy, theta).estimate(CASES["mean"], 4)

@@ -6,12 +6,12 @@ import json
 import pytest
 import torch
 from command_line import pg
-from tiny_mdp import TinyMdp, tabular
 
 from pgcli.cli.commands import COMMANDS
 from pgcli.cli.compose import compose_all
 from pgcli.comparison.exact import action_probabilities, natural_gradient, objective, solve
 from pgcli.errors import ConfigError
+from pgcli.proof.listed import TinyMdp, tabular
 
 RULES = "updates=[ascent,natural,trust_region,proximal]"
 LAKE = ("compare", "env=FrozenLake-v1", "++env.kwargs.map_name=4x4", "policy=tabular",

@@ -1,168 +1,23 @@
 """Every estimator against ∇J, by listing all trajectories in float64: no tolerance for sampling.
 
-The combinations are generated from the schema, so a new switch cannot escape. A combination must be
-exact if and only if it carries no bias note: the notes that users read are themselves proven.
-With `--phi module:name`, `--baseline` and `--importance` the same is asked of parts of one's own.
+The combinations are generated from what is registered, so a new part cannot escape. `pg test` asks
+the same of parts of one's own.
 """
 
-import itertools
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 import pytest
 import torch
 from settings import train_config
-from tiny_mdp import TinyMdp
 
-from pgcli.estimators.baselines import BASELINES
 from pgcli.estimators.bias import Circumstances, bias_notes
-from pgcli.estimators.estimator import terms
-from pgcli.estimators.importance import IMPORTANCES
-from pgcli.estimators.phi import PHIS, Episodes, phi
-from pgcli.gradients.control import controlled
 from pgcli.gradients.trajectory import trajectory_gradients
+from pgcli.proof.combinations import PARTS, Case, combinations
+from pgcli.proof.listed import TinyMdp
+from pgcli.proof.proof import Problem, expected_gradient, problems, verdict
 from pgcli.settings.schema import EstimatorConfig
 
-PARTS = {"phi": PHIS, "baseline": BASELINES, "importance": IMPORTANCES}
-FITTED = [name for name in BASELINES.names if BASELINES.find(name).fitted]
-PLAIN = ("none", "own_mean")  # where a special case is one for all baselines
-
-
-def combinations(names, bases, forms):
-    """Every combination of these parts that is not refused, on-policy and off-policy."""
-    for name, base, form, by_state, off in itertools.product(
-        names, bases, forms, (False, True), (False, True)
-    ):
-        if registered(name).subtracts_value and base != "none":
-            continue  # refused
-        if form != "none" and not off:
-            continue  # the weights are 1; test_weights_are_one_on_policy
-        options = [{}, {"gamma": 0.9}]
-        if base in PLAIN:
-            options += [{"gamma": 0.0}]
-        if name == "gae":
-            options += [{"lam": 0.0}, {"lam": 1.0}, {"lam": 1.0, "bootstrap": True}]
-        if name == "n_step":
-            options += [
-                {"n": 2},
-                {"n": 2, "bootstrap": True},
-                {"n": 3},
-                {"n": 3, "bootstrap": True},
-            ]
-        if form != "none" and name in ("reward_to_go", "total_return"):
-            options += [{"self_normalize": True}, {"clip_ratio": 1.1}]
-        if not BASELINES.find(base).fitted and form == "none":
-            options += [{"normalize": True}]
-        for option in options:
-            given = {
-                "gamma": 1.0, "lam": 0.7, "normalize": False, "scale_rewards": False,
-                "bootstrap": False, "n": 1,
-                "constant": 1.3, "self_normalize": False, "clip_ratio": None, **option,
-            }  # fmt: skip
-            config = EstimatorConfig(name, base, form, discount_state=by_state, **given)
-            if IMPORTANCES.find(form).terms and not registered(name).stream:
-                continue  # refused
-            yield config, off
-
-
-def registered(name):
-    return phi(replace(train_config().estimator, phi=name))
-
-
-def pytest_generate_tests(metafunc):
-    if "case" in metafunc.fixturenames:
-        given = {part: metafunc.config.getoption(f"--{part}") for part in PARTS}
-        own = {part: [value] for part, value in given.items() if value}
-        cases = combinations(*(own.get(part, PARTS[part].names) for part in PARTS))
-        if "short_problem" in metafunc.fixturenames:
-            cases = (case for case in cases if case[0].baseline in PLAIN)
-        metafunc.parametrize("case", list(cases), ids=title)
-
-
-def title(case) -> str:
-    config, off = case
-    flags = [f"{k}={v}" for k, v in vars(config).items() if not hasattr(v, "name") and v]
-    shown = (config.phi, config.baseline, config.importance, *flags)
-    return " ".join(shown).replace("gamma", "γ").replace("lam", "λ") + " off-policy" * off
-
-
-@dataclass(frozen=True)
-class Problem:
-    """All pairs of trajectories at θ; what does not depend on the estimator is computed once."""
-
-    mdp: TinyMdp
-
-    @cached_property
-    def policy(self):
-        return self.mdp.policy()
-
-    @cached_property
-    def theta(self):
-        return self.drawn(7)
-
-    @cached_property
-    def other(self):
-        return self.theta + 0.3 * self.drawn(8)
-
-    def drawn(self, seed):
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(1, self.policy.num_params, dtype=torch.float64, generator=generator)
-
-    @cached_property
-    def rows(self):
-        return self.mdp.batch.obs.flatten(1, 2), self.mdp.batch.act.flatten(1, 2)
-
-    @cached_property
-    def factors(self):
-        return self.policy.score_factors(self.theta, *self.rows)[0]
-
-    @cached_property
-    def pair(self):
-        """[n², 2]: the batch axis N = 2."""
-        n = len(self.mdp.trajectories)
-        return torch.cartesian_prod(torch.arange(n), torch.arange(n))
-
-    @cached_property
-    def sampled(self):
-        """Of the policy itself and off-policy: probabilities [n], log π/μ [n, T]."""
-        return {off: self.sampled_by(self.other if off else self.theta) for off in (False, True)}
-
-    def sampled_by(self, behaviour):
-        ratio = self.policy.log_prob(self.theta, *self.rows)
-        ratio = ratio - self.policy.log_prob(behaviour, *self.rows)
-        mask = self.mdp.batch.mask
-        log_ratio = (ratio.reshape(mask.shape) * mask)[0].detach()
-        return self.mdp.probabilities(self.policy, behaviour).detach(), log_ratio
-
-    @cached_property
-    def truths(self):
-        """∇J_γ by γ."""
-        return {g: self.mdp.gradient(self.policy, self.theta, g) for g in (0.0, 0.9, 1.0)}
-
-
-def expected_gradient(problem, off, config, value, final_value, q):
-    """E[ĝ] [1, P]: the production code on all pairs of trajectories, weighted by probability."""
-    b, policy, pair = problem.mdp.batch, problem.policy, problem.pair
-    p, log_ratio = problem.sampled[off]
-    first, second = pair.T
-    found = terms(
-        config,
-        Episodes(b.rew[0][pair], b.mask[0][pair], b.truncated[0][pair], value[pair],
-                 final_value[pair], q[pair], log_ratio[pair], q[pair]),
-    )  # fmt: skip
-    chance = (p[first] * p[second]).unsqueeze(-1)
-    if config.baseline in FITTED:
-        # No coupling but through the fitted coefficient: one trajectory's terms are its own.
-        n = len(p)
-        own = torch.stack([found.weights[:: n + 1, 0], found.control[:: n + 1, 0]])
-        x, s = (trajectory_gradients(problem.factors, w[None], policy.num_params)[0] for w in own)
-        g = controlled(x[pair], s[pair], per_parameter=config.baseline == "optimal_per_parameter")
-        return (0.5 * chance * g.sum(1)).sum(0, keepdim=True)
-    # ĝ is linear in the weights: gather the expected weight of every trajectory's scores.
-    mean_w = torch.zeros_like(b.rew[0])
-    for member in range(2):
-        mean_w.index_add_(0, pair[:, member], 0.5 * chance * found.weights[:, member])
-    return trajectory_gradients(problem.factors, mean_w.unsqueeze(0), policy.num_params).sum(1)
+CASES = list(combinations(*(parts.names for parts in PARTS.values())))
 
 
 @pytest.fixture(scope="module", params=[0, 1])
@@ -170,40 +25,23 @@ def problem(request):
     return Problem(TinyMdp.random(request.param))
 
 
-@pytest.fixture(scope="module")
-def short_problem():
-    """Of one step: nothing comes before it or after."""
-    return Problem(TinyMdp.random(0, horizon=1))
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
+def test_exact_if_and_only_if_without_a_bias_note(case):
+    for problem in problems(case):
+        found = verdict(problem, case)
+        assert found.holds, found
 
 
-def arbitrary_values(mdp):
-    state, final = mdp.states_and_times()
-    v = torch.tensor([1.7, -0.6, 0.0], dtype=torch.float64)  # of the terminal state: 0
-    return v[state], v[final]
-
-
-def arbitrary_q(mdp):
-    state, _ = mdp.states_and_times()
-    q = torch.tensor([[0.4, -1.1], [2.0, 0.3], [0.0, 0.0]], dtype=torch.float64)
-    return q[state, mdp.batch.act[0]]
-
-
-def test_exact_if_and_only_if_without_a_bias_note(problem, case):
-    assert_exact_or_noted(problem, *case)
-
-
-def test_of_one_step_likewise(short_problem, case):
-    assert_exact_or_noted(short_problem, *case)
-
-
-def assert_exact_or_noted(problem, config, off):
-    mdp, truth = problem.mdp, problem.truths[config.gamma]
-    estimate = expected_gradient(problem, off, config, *arbitrary_values(mdp), arbitrary_q(mdp))
-    error = (estimate - truth).norm() / truth.norm()
-    if bias_notes(config, Circumstances(mdp.horizon, off_policy=off)):
-        assert error > 1e-4
-    else:
-        assert error < 1e-10
+def test_a_claim_that_does_not_hold_is_found(monkeypatch):
+    """Both ways: the own mean without its note, and a note where there is no bias."""
+    plain = replace(CASES[0].config, phi="reward_to_go", baseline="none")
+    mean = Case(replace(plain, baseline="own_mean"), False)
+    one = problems(mean)[0]
+    assert verdict(one, mean).holds
+    monkeypatch.setattr("pgcli.proof.proof.bias_notes", lambda config, run: [])
+    assert not verdict(one, mean).holds
+    monkeypatch.setattr("pgcli.proof.proof.bias_notes", lambda config, run: ["biased"])
+    assert not verdict(one, Case(plain, False)).holds
 
 
 @pytest.mark.parametrize("importance", ["none", "trajectory", "per_decision"])

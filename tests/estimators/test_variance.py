@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from made_episodes import config
-from tiny_mdp import TinyMdp
 
 from pgcli.estimators.estimator import terms
 from pgcli.estimators.phi import Episodes
 from pgcli.gradients.trajectory import trajectory_gradients
+from pgcli.proof.listed import TinyMdp
 
 
 def exact(mdp, policy, theta, weights, behaviour=None):

@@ -4,11 +4,11 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from tiny_mdp import TinyMdp
 
 from pgcli.gradients.around import Batched
 from pgcli.gradients.statistics import measure
 from pgcli.gradients.trajectory import entropy_gradient, gradient_sums
+from pgcli.proof.listed import TinyMdp
 
 
 @pytest.fixture

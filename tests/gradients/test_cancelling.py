@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from settings import train_config
-from tiny_mdp import TinyMdp
 
 from pgcli.collection.batch import Batch
 from pgcli.comparison.exact import solve
@@ -22,6 +21,7 @@ from pgcli.gradients.trajectory import fitted_gradient_sums, gradient_sums
 from pgcli.policies.heads import Categorical
 from pgcli.policies.network import Mlp
 from pgcli.policies.policy import Policy
+from pgcli.proof.listed import TinyMdp
 from pgcli.training import metrics
 
 STATES, STEPS, EPISODES = 4, 60, 8

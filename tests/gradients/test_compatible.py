@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from made_places import scores
-from tiny_mdp import TinyMdp
 
 from pgcli.estimators.returns import powers, reward_to_go
 from pgcli.gradients.compatible import advantages, cross_fitted, least_squares
 from pgcli.gradients.trajectory import gradient_sums
+from pgcli.proof.listed import TinyMdp
 
 MDP = TinyMdp.random(3, states=2, actions=3)
 POLICY = MDP.policy()

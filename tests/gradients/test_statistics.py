@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny_mdp import TinyMdp
 
 from pgcli.estimators.returns import reward_to_go
 from pgcli.gradients.statistics import Measurement, NoiseScale, measure
 from pgcli.gradients.trajectory import Sums, trajectory_gradients
+from pgcli.proof.listed import TinyMdp
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 from settings import train_config
-from tiny_mdp import TinyMdp, tabular
 
 from pgcli.comparison.exact import Problem, action_probabilities, solve
 from pgcli.gradients.around import Batched
@@ -13,6 +12,7 @@ from pgcli.gradients.fisher import Fisher as Products
 from pgcli.policies.heads import Categorical
 from pgcli.policies.network import Mlp
 from pgcli.policies.policy import Policy
+from pgcli.proof.listed import TinyMdp, tabular
 from pgcli.settings.schema import FisherKind, StepLength
 from pgcli.updates.natural import Natural, conjugate_gradients
 from pgcli.updates.rule import Start

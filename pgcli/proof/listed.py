@@ -1,4 +1,6 @@
-"""A small MDP whose every trajectory can be listed: the exact oracle of the estimator tests."""
+"""A small MDP whose every trajectory can be listed: the oracle that estimators are held to."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +26,8 @@ class TinyMdp:
     horizon: int
 
     @classmethod
-    def random(cls, seed: int, states: int = 2, actions: int = 2, horizon: int = 3) -> "TinyMdp":
+    def random(cls, seed: int, states: int = 2, actions: int = 2, horizon: int = 3) -> TinyMdp:
+        """Drawn by that seed."""
         rng = np.random.default_rng(seed)
         return cls(
             P=rng.dirichlet(np.ones(states + 1), size=(states, actions)),
@@ -35,10 +38,12 @@ class TinyMdp:
 
     @property
     def states(self) -> int:
+        """How many there are, the terminal one not counted."""
         return len(self.start)
 
     @property
     def actions(self) -> int:
+        """How many there are."""
         return self.P.shape[1]
 
     @cached_property
@@ -78,6 +83,7 @@ class TinyMdp:
         return Batch(obs, act, rew, mask, terminated, ~terminated, final, mask.sum(-1))
 
     def policy(self, hidden: tuple[int, ...] = (3,)) -> Policy:
+        """A small network between its spaces."""
         return Policy(Mlp((self.states, *hidden, self.actions)), Categorical(self.actions))
 
     def probabilities(self, policy: Policy, theta: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Estimators against ∇J, by listing all trajectories of small problems: `pg test`."""
