@@ -23,11 +23,12 @@ from command_line import PG, forked, rows
 from pgcli.cli import reproduce
 from pgcli.cli.main import COMMANDS, usage
 from pgcli.cli.sources import conf_dir
+from pgcli.proof import command as proof
 from pgcli.reports import report
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXAMPLES = {"report": report.EXAMPLE, "reproduce": reproduce.EXAMPLE}
+EXAMPLES = {"report": report.EXAMPLE, "reproduce": reproduce.EXAMPLE, "test": proof.EXAMPLE}
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = ("pg ", "python ", "python3 ", "pip ", "tensorboard ", "eval ", ".ci/", ".venv/")
 
@@ -53,7 +54,7 @@ LONG = (  # by how they begin
     "pg train -m experiment=",  # short in training/test_lessons.py
     "pg train -m estimator=rtg,rtg_mean,gae seed='range(10)' && pg report outputs",
     "pg compare env=FrozenLake-v1 policy=tabular episodes=16384",
-    "python -m pytest tests/estimators/test_exactness.py",
+    "pg test ",
 )
 EXTRAS = {  # what a line with this in it needs
     "video=gif": "pygame",
@@ -204,10 +205,11 @@ def shell(line: str, cwd: Path, log: Path) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A user's folder: two runs and a sweep, a module with an environment, and the README's Φ."""
+    """A user's folder: two runs and a sweep, an environment of its own, and all that is shown."""
     cwd = tmp_path_factory.mktemp("user")
     (cwd / "my_module.py").write_text(MODULE)
-    python = [m[2] for m in FENCED.finditer(TEXTS[0].read_text()) if m[1] == "python"]
+    shown = [m for path in TEXTS for m in FENCED.finditer(path.read_text())]
+    python = [m[2] for m in shown if m[1] == "python"]
     for text in python:
         name = re.match(r"# (\w+\.py)\n", text)
         assert name is not None, "a snippet begins with the name of its file"
@@ -255,6 +257,8 @@ def kept(words: list[str], cwd: Path, there: set[Path], said: str) -> None:
         (page,) = cwd.glob("outputs/report/*/*/report.html")
         assert "<svg" in page.read_text() or "base64" in page.read_text()
         assert "estimator" in said
+    elif words[0] == "test":
+        assert "0 FAILS" in said
     elif words[0] == "reproduce":
         assert said.splitlines()[-1].startswith("pg train ")
     elif words[0] == "eval":

@@ -22,7 +22,7 @@ from pgcli.runs.provenance import differences, provenance
 from pgcli.runs.saved import HYDRAS
 from pgcli.settings.schema import Role, before, budget, flat, role_of
 
-RUNS = ("checkpoint", "behaviour.checkpoint")  # settings that name another run
+RUNS = ("checkpoint", "behaviour.checkpoint", "init.checkpoint")  # settings that name another run
 NOT_TYPED = ("++", "hydra.", "hydra/", "resume=")  # what Hydra notes beside what was typed
 DESCRIPTION = """\
 Print the line that gives each run again, bit for bit, here and with the presets of today; before

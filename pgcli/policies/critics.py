@@ -128,8 +128,7 @@ class Own:
         self.unit = torch.ones(len(seeds), dtype=torch.float64, device=device)  # of what it tells
         for method in ("state", "value", "fit"):
             if not callable(getattr(own, method, None)):
-                allowed = f"a {type(own).__name__} has no method {method}"
-                raise ConfigError(KEY, name, allowed)
+                raise ConfigError(KEY, name, f"its {type(own).__name__} has no {method}()")
         for key, x in own.state().items():
             if not isinstance(x, Tensor) or x.shape[:1] != (len(seeds),):
                 allowed = f"its state has {key}, which is no tensor with a row for each seed"

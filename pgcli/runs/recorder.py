@@ -39,7 +39,7 @@ class OwnRecorder:
             self._own = make()
         for method, told in METHODS.items():
             if not callable(getattr(self._own, method, None)):
-                raise ConfigError(KEY, name, f"makes a {type(self._own).__name__} without {told}")
+                raise ConfigError(KEY, name, f"its {type(self._own).__name__} has no {told}")
         self._tell("start", {**config, "directory": self._place})
 
     def write(

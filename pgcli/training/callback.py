@@ -43,7 +43,8 @@ class Callback:
         if told is None:
             told = {}
         if not isinstance(told, Mapping):
-            raise PartFailed(f"{KEY}={self._name} gave a {type(told).__name__}: a dictionary, None")
+            kind = type(told).__name__
+            raise PartFailed(f"{KEY}={self._name} gave {kind}: a dictionary, or None")
         more = {str(name): x for name, x in told.items()}
         if why := more.pop(STOP, None):
             beside = f": {' '.join(why.split())}" if isinstance(why, str) else ""

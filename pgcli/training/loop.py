@@ -81,7 +81,8 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
         counters, outlook = Counters.start(len(seeds)), Outlook.start(len(seeds))
         evaluations = session.enter(Evaluations(config, seeds, policy.width))
         kept: list[Stateful] = [cohort, evaluations, outlook]
-        session.begin(counters, kept, facts(config, cohort.engine, policy, device, begun))
+        known = facts(config, cohort.engine, policy, device, begun)
+        session.begin(counters, kept, known)
         seeded = seeding(session.format)
         if session.format == 1 and cohort.engine.renewed:
             session.notice(f"{cohort.engine.renewed} than in the version of pg that began this run")

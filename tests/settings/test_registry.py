@@ -12,6 +12,7 @@ from pgcli.estimators.baselines import BASELINES
 from pgcli.estimators.baselines import register as baseline
 from pgcli.estimators.importance import IMPORTANCES
 from pgcli.estimators.phi import PHIS
+from pgcli.policies.critics import CRITICS
 from pgcli.settings.registry import Registry, named_in
 from pgcli.settings.schema import PACKAGE, TrainConfig, before, flat
 from pgcli.updates.optimizers import OPTIMIZERS
@@ -21,6 +22,7 @@ FILES = {
     "estimators/phi.py": PHIS,
     "estimators/baselines.py": BASELINES,
     "estimators/importance.py": IMPORTANCES,
+    "policies/critics.py": CRITICS,
     "updates/optimizers.py": OPTIMIZERS,
 }
 
