@@ -15,6 +15,7 @@ FLOORS = [  # each may import from its own and from lower ones
     {"runs"},
     {"training", "comparison", "evaluation", "reports", "proof"},
     {"cli"},
+    {"face"},
 ]
 APART = [  # neighbours that never meet
     {"policies", "environments"},

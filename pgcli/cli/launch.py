@@ -9,7 +9,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -41,6 +41,7 @@ from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.policies.fit import check_fit
 from pgcli.runs import checkpoint, saved
 from pgcli.runs.directory import holds_run, lock, made
+from pgcli.runs.progress import tell
 from pgcli.runs.saved import HYDRAS, SETTINGS
 from pgcli.settings.schema import CompareConfig, TrainConfig, allowed
 
@@ -50,8 +51,12 @@ if TYPE_CHECKING:  # it would bring Gymnasium
 HYDRAS_OWN = {HYDRAS, ".lock"}  # what a directory may hold without a result
 
 
-def launch(command: str, argv: Sequence[str]) -> int:
-    """Run `pg <command> <argv>` through Hydra: an exit code, or PgError where it cannot be."""
+def launch(command: str, argv: Sequence[str], placed: Callable[[Path], None] | None = None) -> int:
+    """Run `pg <command> <argv>` through Hydra: an exit code, or PgError where it cannot be.
+
+    `placed` is told where everything will lie.
+    """
+    placed = placed or (lambda directory: None)
     register(schemas())
     args = _arguments(command, argv)
     free = COMMANDS[command].free
@@ -92,15 +97,16 @@ def launch(command: str, argv: Sequence[str]) -> int:
     if resumed is not None:
         checkpoint.load_for(resumed, composed[0].config)
         _note(idle)
+        placed(resumed)
         _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(resumed))}"])
         return 0
     if any(getattr(c.config, "resume", None) is not None for c in composed):
         raise ConfigError("resume", composed[0].config.resume, "belongs on the command line")
     for said in dict.fromkeys(said for c in composed for said in c.brought.says):
-        print(said)
+        tell(said)
     _note(idle)
     if composed[0].multirun:
-        return _sweep(command, flags, lines, composed, args)
+        return _sweep(command, flags, lines, composed, args, placed)
     run_dir, named = composed[0].run_dir, composed[0].named
     if named and holds_run(run_dir):
         raise RunDirectoryError(f"{run_dir} holds a run: resume={run_dir} continues it")
@@ -108,13 +114,14 @@ def launch(command: str, argv: Sequence[str]) -> int:
         raise RunDirectoryError(f"{run_dir} holds a sweep: choose another hydra.run.dir")
     lines += pins(composed[0].config)
     with made(run_dir, named, _is_bare) as directory:
+        placed(directory)
         _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(directory))}"])
     return 0
 
 
 def _note(lines: Sequence[str]) -> None:
     for line in lines:
-        print(f"note: {line}")
+        tell(f"note: {line}")
 
 
 def _sweep(
@@ -123,6 +130,7 @@ def _sweep(
     lines: list[str],
     composed: Sequence[Composed],
     args: argparse.Namespace,
+    placed: Callable[[Path], None],
 ) -> int:
     """Run the jobs of a sweep, or what is left of an earlier one that was asked for the same."""
     first = composed[0]
@@ -147,8 +155,9 @@ def _sweep(
         brought_along if any(each) or any(names_runs(c.config) for c in composed) else nullcontext
     )
     with place as directory, completing(directory):
+        placed(directory)
         for claim in getattr(first.config, "claims", []):
-            print(f"to be tested: {claim.says}")
+            tell(f"to be tested: {claim.says}")
         lines = [*lines, f"hydra.sweep.dir={literal(str(directory))}"]
         return sweep.run(
             plan,

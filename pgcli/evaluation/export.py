@@ -88,15 +88,19 @@ class Exported(nn.Module):
 
     def forward(self, obs: Tensor) -> tuple[Tensor, ...]:
         """The action, then the parameters [B, ·]; see `names`."""
+        out, extra = self.outputs(obs)
+        head = self._policy.head
+        return self._told(head.mode(out)), *head.parameters(out, extra).values()
+
+    def outputs(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the network and the parameters beside it, [B, ·] each, as a head takes them."""
         x = self._encoded(obs)
         if self._policy.normalized is not None:
             x = (x - self.obs_mean) * self.obs_scale
             if (clip := self._policy.normalized.clip) is not None:
                 x = x.clamp(-clip, clip)
         out = self.net(x)
-        head = self._policy.head
-        parameters = head.parameters(out, self.extra.expand(out.shape[0], -1))
-        return self._told(head.mode(out)), *parameters.values()
+        return out, self.extra.expand(out.shape[0], -1)
 
     def _encoded(self, obs: Tensor) -> Tensor:
         """As `environments.spaces.obs_adapter` has it, [B, D] float32."""

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -36,30 +37,43 @@ class Series:
         self.begun, self.name = self.begun + 1, name
 
 
-_series: list[Series] = []
+_series: ContextVar[Series | None] = ContextVar("series", default=None)  # of this thread
 
 
 @contextmanager
 def series(one: Series) -> Iterator[Series]:
-    """What is shown in here belongs to the jobs of one sweep."""
-    _series.append(one)
+    """What is shown in here belongs to the jobs of one sweep; silent where it lies in silence."""
+    one.silent = one.silent or is_silent()
+    token = _series.set(one)
     try:
         yield one
     finally:
-        _series.pop()
+        _series.reset(token)
+
+
+def is_silent() -> bool:
+    """Whether nothing is shown here."""
+    outer = _series.get()
+    return outer is not None and outer.silent
 
 
 def begin_job(name: str) -> None:
     """A job begins, in a series where there is one."""
-    if _series:
-        _series[-1].begin(name)
+    if (jobs := _series.get()) is not None:
+        jobs.begin(name)
+
+
+def tell(text: str) -> None:
+    """Print a line before there is any progress."""
+    if not is_silent():
+        print(text)
 
 
 class Progress:
     """Shows how far a run is; `spent` is the fraction of its budget in [0, 1]."""
 
     def __init__(self, interval: float) -> None:
-        self._series = _series[-1] if _series else None
+        self._series = _series.get()
         self._out = sys.stdout
         if isinstance(self._out, io.TextIOWrapper):
             self._out.reconfigure(errors="replace")  # an ASCII or Windows pipe has no Φ and no ─

@@ -1,0 +1,1 @@
+"""The commands from Python: what is run, what comes of it, estimators on one's own batches."""
