@@ -42,12 +42,16 @@ def _ahead(x: Tensor, steps: int) -> Tensor:
     return torch.nn.functional.pad(x[..., steps:], (0, min(steps, x.shape[-1])))
 
 
-def returns_so_far(rew: Tensor, gamma: float) -> Tensor:
+def returns_so_far(rew: Tensor, gamma: float, before: Tensor | None = None) -> Tensor:
     """Σ_{k≤t} γ^{t−k} r_k, `[..., T]`: what the deviation of a discounted return is taken of.
 
+    `before` [...]: the same of the step before the first, where that is not the episode's first.
     (Engstrom et al. 2020, algorithm 1.)
     """
-    return discounted_sum(rew.flip(-1), gamma).flip(-1)
+    own = discounted_sum(rew.flip(-1), gamma).flip(-1)
+    if before is None:
+        return own
+    return own + gamma * powers(gamma, rew) * before.unsqueeze(-1)
 
 
 def powers(discount: float, like: Tensor) -> Tensor:

@@ -113,15 +113,23 @@ def curves(groups: Sequence[Group], column: str) -> dict[str, Curve]:
 
 
 def common_range(groups: Sequence[Group], environment: str) -> Range:
-    """The environment steps that every seed of an environment has a curve for."""
+    """The environment steps that every seed of an environment has a curve for.
+
+    It begins where an episode has ended: with fixed horizons that may be batches later.
+    """
     steps = [
-        rows["env_steps"]
+        rows["env_steps"][_first(rows) :]
         for group in groups
         if group.environment == environment
         for rows in group.seeds.values()
     ]
     start = max((int(x[0]) for x in steps), default=0)
     return start, min((int(x[-1]) for x in steps), default=0)
+
+
+def _first(rows: np.ndarray) -> int:
+    """The first row with a return; 0 where none has one."""
+    return int(np.argmax(~np.isnan(rows[RETURN])))
 
 
 def at_end(rows: np.ndarray, column: str) -> float:

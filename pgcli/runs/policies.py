@@ -39,7 +39,8 @@ def halfway(run: Path, seed: int) -> tuple[int, float] | None:
     there = {i: at[i] for i in checkpoint.iterations(run) if math.isfinite(at.get(i, math.nan))}
     if not there:
         return None
-    middle = (rows[RETURN][0] + rows[RETURN][-1]) / 2
+    told = rows[RETURN][np.isfinite(rows[RETURN])]  # a first batch may end no episode
+    middle = (told[0] + told[-1]) / 2
     number = min(there, key=lambda i: abs(there[i] - middle))
     return number, there[number]
 

@@ -41,9 +41,11 @@ def steps_to(steps: np.ndarray, value: np.ndarray, threshold: float) -> float:
 def area(steps: np.ndarray, value: np.ndarray, start: float, stop: float) -> float:
     """Area under value [R] over steps [R] from start to stop, per step: its mean height there.
 
-    NaN where the curve does not cover that range or the range is empty.
+    NaN where the curve does not cover that range or the range is empty; rows without a value count
+    nowhere.
     """
-    if not steps[0] <= start < stop <= steps[-1]:
+    steps, value = steps[~np.isnan(value)], value[~np.isnan(value)]
+    if not len(steps) or not steps[0] <= start < stop <= steps[-1]:
         return np.nan
     inside = (steps > start) & (steps < stop)
     x = np.concatenate([[start], steps[inside], [stop]])

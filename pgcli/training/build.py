@@ -119,7 +119,8 @@ def build_learner(
         asked_critics(config), config.critic, policy, *shape, seeds, device,
         discount=discount_of(est),
     )  # fmt: skip
-    return Learner(config, policy, states, q, seeds, device)
+    slots = engine.num_envs // len(seeds) if config.collect is Collect.steps else 0
+    return Learner(config, policy, states, q, seeds, device, slots)
 
 
 def behaviour_parameters(
@@ -191,7 +192,7 @@ def fastest(candidates: list[torch.device], config: TrainConfig, engine: Engine)
     if len(candidates) == 1:
         return candidates[0]
     policy, batch = build_policy(config.policy, config.behaviour, engine), _blank(config, engine)
-    theta = torch.zeros(config.seeds, policy.num_params)
+    theta = torch.zeros(config.seeds, policy.width)
 
     def seconds(device: torch.device) -> float:
         times = []

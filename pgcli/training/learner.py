@@ -20,6 +20,8 @@ from pgcli.settings.schema import TrainConfig
 from pgcli.updates.optimizers import copy_into
 from pgcli.updates.rule import Rule, Start, rule
 
+CARRIED = "reward_scale/carried"
+
 
 class Learner:
     """S agents side by side. All state that training changes is here and fits in `arrays()`."""
@@ -32,8 +34,12 @@ class Learner:
         q: QCritic | None,
         seeds: Sequence[int],
         device: torch.device,
+        slots: int = 0,
     ) -> None:
-        """`states`: V by the name of its kind, at most one; `q`: Q, where there is any."""
+        """`states`: V by the name of its kind, at most one; `q`: Q, where there is any.
+
+        slots: of a seed, where they play on from batch to batch.
+        """
         self.policy, self.states, self.q = policy, states, q
         self.value = next(iter(states.values()), None)
         self.theta = policy.init(config.policy, seeds).to(device)
@@ -44,6 +50,8 @@ class Learner:
             self.moments = Moments(len(seeds), policy.net.sizes[0], device)
         self._gamma, self._shift = config.estimator.gamma, config.env.reward_shift
         self.so_far = Moments(len(seeds), 1, device) if config.estimator.scale_rewards else None
+        # The discounted return so far of each slot, 0 where its next step begins an episode.
+        self._carried = torch.zeros(len(seeds), slots, dtype=torch.float64, device=device)
         start = Start(policy.learned(self.theta), config.optimizer, seeds)
         self.rule: Rule = rule(config.update, start)
 
@@ -53,11 +61,23 @@ class Learner:
             self.moments.merge(batch.obs, batch.mask)
             self.policy.normalize_by(self.theta, self.moments.mean, self.moments.scale)
         if self.so_far is not None and (before := self.reward_scale) is not None:
-            so_far = returns_so_far(rewards(batch, self._shift), self._gamma)
+            so_far = self._returns_so_far(batch)
             self.so_far.merge(so_far.unsqueeze(-1), batch.mask)
             for critic in (self.value, self.q):
                 if critic is not None:  # what they tell is in the new unit at once
                     critic.scale(self.so_far.scale[:, 0] / before)
+
+    def _returns_so_far(self, batch: Batch) -> Tensor:
+        """[S, N, T], those of parts of episodes with what earlier batches had of them."""
+        rew = rewards(batch, self._shift)
+        if batch.unit is None or batch.age is None or batch.cut is None:
+            return returns_so_far(rew, self._gamma)
+        before = torch.where(batch.age > 0, self._carried.gather(1, batch.unit), 0.0)
+        so_far = returns_so_far(rew, self._gamma, before)
+        last = so_far.gather(-1, (batch.length - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        goes_on = torch.where(batch.cut & (batch.length > 0), last, 0.0)
+        self._carried.zero_().scatter_add_(1, batch.unit, goes_on)
+        return so_far
 
     @property
     def reward_scale(self) -> Tensor | None:
@@ -71,7 +91,8 @@ class Learner:
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Take over what `arrays()` gave, bit for bit; KeyError or ValueError where it differs."""
         for name, x in self._tensors().items():
-            copy_into(x, arrays[name])
+            if name != CARRIED or name in arrays:  # earlier versions began each part at 0
+                copy_into(x, arrays[name])
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that learns, live."""
@@ -80,6 +101,8 @@ class Learner:
             tensors |= _below("normalizer", self.moments.state())
         if self.so_far is not None:
             tensors |= _below("reward_scale", self.so_far.state())
+            if self._carried.shape[1]:
+                tensors[CARRIED] = self._carried
         for name, state in self.critics().items():
             tensors |= _below(name, state)
         return tensors

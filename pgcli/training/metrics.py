@@ -21,7 +21,7 @@ def rollout(ended: Ended, before: np.ndarray) -> dict[str, Tensor]:
     """Means over the episodes that ended in a batch.
 
     `before` [S]: the mean return of those that ended earlier, which stands where none did; their
-    length is 0 there.
+    length is NaN there.
     """
     there = ended.length > 0
     episodes = there.sum(1)
@@ -29,7 +29,7 @@ def rollout(ended: Ended, before: np.ndarray) -> dict[str, Tensor]:
     mean = torch.where(there, ended.returns, 0.0).sum(1) / episodes.clamp(min=1)
     return {
         tags.RETURN: torch.where(episodes > 0, mean, known),
-        tags.LENGTH: ended.length.sum(1) / episodes.clamp(min=1),
+        tags.LENGTH: ended.length.sum(1) / torch.where(episodes > 0, episodes, torch.nan),
         tags.EPISODES: episodes,
     }
 

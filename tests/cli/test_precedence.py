@@ -10,6 +10,8 @@ from pgcli.cli.origins import brought
 from pgcli.cli.sources import conf_dir
 from pgcli.errors import ConfigError
 from pgcli.settings.schema import Collect, flat
+from pgcli.training.build import check
+from pgcli.updates import rule as rules
 
 
 def names(group):
@@ -142,6 +144,29 @@ def test_what_was_tuned_for_another_choice_of_a_group_is_dropped_and_said(group,
         assert key in one.brought.says[1]
         assert key not in one.brought.says[0]
         assert flat(one.config)[key] != leaves(TUNED)[key]
+
+
+@pytest.mark.parametrize(
+    ("line", "dropped"),
+    [
+        ("method=ppo update=ascent", ["minibatches", "normalize"]),
+        ("method=ppo update=trust_region", ["minibatches", "normalize"]),
+        ("method=trpo update=proximal", []),
+        ("method=ppo update=proximal", []),
+    ],
+)
+def test_a_typed_group_has_nothing_that_a_method_gave_another_choice(line, dropped):
+    one = composed(line.split())
+    check(one.config)
+    rules.registered(one.config.update)  # refuses what the rule does not have
+    told = [text for text in one.brought.says if "are dropped, it has none" in text]
+    assert len(told) == bool(dropped)
+    assert all(f"update.{key}" in told[0] for key in dropped)
+
+
+def test_but_what_is_typed_beside_it_is_refused():
+    with pytest.raises(ConfigError, match=r"update\.minibatches=4: null: ascent has none"):
+        check(composed(["method=ppo", "update=ascent", "update.minibatches=4"]).config)
 
 
 def test_the_last_preset_says_how_large_a_batch_is():

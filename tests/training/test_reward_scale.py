@@ -10,10 +10,12 @@ from settings import train_config
 
 from pgcli.collection.batch import Batch
 from pgcli.collection.episodes import rewards
+from pgcli.environments.choose import open_engine
 from pgcli.estimators.returns import returns_so_far
 from pgcli.policies.critic import Critic, LinearCritic
 from pgcli.policies.normalizer import EPS, Moments
 from pgcli.runs import checkpoint
+from pgcli.training.build import build_learner
 
 
 def test_a_return_so_far_begins_anew_with_every_episode():
@@ -24,6 +26,53 @@ def test_a_return_so_far_begins_anew_with_every_episode():
     moments.merge(returns_so_far(rew, 0.5)[None, ..., None], mask)
     variance = np.var([1.0, 2.5, 5.25, 8.0])
     assert moments.scale.item() == pytest.approx((variance + EPS) ** -0.5)
+
+
+def test_parts_of_an_episode_go_on_from_batch_to_batch():
+    """Two slots, cut after 2 and 1 steps; the second episode of slot 0 begins anew."""
+    cuts = [  # reward, unit, age, cut of each part, batch by batch
+        [([1.0, 2.0], 0, 0, True), ([8.0, 0.0], 1, 0, True)],
+        [([4.0, 0.0], 0, 2, False), ([3.0, 5.0], 0, 0, True), ([1.0, 0.0], 1, 1, False)],
+        [([7.0, 0.0], 0, 2, False), ([2.0, 0.0], 1, 0, False)],
+    ]
+    length = [[2, 1], [1, 2, 1], [1, 1]]
+    expected = [  # γ = 0.5
+        [[1.0, 2.5], [8.0]], [[4.0 + 1.25], [3.0, 6.5], [1.0 + 4.0]], [[7.0 + 3.25], [2.0]],
+    ]  # fmt: skip
+    config = train_config(
+        "estimator=gae", "estimator.gamma=0.5", "estimator.scale_rewards=true", "collect=steps",
+        "critic.target=td_lambda", "estimator.bootstrap=true", "env.num_envs=2", "horizon=2",
+    )  # fmt: skip
+    engine = open_engine(config.env, 2)
+    learner = build_learner(config, engine, [0], torch.device("cpu"))
+    for parts, lengths, wanted in zip(cuts, length, expected, strict=True):
+        rew, unit, age, cut = zip(*parts, strict=True)
+        n = len(parts)
+        mask = torch.arange(2) < torch.tensor(lengths)[:, None]
+        obs, nothing = torch.zeros(1, n, 2, 4), torch.zeros(1, n, dtype=torch.bool)
+        batch = Batch(
+            obs, obs[..., 0].long(), torch.tensor([rew], dtype=torch.float64), mask[None],
+            nothing, nothing, obs[:, :, 0], torch.tensor([lengths]), unit=torch.tensor([unit]),
+            age=torch.tensor([age]), before=torch.zeros(1, n), cut=torch.tensor([cut]),
+        )  # fmt: skip
+        found = learner._returns_so_far(batch)[0]
+        for row, told, many in zip(found.tolist(), wanted, lengths, strict=True):
+            assert row[:many] == told
+    assert learner.arrays()["reward_scale/carried"].tolist() == [[0.0, 0.0]]
+    engine.close()
+
+
+@pytest.mark.slow
+def test_the_scale_does_not_depend_on_where_episodes_are_cut(tmp_path):
+    scales = []
+    for horizon, iterations in ((5, 240), (300, 4)):
+        line = ["train", "env=Pendulum-v1", "method=ppo", f"horizon={horizon}", "env.num_envs=8"]
+        line += [f"iterations={iterations}", "total_steps=null", "estimator.scale_rewards=true"]
+        line += ["optimizer.lr=1e-9", "critic.lr=1e-9", f"hydra.run.dir={horizon}"]
+        assert pg(*line, cwd=tmp_path).returncode == 0
+        arrays = checkpoint.load(tmp_path / str(horizon)).arrays
+        scales.append(float(arrays["reward_scale/square"][0, 0] / arrays["reward_scale/count"][0]))
+    assert scales[0] == pytest.approx(scales[1], rel=0.1)
 
 
 def test_rewards_that_never_differed_are_as_they_are():
