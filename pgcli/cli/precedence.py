@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pgcli.cli.compose import Again, Brought, literal, parse
-from pgcli.cli.sources import chosen_group, conf_dir, files, is_whole
+from pgcli.cli.sources import chosen_group, files, is_whole
 from pgcli.settings.schema import Collect
 
 TUNED = "tuned"  # the group of the numbers of a pair
@@ -57,33 +57,20 @@ def taken_back(lines: Sequence[str], node: DictConfig, again: Again) -> Brought:
             if changed:
                 keys = ", ".join(f"{group}.{key}" for key in changed)
                 says.append(f"{group}= is given: what is tuned for {pair} is dropped of {keys}")
-    for group in groups:
-        if foreign := _foreign(group, node, typed):
-            overrides += [f"++{group}.{key}=null" for key in foreign]
-            keys, choice = ", ".join(f"{group}.{key}" for key in foreign), node[group].name
-            says.append(f"{group}={choice} is given: presets' {keys} are dropped, it has none")
+    if "update" in groups and (foreign := _foreign(node, typed)):
+        overrides += [f"++update.{key}=null" for key in foreign]
+        keys, rule = ", ".join(f"update.{key}" for key in foreign), node["update"].name
+        says.append(f"update={rule} is given: presets' {keys} are dropped, it has none")
     return Brought(overrides, [*_comes_with(typed, node), *says])
 
 
-def _foreign(group: str, node: DictConfig, typed: Collection[str]) -> list[str]:
-    """Settings of a group that presets give, and what was chosen in it does not have.
+def _foreign(node: DictConfig, typed: Collection[str]) -> list[str]:
+    """Settings that presets give to an update rule and the chosen one does not have."""
+    from pgcli.updates.rule import settings_of  # which takes its time
 
-    What an option has stands in its file; what some lack is null where all settings stand.
-    """
-    chosen = files(group).get(str(node.hydra.runtime.choices.get(group)))
-    homes = [OmegaConf.load(conf_dir() / f"{name}.yaml") for name in ("common", "train")]
-    common = next((home[group] for home in homes if group in home), None)
-    if chosen is None or "name" not in node[group] or common is None:
-        return []
-    own: Any = OmegaConf.load(chosen)
-    return [
-        str(key)
-        for key, value in node[group].items()
-        if value is not None
-        and key not in own
-        and common.get(key, value) is None
-        and f"{group}.{key}" not in typed
-    ]
+    known = settings_of(node["update"].name)
+    given = {str(key): value for key, value in node["update"].items() if value is not None}
+    return [key for key in given if key not in {"name", *known} and f"update.{key}" not in typed]
 
 
 def _comes_with(typed: Collection[str], node: DictConfig) -> list[str]:
