@@ -76,7 +76,7 @@ def write(
             )
         for name in one.exported:
             progress.say(f"{place / name}")
-    progress.say(f"{directory}: {NAME}")
+    progress.conclude(f"{directory}: {NAME}")
 
 
 def heading(config: EvalConfig, found: Sequence[Evaluated]) -> str:

@@ -87,6 +87,7 @@ def _evaluated(
     place = directory / trained.label
     film: dict[str, Any] | None = None
     if config.video is not None:
+        progress.advance(spent, [f"drawing {trained.label}".strip()])
         film = video.record(
             config.video, config.video_episode, place, subject, env, slots, iteration,
             played[Acting.greedy],

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pgcli.collection.play import Played, replay
+from pgcli.environments.make import spec_of
 from pgcli.environments.vector import SyncEngine
 from pgcli.errors import ConfigError, EnvironmentFailed, StorageFailed
 from pgcli.evaluation.subject import Subject
@@ -28,6 +29,7 @@ Array = np.ndarray
 REPEATABLE = ("auto", "compiled", "sync", "async")  # seed each copy by itself
 FASTEST = 25  # frames a second of a GIF: viewers slow faster ones down
 WIDEST = 360  # pixels of a GIF, which is not compressed as a film is
+MUJOCO = "gymnasium.envs.mujoco"
 FRAMES = 30  # a second, where an environment does not say
 
 
@@ -89,7 +91,7 @@ def record(
 
         def watch(left: Array) -> None:
             if left[0] == 1:  # the one that is meant
-                film.add(np.asarray(engine.frame(0), np.uint8))
+                film.add(lambda: np.asarray(engine.frame(0), np.uint8))
 
         seeds = subject.seeds
         actor = GreedyActor(subject.policy, subject.theta, seeds, iteration, slots)
@@ -126,6 +128,8 @@ def chosen(which: VideoEpisode, returns: Array) -> tuple[int, int]:
 
 def _drawing(env: EnvConfig) -> EnvConfig:
     kwargs = {**env.kwargs, "render_mode": "rgb_array"}
+    if str(spec_of(env.id).entry_point).startswith(MUJOCO) and "camera_id" not in kwargs:
+        kwargs.setdefault("camera_name", "track")  # where there is one; else who runs runs away
     return replace(env, kwargs=kwargs, engine=EngineName["sync"], num_envs=None)
 
 
@@ -146,12 +150,12 @@ class _Gif:
         self._count = 0
         self._frames: list[Any] = []
 
-    def add(self, frame: Array) -> None:
-        """Take a frame [height, width, 3] in."""
+    def add(self, frame: Callable[[], Array]) -> None:
+        """Take a frame [height, width, 3] in, or leave it undrawn."""
         from PIL import Image
 
         if self._count % self._every == 0:
-            image = Image.fromarray(frame)
+            image = Image.fromarray(frame())
             if image.width > WIDEST:
                 image = image.resize((WIDEST, round(image.height * WIDEST / image.width)))
             self._frames.append(image.quantize(64, dither=Image.Dither.NONE))
@@ -182,10 +186,12 @@ class _Mp4:
         open_: Callable[..., Any] = imageio.get_writer
         self._writer = open_(self._part, fps=fps, macro_block_size=1)
 
-    def add(self, frame: Array) -> None:
+    def add(self, frame: Callable[[], Array]) -> None:
         """Take a frame [height, width, 3] in; the codec wants even sides."""
-        odd = [(0, side % 2) for side in frame.shape[:2]]
-        self._write(lambda: self._writer.append_data(np.pad(frame, [*odd, (0, 0)], "edge")))
+        picture = frame()
+        odd = [(0, side % 2) for side in picture.shape[:2]]
+        whole = np.pad(picture, [*odd, (0, 0)], "edge")
+        self._write(lambda: self._writer.append_data(whole))
 
     def drop(self) -> None:
         """Leave nothing."""

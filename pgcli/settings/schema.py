@@ -394,9 +394,10 @@ class CheckpointConfig:
 class EvaluationConfig:
     """Evaluations along the way, on episodes of their own."""
 
-    every: Optional[int] = field(metadata=within(ge=1))  # iterations, and at the end; null: none
-    episodes: int = field(metadata=within(ge=1))  # of each seed
-    acting: Acting
+    # Iterations, and at the end; null: none.
+    every: Optional[int] = field(metadata=since(None, within(ge=1)))
+    episodes: int = field(metadata=since(10, within(ge=1)))  # of each seed
+    acting: Acting = field(metadata=since("greedy"))
 
 
 @dataclass
