@@ -58,6 +58,8 @@ def _trained(run: Path, label: str, asked: EvaluatedEnvConfig) -> Trained:
         env.max_episode_steps = asked.max_episode_steps
     if asked.engine is not None:
         env.engine = asked.engine
+    if asked.info is not None:
+        env.info = list(asked.info)
     env.num_envs = asked.num_envs
     return Trained(label, run, env, policy, seed, elsewhere)
 

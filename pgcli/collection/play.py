@@ -33,6 +33,9 @@ class Played(NamedTuple):
     success: Array  # float64: 1 or 0 as the info of the last step says; NaN where it does not
     slot: Array  # int64: which of its seed's slots played it
     turn: Array  # int64: as its which episode, from 0
+    # [S, N, 3, K] float64 of the entries that `env.info` names: sum over the steps at which one is
+    # there, how many these are, and its value at the last step (NaN: none); K may be 0
+    info: Array
 
 
 @dataclass
@@ -42,6 +45,7 @@ class _Ended:
     ret: float
     length: int
     success: float
+    info: Array  # [3, K]
 
 
 def play(
@@ -74,8 +78,11 @@ def play(
 
     ended = sorted(among_others(engine, actor, played), key=lambda one: (one.slot, one.turn))
     rows = [(e.ret, e.length, e.success, e.slot % slots, e.turn) for e in ended]
-    columns = (np.array(column).reshape(s, episodes) for column in zip(*rows, strict=True))
-    return Played(*columns)
+    info = np.array([e.info for e in ended])
+    return Played(
+        *(np.array(column).reshape(s, episodes) for column in zip(*rows, strict=True)),
+        info=info.reshape(s, episodes, *info.shape[1:]),
+    )
 
 
 def play_callable(
@@ -138,6 +145,7 @@ def _rows(
     n, share = engine.num_envs, left.copy()
     ret, length, over = np.zeros(n), np.zeros(n, np.int64), np.zeros(n, bool)
     ended: list[_Ended] = []
+    entries = np.zeros((n, 3, 0 if engine.info is None else engine.info.shape[1]))
     if watch is not None:
         watch(left)
     while (active := left > 0).any():
@@ -149,12 +157,18 @@ def _rows(
         _check_finite(engine, "reward", rew, live)
         ret[live] += rew[live]
         length += live
+        if engine.info is not None:
+            told = ~np.isnan(engine.info)
+            both = np.stack([np.where(told, engine.info, 0.0), told], 1)
+            entries[live, :2] += both[live]
+            entries[live, 2] = engine.info[live]
         over = live & (terminated | truncated)
         for e in over.nonzero()[0].tolist():
             turn = int(share[e] - left[e])
-            ended.append(_Ended(e, turn, float(ret[e]), int(length[e]), float(engine.success[e])))
+            told_at_end = float(engine.success[e]), entries[e].copy()
+            ended.append(_Ended(e, turn, float(ret[e]), int(length[e]), *told_at_end))
             left[e] -= 1
-            ret[e], length[e] = 0.0, 0
+            ret[e], length[e], entries[e] = 0.0, 0, 0.0
         if watch is not None:
             watch(before)
     return ended

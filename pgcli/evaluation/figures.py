@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pgcli.environments.info import logged, names
 from pgcli.statistics.intervals import Estimate, iqm_interval, mean_interval
 
 
@@ -33,6 +34,27 @@ def of_episodes(
     }
 
 
+def of_info(entries: Sequence[str], info: np.ndarray) -> dict[str, float | None]:
+    """What `env.info` asks for, from info [N, 3, K] of N episodes; None where none has it.
+
+    mean: over the steps at which an entry is there; end: of its values at the last steps; sum: the
+    mean over episodes of its sum. As `training.metrics.info` has it of a batch.
+    """
+    told: dict[str, float | None] = {}
+    known = names(entries)
+    for one in logged(entries):
+        total, count, last = info[:, :, known.index(one.name)].T
+        if one.way == "mean":
+            value = total.sum() / count.sum() if count.any() else np.nan
+        elif one.way == "end":
+            there = last[~np.isnan(last)]
+            value = there.mean() if len(there) else np.nan
+        else:
+            value = total.mean()
+        told[one.text] = None if np.isnan(value) else float(value)
+    return told
+
+
 def over_seeds(each: Sequence[dict[str, Any]], level: float) -> dict[str, Any]:
     """Figures of S seeds from those of each: mean and IQM of their mean returns.
 
@@ -40,12 +62,15 @@ def over_seeds(each: Sequence[dict[str, Any]], level: float) -> dict[str, Any]:
     """
     means = np.array([one["mean"] for one in each])
     rates = [one["success_rate"] for one in each if one["success_rate"] is not None]
+    entries = each[0].get("info", {})
+    there = {name: [x for one in each if (x := one["info"][name]) is not None] for name in entries}
     return {
         "seeds": len(each),
         **_interval("mean", mean_interval(means, level)),
         **_interval("iqm", iqm_interval(means, level)),
         "length": float(np.mean([one["length"] for one in each])),
         "success_rate": float(np.mean(rates)) if rates else None,
+        "info": {name: float(np.mean(x)) if x else None for name, x in there.items()},
     }
 
 

@@ -102,8 +102,12 @@ def shown(found: Sequence[Evaluated]) -> str:
     else:
         heads, lines = ["run", "actions"], [line for one in found for line in _run(one)]
     told = any(figures["success_rate"] is not None for _, figures in lines)
-    heads += ["mean", "IQM", "length", *(["success"] if told else [])]
-    rows = [[*names, *_cells(figures, told)] for names, figures in lines]
+    entries = list(dict.fromkeys(name for _, figures in lines for name in figures["info"]))
+    heads += ["mean", "IQM", "length", *(["success"] if told else []), *entries]
+    rows = [
+        [*names, *_cells(figures, told), *(_entry(figures["info"].get(x)) for x in entries)]
+        for names, figures in lines
+    ]
     rest = sum(2 + max(map(len, column)) for column in list(zip(heads, *rows, strict=True))[1:])
     for row in rows:
         row[0] = _cut(row[0], max(8, WIDTH - rest))
@@ -132,6 +136,10 @@ def _cells(figures: Mapping[str, Any], told: bool) -> list[str]:
         short(figures["length"]),
         *success,
     ]
+
+
+def _entry(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def _with_error(figures: Mapping[str, Any], name: str) -> str:

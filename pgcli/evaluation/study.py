@@ -9,7 +9,7 @@ from typing import Any
 from pgcli.collection.play import AFTERWARDS, Played, play
 from pgcli.environments.choose import open_engine, slots_per_seed
 from pgcli.evaluation import export, video
-from pgcli.evaluation.figures import of_episodes, over_seeds
+from pgcli.evaluation.figures import of_episodes, of_info, over_seeds
 from pgcli.evaluation.results import Evaluated, write
 from pgcli.evaluation.subject import Trained, load, repeatable
 from pgcli.machine import cores
@@ -81,7 +81,7 @@ def _evaluated(
     finally:
         engine.close()
     each = {
-        acting: [_figures(x, s, config.level) for s in range(len(seeds))]
+        acting: [_figures(x, s, config.level, env.info) for s in range(len(seeds))]
         for acting, x in played.items()
     }
     place = directory / trained.label
@@ -114,5 +114,6 @@ def _evaluated(
     )
 
 
-def _figures(played: Played, s: int, level: float) -> dict[str, Any]:
-    return of_episodes(played.returns[s], played.length[s], played.success[s], level)
+def _figures(played: Played, s: int, level: float, entries: Sequence[str]) -> dict[str, Any]:
+    own = of_episodes(played.returns[s], played.length[s], played.success[s], level)
+    return {**own, "info": of_info(entries, played.info[s])}

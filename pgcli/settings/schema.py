@@ -536,6 +536,7 @@ class EvaluatedEnvConfig:
     max_episode_steps: Optional[int] = field(metadata=within(ge=1))
     engine: Optional[Engine]
     num_envs: Optional[int] = field(metadata=within(ge=1))  # side by side, per seed
+    info: Optional[list[str]]  # entries of info to tell
 
 
 @dataclass

@@ -113,7 +113,10 @@ def test_figures_are_those_of_the_textbook():
     for name, of in (("mean", mean_interval), ("iqm", iqm_interval)):
         value = of(returns, 0.9)
         assert (told[name], told[f"{name}_lo"], told[f"{name}_hi"]) == tuple(map(float, value))
-    both = over_seeds([told, {**told, "mean": 6.0, "success_rate": None}], 0.95)
+    told |= {"info": {"x": 1.0, "y": None}}
+    other = {**told, "mean": 6.0, "success_rate": None, "info": {"x": 3.0, "y": None}}
+    both = over_seeds([told, other], 0.95)
+    assert both["info"] == {"x": 2.0, "y": None}
     assert both["mean"] == pytest.approx(5.0)
     assert both["success_rate"] == pytest.approx(2 / 3)
 
@@ -169,6 +172,36 @@ def test_success_is_what_the_last_info_says(tmp_path):
     assert played.returns.tolist() == [[3.0] * 6]
     assert played.success.tolist() == [[0, 0, 1, 1, 1, 1]]
     assert played.turn.tolist() == [[0, 1] * 3]
+
+
+def test_entries_of_info_are_told(tmp_path):
+    (tmp_path / "told.py").write_text(
+        "import gymnasium as gym, numpy as np\n"
+        "class Told(gym.Env):\n"
+        "    observation_space = gym.spaces.Box(0, 1, (1,), np.float32)\n"
+        "    action_space = gym.spaces.Discrete(2)\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        super().reset(seed=seed)\n"
+        "        self.time = 0\n"
+        "        return np.zeros(1, np.float32), {}\n"
+        "    def step(self, action):\n"
+        "        self.time += 1\n"
+        "        info = {'time': self.time} | ({'odd': 7.0} if self.time == 2 else {})\n"
+        "        return np.zeros(1, np.float32), 1.0, self.time == 3, False, info\n"
+        "gym.register('Told-v0', Told, max_episode_steps=9)\n"
+    )
+    line = ["env=told:Told-v0", "iterations=1", "batch_size=2", "env.info=[time]"]
+    assert pg("train", *line, "hydra.run.dir=r", cwd=tmp_path).returncode == 0
+    for engine in ("sync", "async"):
+        asked = "env.info=[time,time@end,time@sum,odd,none]"
+        words = ["checkpoint=r", "episodes=3", asked, f"env.engine={engine}"]
+        done = pg("eval", *words, f"hydra.run.dir={engine}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        told = found(tmp_path, engine)["runs"][0]["seeds"][0]["greedy"]["info"]
+        assert told == {"time": 2.0, "time@end": 3.0, "time@sum": 6.0, "odd": 7.0, "none": None}
+        assert "time@sum" in done.stdout
+    assert pg("eval", "checkpoint=r", "hydra.run.dir=own", cwd=tmp_path).returncode == 0
+    assert found(tmp_path, "own")["runs"][0]["seeds"][0]["sampled"]["info"] == {"time": 2.0}
 
 
 def test_a_policy_of_anybodys_sees_the_environments_observations():
