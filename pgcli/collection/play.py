@@ -78,11 +78,11 @@ def play(
 
     ended = sorted(among_others(engine, actor, played), key=lambda one: (one.slot, one.turn))
     rows = [(e.ret, e.length, e.success, e.slot % slots, e.turn) for e in ended]
+    columns = [np.array(column).reshape(s, episodes) for column in zip(*rows, strict=True)]
+    returns, length, success, slot, turn = columns
     info = np.array([e.info for e in ended])
-    return Played(
-        *(np.array(column).reshape(s, episodes) for column in zip(*rows, strict=True)),
-        info=info.reshape(s, episodes, *info.shape[1:]),
-    )
+    info = info.reshape(s, episodes, *info.shape[1:])
+    return Played(returns, length, success, slot, turn, info)
 
 
 def play_callable(
