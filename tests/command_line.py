@@ -29,6 +29,7 @@ PRELOADED = [
     "pgcli.cli.launch",
     "pgcli.training.loop",
     "pgcli.comparison.study",
+    "pgcli.evaluation.study",
     "pgcli.reports.report",
     "pgcli.pictures.estimators",
     "pgcli.environments.compiled.kernels",

@@ -7,8 +7,8 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -171,15 +171,26 @@ def _program(module: Exported, obs: Tensor) -> torch.export.ExportedProgram:
 
 def _onnx(module: Exported, obs: Tensor) -> bytes:
     names, shapes = module.names, ({0: torch.export.Dim("batch")},)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # of the exporter's own insides
+    with _silent():
         made: Any = torch.onnx.export(
             module, (obs,), input_names=[OBS], output_names=names, dynamic_shapes=shapes,
             dynamo=True, verbose=False,
         )  # fmt: skip
     content: bytes = made.model_proto.SerializeToString()
     return content
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what the exporter tells of its own insides."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _safetensors(module: Exported, obs: Tensor) -> bytes:

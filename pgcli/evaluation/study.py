@@ -75,9 +75,6 @@ def _evaluated(
             progress.advance(spent, [f"{trained.label or trained.directory} {acting.name}"])
             actor = ACTORS[acting](subject.policy, subject.theta, seeds, iteration, slots)
             played[acting] = play(engine, actor, config.episodes, seeds, iteration)
-            mean = short(float(played[acting].returns.mean()))
-            spent = (part[0] + (j + 1) / len(Acting)) / part[1]
-            progress.advance(spent, [f"return {mean}", f"{acting.name} {trained.label}".strip()])
     finally:
         engine.close()
     each = {
@@ -87,7 +84,7 @@ def _evaluated(
     place = directory / trained.label
     film: dict[str, Any] | None = None
     if config.video is not None:
-        progress.advance(spent, [f"drawing {trained.label}".strip()])
+        progress.advance(spent, [f"{trained.label or trained.directory} drawn"])
         film = video.record(
             config.video, config.video_episode, place, subject, env, slots, iteration,
             played[Acting.greedy],
@@ -101,6 +98,8 @@ def _evaluated(
     exported: list[str] = []
     if config.export is not None:
         exported = export.write(config.export, place, subject)
+    mean = short(float(played[Acting.greedy].returns.mean()))
+    progress.advance((part[0] + 1) / part[1], [f"{trained.label or trained.directory} {mean}"])
     return Evaluated(
         trained,
         subject.iterations,
