@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pgcli.errors import NoCheckpoint
+from pgcli.errors import ConfigError, NoCheckpoint
 from pgcli.evaluation.subject import Trained
 from pgcli.runs import checkpoint, saved
 from pgcli.settings.schema import (
@@ -26,9 +26,12 @@ from pgcli.settings.schema import (
 def trained(config: EvalConfig) -> list[Trained]:
     """Every run at or below the directory that it names, in natural order.
 
-    Below it, runs that saved nothing are left out. NoCheckpoint where there is none.
+    Below it, runs that saved nothing are left out. ConfigError where nothing is named, NoCheckpoint
+    where there is no run.
     """
-    assert config.checkpoint is not None, "checked before"
+    if config.checkpoint is None:
+        allowed = "names what is to be evaluated: a run directory, or one with runs below it"
+        raise ConfigError("checkpoint", None, allowed)
     place = Path(config.checkpoint)
     if checkpoint.iterations(place):
         return [_trained(place, "", config.env)]

@@ -85,10 +85,11 @@ def heading(config: EvalConfig, found: Sequence[Evaluated]) -> str:
     where = ids[0] if len(ids) == 1 else f"{len(ids)} environments"
     numbers = {iteration for one in found for iteration in one.iterations}
     which = f"iteration {numbers.pop()}" if len(numbers) == 1 else "iterations of their own"
-    several = any(one.overall for one in found)
-    over = "episodes; of all over seeds" if several and len(found) == 1 else "episodes"
-    if several and len(found) > 1:
-        over = "seeds, or episodes where there is one"
+    several = [one.overall is not None for one in found]
+    over = "episodes"
+    if any(several):
+        over = "seeds" if all(several) else "seeds, or episodes where there is one"
+        over = over if len(found) > 1 else "episodes; of all over seeds"
     return (
         f"{where}, {which}, {config.episodes} episodes a seed; "
         f"± {config.level:.0%} interval over {over}"

@@ -685,9 +685,6 @@ def check_combination(config: Any) -> None:
         check_switches(config.estimator)
     if isinstance(config, CompareConfig):
         _check_comparison(config)
-    if isinstance(config, EvalConfig) and config.checkpoint is None:
-        allowed = "names what is to be evaluated: a run directory, or one with runs below it"
-        raise ConfigError("checkpoint", None, allowed)
     if isinstance(config, (CompareConfig, EvalConfig)):
         _check_iteration(config.iteration)
 
