@@ -33,7 +33,7 @@ def check(config: EvalConfig, runs: Sequence[Trained]) -> None:
 
 def unused(config: EvalConfig) -> dict[str, str]:
     """The settings that can have no effect, whatever their values: why, by key."""
-    idle = dict.fromkeys(("log.seeds", "log.wandb"), "it is for pg train")
+    idle = dict.fromkeys(("log.seeds", "log.wandb", "log.recorder"), "it is for pg train")
     if config.video is None:
         idle["video_episode"] = "video is null"
     return idle
