@@ -1,127 +1,135 @@
-"""Exported policies act as those of the run do, on raw observations."""
+"""An exported policy is the policy: raw observations in, what the environment is told out."""
 
 import io
+from itertools import count
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from command_line import pg
+from scripted import Spaces as Any_
+from settings import train_config
 
-from pgcli.cli.compose import compose_all
-from pgcli.cli.evaluated import trained
-from pgcli.environments.choose import open_engine, slots_per_seed
-from pgcli.environments.spaces import decoded
+from pgcli.environments.choose import check_environment
+from pgcli.environments.spaces import obs_adapter
 from pgcli.evaluation import export
-from pgcli.evaluation.subject import load
+from pgcli.evaluation.subject import ITSELF, Subject, Trained
 from pgcli.policies.actor import GreedyActor
+from pgcli.policies.build import build_policy
 from pgcli.settings.schema import ExportFormat
 
-KINDS = {
-    "categorical": ["env=CartPole-v1", "policy.activation=relu"],
-    "gaussian": ["env=Pendulum-v1", "method=none", "policy.normalize_obs=true"],
-    "squashed": ["env=MountainCarContinuous-v0", "method=none", "policy.squash=true",
-                 "policy.state_std=true", "policy.min_std=0.1", "policy.max_std=2"],
-    "tabular": ["env=FrozenLake-v1", "method=none", "policy=tabular"],
-    "linear": ["env=CartPole-v1", "policy=linear", "policy.bias=false"],
+INF = np.inf
+BOX = gym.spaces.Box(-1, 1, (2, 3), np.float64)
+RANGE = gym.spaces.Box(np.float32([-2, 0, -INF]), np.float32([4, 1, INF]))
+CASES = {  # spaces, and what is typed beside
+    "categorical": (BOX, gym.spaces.Discrete(3, start=4), []),
+    "tabular": (gym.spaces.Discrete(5, start=1), gym.spaces.Discrete(4), ["policy=tabular"]),
+    "linear": (BOX, RANGE, ["policy=linear"]),
+    "gaussian": (BOX, RANGE, ["policy.activation=relu", "policy.bias=false"]),
+    "squashed": (BOX, RANGE, ["policy.squash=true", "policy.activation=elu"]),
+    "state_std": (BOX, RANGE, ["policy.state_std=true", "policy.min_std=0.1"]),
+    "multi": (
+        gym.spaces.MultiDiscrete([2, 4], start=[3, 0]),
+        gym.spaces.MultiDiscrete([3, 2], start=[0, 5]),
+        [],
+    ),
+    "bits": (gym.spaces.MultiBinary(4), gym.spaces.MultiBinary((2, 2)), []),
+    "pixels": (gym.spaces.Box(0, 255, (3, 3, 1), np.uint8), gym.spaces.Discrete(2), []),
+    "normalized": (BOX, RANGE, ["policy.normalize_obs=true", "policy.clip_obs=1.5"]),
+    "composite": (
+        gym.spaces.Dict({"a": BOX, "b": gym.spaces.Discrete(3)}), gym.spaces.Discrete(2), [],
+    ),
 }  # fmt: skip
-ROWS = 40
+numbers = count()
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def subject(request, tmp_path_factory):
-    cwd = tmp_path_factory.mktemp(request.param)
-    line = [*KINDS[request.param], "seeds=2", "iterations=2", "batch_size=4", "optimizer.lr=0.05"]
-    assert pg("train", *line, "hydra.run.dir=r", cwd=cwd).returncode == 0
-    (one,) = compose_all("eval", [f"checkpoint={cwd / 'r'}"], None, False)
-    (run,) = trained(one.config)
-    return load(run, None)
+def subject_of(case) -> Subject:
+    """Two seeds' random policies between these spaces, in an environment made for them."""
+    seen, acted, typed = CASES[case]
+    name = f"Exported{next(numbers)}-v0"
+    gym.register(name, lambda: Any_(seen, acted), max_episode_steps=5)
+    config = train_config(f"env={name}", *typed)
+    spaces = check_environment(config.env)
+    policy = build_policy(config.policy, ITSELF, spaces)
+    rng = torch.Generator().manual_seed(len(case))
+    theta = 0.3 * torch.randn(2, policy.width, generator=rng)
+    if policy.normalized is not None:
+        theta[:, policy.num_params :].abs_()
+    return Subject(Trained("", ".", config.env, config.policy, 0), spaces, policy, theta, [1, 1])
 
 
-def observations(subject):
-    """Raw ones at random [ROWS, *shape], and as the policy is given them [S, ROWS, D]."""
-    rng, seen = np.random.default_rng(0), subject.spaces.seen
-    if seen.shape == ():  # Discrete
-        raw = rng.integers(0, seen.n, ROWS)
-    else:
-        raw = rng.normal(size=(ROWS, *seen.shape)).astype(seen.dtype)
-    env = subject.trained.env
-    engine = open_engine(env, slots_per_seed(env, 1))
-    coded = engine.obs.encode(raw)
-    np.testing.assert_array_equal(decoded(engine.obs, coded), raw)
-    engine.close()
-    return raw, np.repeat(coded[None].astype(np.float32), len(subject.theta), 0)
+def watched(subject, i, batch=16):
+    """Raw observations [B, ...], and the greedy actions that an environment would be told."""
+    space = subject.spaces.seen
+    space.seed(1)
+    raw = np.stack([space.sample() for _ in range(batch)])
+    made = subject.spaces
+    obs = obs_adapter(space, "").encode(raw).astype(np.float32)
+    actor = GreedyActor(subject.policy, subject.theta[i : i + 1], [0], 0, batch)
+    act = actor(obs[None])[0]
+    return raw, made.action.to_env(actor.emitted(act)), torch.from_numpy(obs)
 
 
-def acted(subject, coded):
-    """What the environment is told by the greedy policy of each seed, [S, ROWS, ...]."""
-    actor = GreedyActor(subject.policy, subject.theta, subject.seeds, 0, ROWS)
-    act = actor(coded)
-    emitted = subject.policy.head.emitted(act)
-    return [np.asarray(subject.spaces.action.to_env(x)) for x in emitted]
+def same(given, expected):
+    given = np.asarray(given)
+    assert given.dtype == expected.dtype
+    assert given.shape == expected.shape
+    np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_module_acts_as_the_policy(subject):
-    raw, coded = observations(subject)
-    for i, wanted in enumerate(acted(subject, coded)):
-        action, *parameters = export.exported(subject, i)(torch.from_numpy(raw))
-        np.testing.assert_allclose(action.numpy(), wanted, rtol=1e-5, atol=1e-6)
-        assert action.numpy().dtype == subject.spaces.action.space.dtype
-        assert len(parameters) == len(export.exported(subject, i).names) - 1
-
-
-def test_the_distributions_parameters_are_those_of_the_policy(subject):
-    raw, coded = observations(subject)
-    theta = subject.theta.float()
-    obs = subject.policy.inputs(theta, torch.from_numpy(coded))
-    out = subject.policy.net.forward(theta[:, : subject.policy.num_params], obs)
-    for i in range(len(theta)):
+@pytest.mark.parametrize("case", CASES)
+def test_the_module_is_the_policy(case):
+    subject = subject_of(case)
+    for i in range(2):
         module = export.exported(subject, i)
-        _, *parameters = module(torch.from_numpy(raw))
-        told = dict(zip(module.names[1:], parameters, strict=True))
-        wanted = subject.policy.head.parameters(out[i], subject.policy.extra(theta)[i])
-        assert told.keys() == wanted.keys()
-        for name, x in told.items():
-            torch.testing.assert_close(x, wanted[name], rtol=1e-5, atol=1e-6)
+        raw, acts, obs = watched(subject, i)
+        action, *parameters = module(torch.from_numpy(raw))
+        same(action, acts)
+        out, extra = subject.policy.distribution(subject.theta[i : i + 1], obs[None])
+        wanted = subject.policy.head.parameters(out, extra)
+        assert module.names == ["action", *wanted]
+        for one, (name, x) in zip(parameters, wanted.items(), strict=True):
+            torch.testing.assert_close(one, x[0].expand_as(one), msg=name)
 
 
-def test_pt2_needs_nothing_but_torch(subject, tmp_path):
-    raw, _ = observations(subject)
-    (name, _) = export.write(ExportFormat.pt2, tmp_path, subject)
-    assert name == "policy-seed-0.pt2"
-    module = torch.export.load(io.BytesIO((tmp_path / name).read_bytes())).module()
-    for got, wanted in zip(
-        module(torch.from_numpy(raw)),
-        export.exported(subject, 0)(torch.from_numpy(raw)),
-        strict=True,
-    ):
-        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("case", CASES)
+def test_a_program_gives_what_the_policy_gives(case):
+    """For any number of observations, without the code that made it."""
+    subject = subject_of(case)
+    module = export.exported(subject, 1)
+    content = export.WRITERS[ExportFormat.pt2](module, export.examples(module))
+    program = torch.export.load(io.BytesIO(content)).module()
+    for batch in (1, 16):
+        raw, acts, _ = watched(subject, 1, batch)
+        same(program(torch.from_numpy(raw))[0], acts)
 
 
-@pytest.mark.slow
-def test_onnx_is_the_same(subject, tmp_path):
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxscript")
+@pytest.mark.parametrize(
+    "case", [c if c == "squashed" else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
+def test_onnx_gives_what_the_policy_gives(case):
+    onnx = pytest.importorskip("onnx", reason="extra onnx")
+    pytest.importorskip("onnxscript", reason="extra onnx")
     from onnx.reference import ReferenceEvaluator
 
-    raw, _ = observations(subject)
-    (name, _) = export.write(ExportFormat.onnx, tmp_path, subject)
+    subject = subject_of(case)
     module = export.exported(subject, 0)
-    program = ReferenceEvaluator(onnx.load(tmp_path / name))
-    assert program.output_names == module.names
-    for got, wanted in zip(
-        program.run(None, {"obs": raw}), module(torch.from_numpy(raw)), strict=True
-    ):
-        np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-4, atol=1e-5)
+    model = onnx.load_from_string(
+        export.WRITERS[ExportFormat.onnx](module, export.examples(module))
+    )
+    onnx.checker.check_model(model)
+    assert [x.name for x in model.graph.output] == module.names
+    for batch in (1, 16):
+        raw, acts, _ = watched(subject, 0, batch)
+        same(ReferenceEvaluator(model).run(None, {"obs": raw})[0], acts)
 
 
-def test_safetensors_hold_the_weights(subject, tmp_path):
-    pytest.importorskip("safetensors")
-    from safetensors import safe_open
-
-    (name, _) = export.write(ExportFormat.safetensors, tmp_path, subject)
-    module = export.exported(subject, 0)
-    with safe_open(tmp_path / name, "pt") as file:
-        assert set(file.keys()) == set(module.state_dict())
-        for key, wanted in module.state_dict().items():
-            torch.testing.assert_close(file.get_tensor(key), wanted)
-        assert file.metadata()["activation"] == subject.policy.net.activation
+@pytest.mark.parametrize("case", CASES)
+def test_safetensors_hold_all_numbers(case):
+    safetensors = pytest.importorskip("safetensors.torch", reason="extra safetensors")
+    subject = subject_of(case)
+    first, second = (export.exported(subject, i) for i in range(2))
+    content = export.WRITERS[ExportFormat.safetensors](second, export.examples(second))
+    first.load_state_dict(safetensors.load(content))  # strict: the same names
+    raw, acts, _ = watched(subject, 1)
+    same(first(torch.from_numpy(raw))[0], acts)
