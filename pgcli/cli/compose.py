@@ -81,7 +81,7 @@ class Composed:
     sweep_dir: Path
     asked: Asked | None  # of the sweep that it is of, by -m or by hydra.mode in a file
     named: bool  # whether its user fixed that place, no time in its name
-    here: bool = True  # whether a sweep's jobs run in this process
+    here: bool  # whether a sweep's jobs run in this process
 
     @property
     def multirun(self) -> bool:

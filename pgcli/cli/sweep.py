@@ -117,8 +117,8 @@ def run(
     plan: Plan,
     directory: Path,
     launch: Callable[[list[str] | None], None],
-    interval: float = math.inf,
-    here: bool = True,
+    interval: float,
+    here: bool,
 ) -> int:
     """Let `launch(names)` run the jobs of these names (None: all) in `directory`; an exit code.
 
@@ -173,9 +173,7 @@ def _watched(plan: Plan, directory: Path, progress: Progress) -> Iterator[None]:
     def look() -> None:
         for name in [one for one in waiting if _is_finished(plan, directory / one)]:
             waiting.remove(name)
-            told = summary.read(directory / name)
-            notes = [f"biased: {text}" for text in told.get("bias", ())]
-            for text in [*notes, *(f"note: {text}" for text in told.get("notices", ()))]:
+            for text in summary.remarks(summary.read(directory / name)):
                 if text not in said:
                     said.add(text)
                     progress.say(f"{name}: {text}")

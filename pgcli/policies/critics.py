@@ -84,7 +84,6 @@ class OwnCritic(Protocol):
 
 
 # Of settings, inputs D, the episodes' time limit, seeds and device.
-Shape = tuple[int, int, Sequence[int], torch.device]
 Maker = Callable[[CriticConfig, int, int, Sequence[int], torch.device], StateCritic]
 OwnMaker = Callable[[CriticConfig, int, int, Sequence[int], torch.device], OwnCritic]
 CRITICS: Registry[Maker] = Registry(KEY, __name__)

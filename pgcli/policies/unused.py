@@ -54,12 +54,10 @@ def unused_of_critics(settings: CriticConfig, kinds: Collection[str]) -> dict[st
     network = (value and not linear) or (asks_q and form is not ActionValue.compatible)
     if not value:
         idle["kind"] = "no V is learned here, or a linear one by its baseline"
-    if own:
-        pass  # who knows what it reads
-    elif not network:
+    if not network:
         for name in ("hidden", "activation", "lr", "epochs", "minibatches", "clip"):
             idle[name] = "no critic here is a network"
-    else:
+    elif not own:  # who knows what that reads
         if not settings.hidden:
             idle["activation"] = "critic.hidden is empty"
         if settings.epochs * settings.minibatches == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ def read(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return summary if isinstance(summary, dict) else {}
+
+
+def remarks(facts: Mapping[str, Any]) -> list[str]:
+    """The lines on its "bias" and its "notices" that a user is told."""
+    biased = [f"biased: {text}" for text in facts.get("bias", ())]
+    return [*biased, *(f"note: {text}" for text in facts.get("notices", ()))]
 
 
 def remove(directory: Path) -> None:

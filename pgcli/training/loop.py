@@ -168,11 +168,13 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 for tensor in state.values():
                     check_finite(tensor, f"the {name} critic", done, seeds, "critic.lr")
             record[tags.FPS] = batch.simulated / (time.perf_counter() - clock)
-            over = counters.spent(config)[ran] >= 1
-            record |= evaluations.after(policy, learner.theta, ran, counters.done[ran], over)
+            now = counters.spent(config)
+            record |= evaluations.after(
+                policy, learner.theta, ran, counters.done[ran], now[ran] >= 1
+            )
             logged = {tag: x.cpu().numpy() for tag, x in record.items()}
             outlook.add(logged, ran)
-            for text in outlook.tells(float(counters.spent(config).mean()), policy.head):
+            for text in outlook.tells(float(now.mean()), policy.head):
                 session.notice(text)
             session.record(logged, ran)
 

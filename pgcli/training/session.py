@@ -141,10 +141,8 @@ class Session:
         self._recorders: list[Recorder] = [self._logbook, *elsewhere]
         self._start = time.perf_counter()
         self._begun = True
-        for note in facts["bias"]:
-            self._progress.say(f"biased: {note}")
-        for notice in known:
-            self._progress.say(f"note: {notice}")
+        for line in summary.remarks({"bias": facts["bias"], "notices": known}):
+            self._progress.say(line)
 
     def notice(self, text: str) -> None:
         """Tell the user once, and the summary."""
