@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.7.0"
+from pgcli.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from pgcli.face.commands import compare, evaluate, play, report, train

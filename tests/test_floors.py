@@ -7,7 +7,7 @@ import pgcli
 
 ROOT = Path(pgcli.__file__).parent
 FLOORS = [  # each may import from its own and from lower ones
-    {"errors", "settings", "machine"},
+    {"errors", "settings", "machine", "version"},
     {"estimators", "statistics", "updates"},
     {"policies", "environments", "pictures"},
     {"collection"},

@@ -12,10 +12,10 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from pgcli import __version__
 from pgcli.cli.commands import COMMANDS
 from pgcli.errors import PgError, Stopped
 from pgcli.machine import signals
+from pgcli.version import __version__
 
 USAGE = 2
 

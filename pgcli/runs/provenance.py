@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pgcli import __version__
+from pgcli.version import __version__
 
 PACKAGES = (
     "torch", "numpy", "gymnasium", "hydra-core", "tensorboard",
