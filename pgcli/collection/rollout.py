@@ -341,12 +341,18 @@ class Rollout:
         steps = np.arange(length.max())
         mask = steps < length[..., None]  # [S, N, T]
         row = np.where(mask, start[..., None] + steps, start[..., None])
-        place = slot[..., None], row
-        obs = np.where(mask[..., None], buffer.obs[place], 0)
-        rew = np.where(mask, buffer.rew[place], 0.0)
+        place = slot[..., None] * buffer.rew.shape[1] + row  # among the rows of all slots
+        padding = None if mask.all() else ~mask
+
+        def taken(x: Array) -> Array:
+            """Of x [E, rows, ...], zero where padded."""
+            found: Array = x.reshape(-1, *x.shape[2:]).take(place, 0)
+            if padding is not None:
+                found[padding] = 0
+            return found
+
+        obs, rew, act = taken(buffer.obs), taken(buffer.rew), taken(self.act)
         final_obs = buffer.obs[slot, stop]
-        act = self.act[place]
-        act[~mask] = 0
         check_actions(act)  # of compiled code, which asks no one between
         self._check_finite(obs, "observation", slot, start)
         self._check_finite(rew, "reward", slot, start + 1)
@@ -357,7 +363,8 @@ class Rollout:
         batch = Batch(*(torch.from_numpy(x) for x in arrays))
         if self.info is None:
             return batch
-        info = np.where(mask[..., None], self.info[place], np.nan)
+        info = taken(self.info)
+        info[~mask] = np.nan
         return replace(batch, info=torch.from_numpy(info))
 
     def transitions(self, played: Array) -> Array:

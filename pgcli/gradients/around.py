@@ -15,7 +15,7 @@ from pgcli.gradients.fisher import Fisher
 from pgcli.gradients.trajectory import entropy_gradient_of, log_probs, row_slices
 from pgcli.machine.cores import ordered
 from pgcli.machine.randomness import Purpose, generator
-from pgcli.policies.fused import Rows
+from pgcli.policies.fused import Rows, divergences
 from pgcli.policies.policy import Policy
 from pgcli.settings.schema import BehaviourConfig
 from pgcli.updates.optimizers import Adam
@@ -269,13 +269,31 @@ def mean_kl(
 
     `changed`: of the behaviour made from π_p instead.
     """
-    count, ends = batch.steps.unsqueeze(1), batch.length.cumsum(1)
-    most = count.clamp(max=steps)  # [S, 1]
-    i = torch.arange(int(most.max()), device=ends.device)
-    chosen = (i * count // most).minimum(count - 1)  # [S, i]
-    episode = torch.searchsorted(ends, chosen, right=True)
-    step = chosen - (ends - batch.length).gather(1, episode)
-    seed = torch.arange(len(ends), device=ends.device).unsqueeze(1)
-    pieces = batch.obs[seed, episode, step].split(KL_STEPS // 2, 1)
-    kl = torch.cat(list(ordered(lambda obs: policy.kl(p, q, obs, changed), pieces)), 1)
-    return (kl * (i < most)).sum(1) / most.squeeze(1)
+    length = batch.length.cpu().numpy()
+    chosen = [_spread(own, steps) for own in length]  # of each seed
+    most = max(map(len, chosen))
+    rows = np.zeros((len(chosen), most), np.int64)
+    real = np.zeros((len(chosen), most), bool)
+    for s, own in enumerate(chosen):
+        ends = length[s].cumsum()
+        episode = ends.searchsorted(own, side="right")
+        rows[s, : len(own)] = episode * batch.mask.shape[2] + own - (ends - length[s])[episode]
+        real[s, : len(own)] = True
+    seed = torch.arange(len(rows), device=batch.obs.device).unsqueeze(1)
+    seen = batch.obs.flatten(1, 2)[seed, torch.from_numpy(rows).to(batch.obs.device)]
+    pieces = seen.split(KL_STEPS // 2, 1)
+
+    def kl_at(obs: Tensor) -> Tensor:
+        kl = divergences(policy, p, q, obs) if changed is None else None
+        return policy.kl(p, q, obs, changed) if kl is None else kl
+
+    kl = torch.cat(list(ordered(kl_at, pieces)), 1)
+    there = torch.from_numpy(real).to(kl.device)
+    return (kl * there).sum(1) / there.sum(1)
+
+
+def _spread(length: np.ndarray, most: int) -> np.ndarray:
+    """Which of the steps of episodes of such length [N], at most so many and evenly spread."""
+    steps = int(length.sum())
+    count = min(steps, most)
+    return np.arange(count) * steps // max(count, 1)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,10 +19,12 @@ from pgcli.collection.batch import Batch
 from pgcli.estimators.baselines import sum_of_others
 from pgcli.gradients.control import coefficients, moments
 from pgcli.machine.cores import ordered
+from pgcli.policies.fused import Rows
 from pgcli.policies.policy import Factor, Policy
 from pgcli.settings.schema import BehaviourConfig, GradientConfig
 
 CHUNK_STEPS = 8192  # steps (rows) at once: their activations fill a few MB of cache
+PIECE_STEPS = 4000  # about so many for a compiled call, which asks nothing of the cache
 CHUNK_NUMBERS = 2**20  # entries of trajectory gradients at once: 4 MB
 FEWEST_GROUPS = 8  # fewer would hardly tell a variance
 
@@ -126,6 +129,8 @@ def gradient_sums(
     `group` trajectories share one sum; the whole batch as one group measures no variance and
     costs the same as an ordinary backward pass.
     """
+    if (rows := _rows(policy, theta, batch)) is not None:
+        return _compiled(rows, policy.learned(theta), batch, weights, group)
     if group == 1 and batch.unit is not None:
         parts = _by_unit(policy, theta, batch, batch.unit, weights)
     elif group == 1:
@@ -161,6 +166,58 @@ def fitted_gradient_sums(
         if baseline is not None:
             baseline.scatter_(1, index, b.squeeze(-1))
     return _summed(parts, batch, theta), baseline
+
+
+def _rows(policy: Policy, theta: Tensor, batch: Batch) -> Rows | None:
+    obs, act = batch.obs.flatten(1, 2), batch.act.flatten(1, 2)
+    return Rows.of(policy, theta, obs, act, bonus=True)
+
+
+def _compiled(rows: Rows, theta: Tensor, batch: Batch, weights: Tensor, group: int) -> Sums:
+    """The same by compiled code, in pieces of whole groups of a seed: one pass over memory."""
+    length, steps = batch.length.numpy(), batch.mask.shape[2]
+    s, n = length.shape
+    together = batch.unit is None and group >= n  # one group, which may be cut anywhere
+    if batch.unit is None:
+        of = np.broadcast_to(np.arange(n) // (1 if together else group), (s, n))
+    else:
+        of = batch.unit.numpy()
+    sizes = np.zeros((s, n), np.int64)  # trajectories of each group
+    for seed, row in enumerate(of):
+        np.add.at(sizes[seed], row, length[seed] > 0)
+    square = np.zeros((s, n))
+
+    def work(piece: tuple[int, np.ndarray]) -> tuple[Tensor, float]:
+        seed, own = piece
+        given = own * steps, length[seed, own], of[seed, own]
+        return rows.sums(seed, theta, weights[seed].flatten(), *given, square[seed])
+
+    pieces = [(seed, own) for seed in range(s) for own in _cut(length[seed], of[seed])]
+    gradient = torch.zeros(s, theta.shape[1], dtype=torch.float64)
+    entropy = torch.zeros(s, dtype=torch.float64)
+    for (seed, _), (total, nats) in zip(pieces, ordered(work, pieces), strict=True):
+        gradient[seed] += total
+        entropy[seed] += nats
+    if together:
+        each = gradient.square().sum(1) / batch.units.clamp(min=1)
+        groups = batch.units.clamp(max=1)
+    elif batch.unit is not None:
+        each, groups = torch.from_numpy(square.sum(1)), batch.units.max().expand(s)
+    else:
+        each = torch.from_numpy((square / sizes.clip(1)).sum(1))
+        groups = torch.from_numpy((sizes > 0).sum(1))
+    return Sums(gradient, each, entropy, groups, batch.units, torch.finfo(theta.dtype).eps)
+
+
+def _cut(length: np.ndarray, of: np.ndarray) -> list[np.ndarray]:
+    """The trajectories [N] group by group, cut between groups into pieces of about equal steps."""
+    order = of.argsort(kind="stable")
+    begun = length[order].cumsum() - length[order]  # steps before each
+    parts = max(1, round(length.sum() / PIECE_STEPS))
+    first = np.flatnonzero(np.diff(of[order], prepend=-1))  # of each group
+    wanted = np.arange(1, parts) * (length.sum() / parts)
+    cuts = np.unique(first[np.searchsorted(begun[first], wanted).clip(max=len(first) - 1)])
+    return np.split(order, cuts[cuts > 0])
 
 
 def _summed(parts: Iterable[_Part], batch: Batch, theta: Tensor) -> Sums:

@@ -46,12 +46,14 @@ def ordered(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterato
     for piece in pieces:
         task = _Task(partial(work, piece))
         tasks.append(task)
-        if sum(one.is_out for one in tasks) < others:
+        if sum(one.is_out for one in tasks) < 2 * others:  # the next lies ready
             task.send()
         else:
             task.result()
         while tasks and (tasks[0].is_done or len(tasks) > cores() + 1):
             yield tasks.popleft().result()
+    for task in tasks:
+        task.claim()
     while tasks:
         yield tasks.popleft().result()
 
@@ -91,10 +93,15 @@ class _Task(Generic[Result]):
     def is_out(self) -> bool:
         return self._future is not None and not self._future.done()
 
-    def result(self) -> Result:
+    def claim(self) -> None:
+        """Do it here, if no core has begun with it."""
         if self._future is None or self._future.cancel():
             self._future = Future()
             self._future.set_result(self._work())
+
+    def result(self) -> Result:
+        self.claim()
+        assert self._future is not None
         return self._future.result()
 
 

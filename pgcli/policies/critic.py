@@ -16,13 +16,12 @@ from torch import Tensor
 
 from pgcli.machine.cores import ordered
 from pgcli.machine.randomness import Purpose, generator, per_seed
-from pgcli.policies.fused import fitted
+from pgcli.policies.fused import fitted, outputs
 from pgcli.policies.network import Mlp
 from pgcli.settings.schema import CriticConfig
 from pgcli.updates.optimizers import adam, part
 
 ROWS = 8192  # per forward pass, of all seeds
-MANY = 64  # steps per fit from which compiled code is worth the second that loading it takes
 
 Work = Callable[[], None]
 
@@ -64,12 +63,12 @@ class Critic:
         self.mean = torch.zeros(len(seeds), device=device)
         self.std = torch.ones(len(seeds), device=device)
         self._config, self._horizon, self._seeds, self._stream = config, horizon, seeds, fit
-        many = config.epochs * config.minibatches >= MANY
-        self._compiled = self.PLAIN and config.clip is None and many
-        if self._compiled:  # a fit of no row: its code is there before anybody's clock runs
-            none = torch.zeros(0, 0, dtype=torch.bool, device=device)
-            obs = torch.zeros(0, 0, num_inputs, device=device)
-            self._fit(0, obs, none, none.double(), np.random.default_rng(0))
+        # Of no row: compiled code is there before anybody's clock runs.
+        none = torch.zeros(0, 0, dtype=torch.bool, device=device)
+        width = num_inputs + (0 if self.PLAIN else num_outputs)
+        rows = self.theta.new_zeros(len(seeds), 0, width)
+        self._fit(0, rows[:0], none, none.double(), np.random.default_rng(0))
+        self.after(rows, torch.zeros(len(seeds), 0, device=device))
 
     def state(self) -> dict[str, Tensor]:
         """The tensors that a fit changes; live, not copies."""
@@ -135,7 +134,7 @@ class Critic:
         rows = (x, y) if clip is None else (x, y, self._outputs(theta, x))
         rate, count = self._config.lr * self.PACE, self._config.minibatches
         compiled = None
-        if self._compiled:
+        if self.PLAIN and clip is None:
             given = self._optimizer, remembered, rate
             compiled = fitted(self.net, theta[0], x[0], y[0], count, *given)
         for _ in range(self._config.epochs):
@@ -171,7 +170,10 @@ class Critic:
 
         def part(rows: Tensor) -> Tensor:
             inputs, weights = self._read(rows)
-            return self._summed(self.net.trace(theta, inputs).out, weights)
+            out = outputs(self.net, theta, inputs)
+            if out is None:
+                out = self.net.trace(theta, inputs).out
+            return self._summed(out, weights)
 
         return torch.cat(list(ordered(part, x.split(max(1, ROWS // len(x)), 1))), 1)
 

@@ -1,4 +1,4 @@
-"""A pass over minibatches in one compiled call, where there is compiled code: see `kernels`.
+"""Passes over the rows of a batch in one compiled call each, where there is code: see `kernels`.
 
 Who takes it depends on the network, its type, its optimiser and the device, never on a batch or on
 who trains beside; elsewhere torch computes the same.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import cache
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
@@ -23,9 +24,14 @@ from pgcli.updates.optimizers import Adam, Optimizer, State
 Array = np.ndarray
 
 
+@cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
 def knows(net: Mlp, theta: Tensor) -> bool:
     """Whether there is compiled code for this network."""
-    if importlib.util.find_spec("numba") is None or theta.device.type != "cpu":
+    if not _has_numba() or theta.device.type != "cpu":
         return False
     from pgcli.policies.kernels import WIDEST
 
@@ -48,14 +54,9 @@ class Rows(NamedTuple):
     ) -> Rows | None:
         """From obs [S, R, D] and act [S, R, ...]; None where there is no code for it.
 
-        `bonus`: whether the entropy is climbed as well.
+        `bonus`: whether the entropy is asked for as well.
         """
-        head = policy.head
-        if not isinstance(head, (Categorical, Gaussian)) or not knows(policy.net, theta):
-            return None
-        if isinstance(head, Gaussian) and (
-            head.state_std or head.has_bounds or (bonus and head.squashed)
-        ):
+        if not _written(policy, theta, bonus):
             return None
         seen = policy.inputs(theta, obs.to(theta.dtype))
         rows = seen, act if act.ndim == 3 else act.unsqueeze(2)
@@ -72,6 +73,24 @@ class Rows(NamedTuple):
         nothing = torch.zeros(1, len(rows), dtype=torch.float64)
         self._climb(LOG_PROBS, s, theta, found.clone(), rows[None], nothing, nothing, 0.0, found)
         return found
+
+    def sums(
+        self, s: int, theta: Tensor, weights: Tensor, first: Array, length: Array, group: Array,
+        square: Array,
+    ) -> tuple[Tensor, float]:  # fmt: skip
+        """Σ_k G_k [P] float64 over groups of trajectories of seed s, and their rows' entropy.
+
+        Trajectory k has rows first[k] on, length[k] of them, of weights [R]; it is of group[k], and
+        a group's follow each other. ‖G_k‖² comes into square, at the group.
+        """
+        from pgcli.policies.kernels import scores
+
+        total = np.zeros(self.policy.num_params)
+        nats = _called(
+            scores, *_kind(self.policy), theta[s].detach().numpy(), self.obs[s], self.act[s],
+            _plain(weights), first, length, group, total, square,
+        )  # fmt: skip
+        return torch.from_numpy(total), float(nats)
 
     def gradient(
         self, s: int, theta: Tensor, old: Tensor, rows: Tensor, weights: Tensor, bonus: Tensor,
@@ -111,20 +130,54 @@ class Rows(NamedTuple):
         none = np.empty(0, own.dtype)
         gradient = torch.empty_like(theta[s]) if gradient is None else gradient
         return int(_called(
-            climb, wanted, isinstance(self.policy.head, Gaussian), *_shape(self.policy.net), own,
+            climb, wanted, *_kind(self.policy), own,
             self.obs[s], self.act[s], *map(_plain, (old, rows, weights, bonus)), float(clip),
             *(adam or Adam(np.empty(0), none, none, np.empty(0))),
             gradient.numpy(), log_prob.numpy(),
         ))  # fmt: skip
 
 
-def load(policy: Policy, theta: Tensor, bonus: bool) -> None:
-    """Have the compiled code for passes of this policy, before anybody's clock runs."""
+def divergences(policy: Policy, p: Tensor, q: Tensor, obs: Tensor) -> Tensor | None:
+    """KL(π_p‖π_q) [S, M] in nats at obs [S, M, D], float64; None where there is no code for it."""
+    if not _written(policy, p, False) or p.dtype != q.dtype:
+        return None
+    from pgcli.policies import kernels
+
+    seen = [_plain(policy.inputs(theta, obs.to(theta.dtype))) for theta in (p, q)]
+    found = np.empty(obs.shape[:2])
+    for s, row in enumerate(found):
+        own = (policy.learned(theta)[s].detach().numpy() for theta in (p, q))
+        _called(kernels.divergences, *_kind(policy), *own, seen[0][s], seen[1][s], row)
+    return torch.from_numpy(found)
+
+
+def load(policy: Policy, theta: Tensor, bonus: bool, passes: bool) -> None:
+    """Have the compiled code for this policy, before anybody's clock runs.
+
+    `passes`: for passes over minibatches too; with `bonus` they climb the entropy as well.
+    """
     act = torch.zeros(len(theta), 0, *policy.head.action_shape)
     act = act if isinstance(policy.head, Gaussian) else act.long()
-    rows = Rows.of(policy, theta, torch.zeros(len(theta), 0, policy.net.sizes[0]), act, bonus)
-    if rows is not None:
-        rows.log_prob(0, policy.learned(theta), torch.zeros(0, dtype=torch.int64))
+    obs, learned = torch.zeros(len(theta), 0, policy.net.sizes[0]), policy.learned(theta)
+    none = np.zeros(0, np.int64)
+    if (rows := Rows.of(policy, theta, obs, act, bonus=True)) is not None:
+        rows.sums(0, learned, torch.zeros(0, dtype=torch.float64), none, none, none, np.zeros(0))
+    divergences(policy, theta, theta, obs)
+    if passes and (rows := Rows.of(policy, theta, obs, act, bonus)) is not None:
+        rows.log_prob(0, learned, torch.from_numpy(none))
+
+
+def outputs(net: Mlp, theta: Tensor, x: Tensor) -> Tensor | None:
+    """[S, M, outputs] at x [S, M, inputs]; None where there is no code."""
+    if not knows(net, theta):
+        return None
+    from pgcli.policies import kernels
+
+    found = theta.new_empty(*x.shape[:2], net.sizes[-1])
+    seen = _plain(x)
+    for s, own in enumerate(theta.detach().numpy()):
+        _called(kernels.outputs, *_shape(net), own, seen[s], found[s].numpy())
+    return found
 
 
 def fitted(
@@ -143,6 +196,20 @@ def fitted(
     own, adam = theta.numpy(), Adam.of(optimizer.constants, state, 0, rate)
     fixed = *_shape(net), own, _plain(x), _plain(y)
     return lambda order: _called(fit, *fixed, order, minibatches, *adam)
+
+
+def _written(policy: Policy, theta: Tensor, entropy: bool) -> bool:
+    """Whether there is compiled code for this policy, and for its entropy where it is asked for."""
+    head = policy.head
+    if not isinstance(head, (Categorical, Gaussian)) or not knows(policy.net, theta):
+        return False
+    if isinstance(head, Categorical):
+        return True
+    return not (head.state_std or head.has_bounds or (entropy and head.squashed))
+
+
+def _kind(policy: Policy) -> tuple[bool, bool, bool, Array]:
+    return isinstance(policy.head, Gaussian), *_shape(policy.net)
 
 
 def _plain(x: Tensor) -> Array:

@@ -43,8 +43,8 @@ class Learner:
         self.policy, self.states, self.q = policy, states, q
         self.value = next(iter(states.values()), None)
         self.theta = policy.init(config.policy, seeds).to(device)
-        if config.update.minibatches is not None:
-            load(policy, self.theta, bool(config.policy.entropy_coef))
+        passes = config.update.minibatches is not None
+        load(policy, self.theta, bool(config.policy.entropy_coef), passes)
         self.moments = None
         if policy.normalized is not None:
             self.moments = Moments(len(seeds), policy.net.sizes[0], device)

@@ -56,8 +56,8 @@ class Outlook:
         """That seeds have learned nothing from gradients that are all noise; None: no seed has."""
         ratio = np.median(self.recent[..., 2], 1)  # NaN: not measured, or not long enough
         with np.errstate(invalid="ignore"):
-            which = (ratio < FAINT) & ~self._risen()
-        if not which.any():
+            which = ratio < FAINT
+        if not which.any() or not (which := which & ~self._risen()).any():
             return None
         return (
             f"signal-to-noise ratio of the gradient around {np.median(ratio[which]):.2g} over "

@@ -23,6 +23,7 @@ from pgcli.cli.compose import compose_all
 from pgcli.estimators import estimator
 from pgcli.machine.cores import begin, cores
 from pgcli.training import loop as train
+from pgcli.training.cohort import Cohort
 from pgcli.training.session import Session
 
 STEPS, HIDDEN, INPUTS, OUTPUTS = 32 * 500, 64, 4, 2
@@ -69,7 +70,7 @@ def measured() -> tuple[dict[str, float], float]:
 
         setattr(owner, name, wrapped)
 
-    timed(train, "collect", "collection")
+    timed(Cohort, "collect", "collection")
     timed(train, "sums_of", "update and its variance")
     timed(estimator, "terms", "weights of the scores")
     timed(train, "mean_kl", "divergence of the update")

@@ -8,6 +8,10 @@ import torch
 from pgcli.gradients.around import Batched
 from pgcli.gradients.statistics import measure
 from pgcli.gradients.trajectory import entropy_gradient, gradient_sums
+from pgcli.policies import fused
+from pgcli.policies.heads import Categorical, Gaussian
+from pgcli.policies.network import Mlp
+from pgcli.policies.policy import Normalized, Policy
 from pgcli.proof.listed import TinyMdp
 
 
@@ -74,3 +78,21 @@ def test_a_baseline_fitted_on_gradients_has_no_surrogate(place):
     with pytest.raises(ValueError, match="no weights"):
         around.surrogate(theta + way)
     assert around.divergence(theta + way).item() > 0
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0])
+@pytest.mark.parametrize(
+    "head", [Categorical(3), Gaussian(2), Gaussian(2, (True, False))], ids=repr
+)
+def test_compiled_divergences_are_those_of_the_heads(head, size, monkeypatch):
+    """Near, where terms must not cancel, and far; each policy normalising by its own."""
+    pytest.importorskip("numba")
+    policy = Policy(Mlp((3, 8, head.num_outputs)), head, Normalized(2.0))
+    rng = torch.Generator().manual_seed(2)
+    p, way = 0.7 * torch.randn(2, 2, policy.width, dtype=torch.float64, generator=rng)
+    obs = torch.randn(2, 70, 3, generator=rng, dtype=torch.float64)
+    found = fused.divergences(policy, p, p + size * way, obs)
+    expected = policy.kl(p, p + size * way, obs)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-18)
+    near = fused.divergences(policy, p.float(), (p + size * way).float(), obs)
+    torch.testing.assert_close(near, expected, rtol=1e-2, atol=1e-12)

@@ -1,14 +1,19 @@
 """Per-trajectory gradients against autograd, one trajectory at a time."""
 
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
 
 from pgcli.collection.batch import Batch
 from pgcli.gradients import trajectory
 from pgcli.gradients.statistics import measure
+from pgcli.policies import fused
 from pgcli.policies.heads import Bernoulli, Categorical, Gaussian, MultiCategorical
 from pgcli.policies.network import Mlp
-from pgcli.policies.policy import Policy
+from pgcli.policies.policy import Normalized, Policy
 
 HEADS = {
     "categorical": Categorical(3),
@@ -55,7 +60,8 @@ def slow_trajectory_gradients(policy, theta, batch, weights):
             k = int(batch.length[i, j])
             row = theta[i : i + 1].clone().requires_grad_()
             logp = policy.log_prob(row, batch.obs[i, j, None, :k], batch.act[i, j, None, :k])
-            g[i, j] = torch.autograd.grad((logp * weights[i, j, :k]).sum(), row)[0]
+            (slope,) = torch.autograd.grad((logp * weights[i, j, :k]).sum(), row)
+            g[i, j] = policy.learned(slope[0])
     return g
 
 
@@ -75,6 +81,57 @@ def test_sums_agree_with_autograd(kind, bias, chunk, monkeypatch):
         spread = (g[i, :n] - g[i, :n].mean(0)).square().sum() / (n - 1)
         torch.testing.assert_close(found.trace_cov[i], spread, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(found.gradient[i], g[i, :n].mean(0), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(), (5, 6), (9, 16)], ids=str)
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("kind", ["categorical", "gaussian"])
+@pytest.mark.parametrize("group", [1, 2, 7, "unit"])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_compiled_sums_agree_with_autograd(kind, activation, shape, group, normalized, monkeypatch):
+    """With few outputs and many, of trajectories, of groups of them, and of slots that play on."""
+    pytest.importorskip("numba")
+    monkeypatch.setattr(trajectory, "PIECE_STEPS", 20)
+    head = HEADS[kind]
+    batch = random_batch(head)
+    by = Normalized(1.5) if normalized else None
+    policy = Policy(Mlp((4, *shape, head.num_outputs), activation), head, by)
+    rng = torch.Generator().manual_seed(1)
+    theta = 0.5 * torch.randn(2, policy.width, generator=rng, dtype=torch.float64)
+    weights = torch.randn(batch.mask.shape, generator=rng, dtype=torch.float64) * batch.mask
+    each = slow_trajectory_gradients(policy, theta, batch, weights)
+    if group == "unit":
+        unit = torch.tensor([[0, 2, 1, 1, 0, 2, 2], [1, 0, 0, 2, 2, 1, 0]])
+        batch = replace(batch, unit=unit)
+        g = torch.zeros(2, 3, each.shape[2], dtype=torch.float64)
+        g.scatter_add_(1, unit.unsqueeze(-1).expand_as(each), each)
+        sizes = torch.ones(2, 3)
+    else:
+        g = torch.stack([part.sum(1) for part in each.split(group, 1)], 1)
+        sizes = torch.stack([(x > 0).sum(1) for x in batch.length.split(group, 1)], 1)
+    assert trajectory._rows(policy, theta, batch) is not None
+    sums = trajectory.gradient_sums(policy, theta, batch, weights, 1 if group == "unit" else group)
+    torch.testing.assert_close(sums.gradient, g.sum(1), rtol=1e-10, atol=1e-10)
+    square = (g.square().sum(2) / sizes.clamp(min=1)).sum(1)
+    torch.testing.assert_close(sums.square, square, rtol=1e-10, atol=1e-10)
+    assert sums.groups.tolist() == (sizes > 0).sum(1).tolist()
+    monkeypatch.setattr(fused, "knows", lambda net, theta: False)
+    plain = trajectory.gradient_sums(policy, theta, batch, weights, 1 if group == "unit" else group)
+    for one, two in zip(sums[:-1], plain[:-1], strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("episodes", [1, 7, 60])
+def test_pieces_are_whole_groups_in_their_order(episodes):
+    """Whatever their lengths, none of them lost; a group without a step is in one of them."""
+    rng = np.random.default_rng(episodes)
+    length = rng.integers(0, 900, episodes)
+    of = rng.integers(0, max(1, episodes // 3), episodes)
+    pieces = trajectory._cut(length, of)
+    assert np.concatenate(pieces).tolist() == of.argsort(kind="stable").tolist()
+    for one, two in pairwise(pieces):
+        assert of[one].max() < of[two].min()
+    assert len(pieces) <= max(1, round(length.sum() / trajectory.PIECE_STEPS))
 
 
 @pytest.mark.parametrize("group", [2, 3, 7])

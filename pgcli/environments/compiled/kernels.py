@@ -19,6 +19,7 @@ Array = np.ndarray
 
 BLOCK = 16  # rows that one core takes at once: their activations stay in its first cache
 WIDEST = 128  # units; from there on a matrix product of a library's is worth its calls
+NARROW = 8  # outputs: with fewer, sums run along the inputs
 
 
 def forget() -> None:
@@ -268,19 +269,36 @@ def relu(x: Array) -> None:
 
 
 @reordered
+def narrow(x: Array, weight: Array, y: Array, rows: int, inputs: int, outs: int) -> None:
+    """The same for few outputs, from Wᵀ, rows WIDEST apart, and b in its column `inputs`."""
+    ins, cols = np.uint64(inputs), np.uint64(outs)
+    for r in range(ZERO, np.uint64(rows) * ROW, ROW):
+        for j in range(ZERO, cols, ONE):
+            w = j * ROW
+            total = weight[w + ins]
+            for i in range(ZERO, ins, ONE):
+                total += x[r + i] * weight[w + i]
+            y[r + j] = total
+
+
+@reordered
 def spaced(sizes: Array, weights: Array) -> Array:
-    """Weights with their rows, biases among them, WIDEST apart."""
+    """Weights with their rows, biases among them, WIDEST apart; those of few outputs transposed."""
     rows = 0
     for layer in range(len(sizes) - 1):
         rows += sizes[layer] + 1
-    padded = np.zeros(rows * WIDEST, np.float32)
+    padded = np.zeros((rows + NARROW) * WIDEST, np.float32)
     at, row = 0, 0
     for layer in range(len(sizes) - 1):
-        for _ in range(sizes[layer] + 1):
-            for j in range(sizes[layer + 1]):
-                padded[row * WIDEST + j] = weights[at + j]
-            at += sizes[layer + 1]
-            row += 1
+        i, o = sizes[layer], sizes[layer + 1]
+        for k in range(i + 1):
+            for j in range(o):
+                if o < NARROW and i < WIDEST:
+                    padded[(row + j) * WIDEST + k] = weights[at + j]
+                else:
+                    padded[(row + k) * WIDEST + j] = weights[at + j]
+            at += o
+        row += i + 1
     return padded
 
 
@@ -290,7 +308,10 @@ def outputs(x: Array, y: Array, n: int, sizes: Array, weights: Array, rectified:
     at = 0
     for layer in range(len(sizes) - 1):
         i, o = sizes[layer], sizes[layer + 1]
-        affine(x, weights[at * WIDEST :], y, n, i, o)
+        if o < NARROW and i < WIDEST:
+            narrow(x, weights[at * WIDEST :], y, n, i, o)
+        else:
+            affine(x, weights[at * WIDEST :], y, n, i, o)
         at += i + 1
         x, y = y, x
         if layer < len(sizes) - 2:
