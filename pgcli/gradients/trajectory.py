@@ -126,12 +126,12 @@ def gradient_sums(
 ) -> Sums:
     """Pass once over the batch with score weights [S, N, T], at parameters theta [S, P].
 
-    `group` trajectories share one sum; the whole batch as one group measures no variance and
-    costs the same as an ordinary backward pass.
+    `group` trajectories share one sum, or all parts of a slot; the whole batch as one group
+    measures no variance and costs the same as an ordinary backward pass.
     """
     if (rows := _rows(policy, theta, batch)) is not None:
         return _compiled(rows, policy.learned(theta), batch, weights, group)
-    if group == 1 and batch.unit is not None:
+    if batch.unit is not None and group < batch.length.shape[1]:
         parts = _by_unit(policy, theta, batch, batch.unit, weights)
     elif group == 1:
         parts = _alone(policy, theta, batch, weights)
@@ -177,8 +177,8 @@ def _compiled(rows: Rows, theta: Tensor, batch: Batch, weights: Tensor, group: i
     """The same by compiled code, in pieces of whole groups of a seed: one pass over memory."""
     length, steps = batch.length.numpy(), batch.mask.shape[2]
     s, n = length.shape
-    together = batch.unit is None and group >= n  # one group, which may be cut anywhere
-    if batch.unit is None:
+    together = group >= n  # one group, which may be cut anywhere
+    if batch.unit is None or together:
         of = np.broadcast_to(np.arange(n) // (1 if together else group), (s, n))
     else:
         of = batch.unit.numpy()

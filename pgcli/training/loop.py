@@ -233,7 +233,7 @@ def sums_of(
             session.notice(f"{name} holds the gradients of all episodes: {needed:.0f} MB")
     else:
         group = group_size(batch.length.shape[1], policy.num_params, config.gradient)
-        if group > 1 and config.gradient.measure:
+        if group > 1 and config.gradient.measure and batch.unit is None:
             session.notice(
                 f"variance from groups of {group} episodes: the gradients of all of them, "
                 f"{policy.num_params} numbers each, exceed gradient.memory_mb"
