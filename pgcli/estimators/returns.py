@@ -16,8 +16,9 @@ def discounted_sum(x: Tensor, discount: float) -> Tensor:
     """
     y, reach, weight = x, 1, discount
     while reach < x.shape[-1] and weight != 0.0:
-        y = torch.cat([y[..., :-reach] + weight * y[..., reach:], y[..., -reach:]], dim=-1)
-        reach, weight = 2 * reach, weight * weight
+        further = y.clone()
+        further[..., :-reach].add_(y[..., reach:], alpha=weight)
+        y, reach, weight = further, 2 * reach, weight * weight
     return y
 
 

@@ -281,7 +281,7 @@ def mean_kl(
         real[s, : len(own)] = True
     seed = torch.arange(len(rows), device=batch.obs.device).unsqueeze(1)
     seen = batch.obs.flatten(1, 2)[seed, torch.from_numpy(rows).to(batch.obs.device)]
-    pieces = seen.split(KL_STEPS // 2, 1)
+    pieces = seen.split(KL_STEPS, 1)
 
     def kl_at(obs: Tensor) -> Tensor:
         kl = divergences(policy, p, q, obs) if changed is None else None
