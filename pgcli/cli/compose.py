@@ -31,6 +31,7 @@ from omegaconf.errors import (
 from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from pgcli.cli.commands import COMMANDS, schemas
+from pgcli.cli.guest import composing
 from pgcli.cli.sources import EnvironmentSearchPath, conf_dir, register
 from pgcli.errors import ConfigError, did_you_mean, one_of
 from pgcli.settings.schema import TrainConfig, budget, check, check_combination
@@ -101,6 +102,18 @@ def compose_all(
 
     `before` gives the overrides that each brings along, from its own and what they compose to.
     """
+    with composing():
+        return _composed_all(command, lines, config_dir, multirun, config_name, before)
+
+
+def _composed_all(
+    command: str,
+    lines: Sequence[str],
+    config_dir: str | None,
+    multirun: bool,
+    config_name: str | None,
+    before: Before | None,
+) -> list[Composed]:
     register(schemas())
     name = config_name or command
     search_also(config_dir, _groups(name, config_dir))

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pgcli.cli.commands import COMMANDS, Command
 from pgcli.cli.compose import to_config
+from pgcli.cli.guest import at_host
 from pgcli.cli.sources import name_jobs
 from pgcli.errors import PgError, RunDirectoryError, Stopped, StorageFailed
 from pgcli.runs import checkpoint, saved, summary
@@ -102,7 +103,8 @@ class Job:
 
     def _run(self, config: Any, directory: Path) -> None:
         assert self._command.run is not None, "Hydra knows only those"
-        self._command.run(config, directory)
+        with at_host():
+            self._command.run(config, directory)
 
 
 def _remember(node: DictConfig, directory: Path) -> None:

@@ -42,6 +42,7 @@ from pgcli.policies.fit import check_fit
 from pgcli.runs import checkpoint, saved
 from pgcli.runs.directory import holds_run, lock, made
 from pgcli.runs.progress import tell
+from pgcli.runs.provenance import typed
 from pgcli.runs.saved import HYDRAS, SETTINGS
 from pgcli.settings.schema import CompareConfig, TrainConfig, allowed
 
@@ -51,12 +52,21 @@ if TYPE_CHECKING:  # it would bring Gymnasium
 HYDRAS_OWN = {HYDRAS, ".lock"}  # what a directory may hold without a result
 
 
-def launch(command: str, argv: Sequence[str], placed: Callable[[Path], None] | None = None) -> int:
+def _note(lines: Sequence[str]) -> None:
+    for line in lines:
+        tell(f"note: {line}")
+
+
+def launch(
+    command: str,
+    argv: Sequence[str],
+    placed: Callable[[Path], None] = lambda directory: None,
+    noted: Callable[[Sequence[str]], None] = _note,
+) -> int:
     """Run `pg <command> <argv>` through Hydra: an exit code, or PgError where it cannot be.
 
-    `placed` is told where everything will lie.
+    `placed` is told where everything will lie, `noted` what was given and has no effect.
     """
-    placed = placed or (lambda directory: None)
     register(schemas())
     args = _arguments(command, argv)
     free = COMMANDS[command].free
@@ -96,7 +106,7 @@ def launch(command: str, argv: Sequence[str], placed: Callable[[Path], None] | N
     idle = without_effect(command, given, composed, spaces)
     if resumed is not None:
         checkpoint.load_for(resumed, composed[0].config)
-        _note(idle)
+        noted(idle)
         placed(resumed)
         _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(resumed))}"])
         return 0
@@ -104,7 +114,7 @@ def launch(command: str, argv: Sequence[str], placed: Callable[[Path], None] | N
         raise ConfigError("resume", composed[0].config.resume, "belongs on the command line")
     for said in dict.fromkeys(said for c in composed for said in c.brought.says):
         tell(said)
-    _note(idle)
+    noted(idle)
     if composed[0].multirun:
         return _sweep(command, flags, lines, composed, args, placed)
     run_dir, named = composed[0].run_dir, composed[0].named
@@ -117,11 +127,6 @@ def launch(command: str, argv: Sequence[str], placed: Callable[[Path], None] | N
         placed(directory)
         _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(directory))}"])
     return 0
-
-
-def _note(lines: Sequence[str]) -> None:
-    for line in lines:
-        tell(f"note: {line}")
 
 
 def _sweep(
@@ -180,7 +185,8 @@ def _hydra(
     sys.argv = [program or f"pg {command}", *flags, *lines]
     job = Job(command, only)
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+        with typed(sys.argv):
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         raise explained(error, lines, COMMANDS[command].schema) from error
     if job.error is not None:

@@ -41,7 +41,18 @@ def register(schemas: Mapping[str, type]) -> None:
     ):
         if plugin not in plugins.discover(kind):
             plugins.register(plugin)
-    _maximise()
+    _direct("maximize")  # a job's value is a return, not a loss
+
+
+def forget(schemas: Mapping[str, type]) -> None:
+    """Take away what `register` brought: another program's group `env` is its own."""
+    store = ConfigStore.instance()
+    for command in schemas:
+        store.repo.pop(f"{command}_schema.yaml", None)
+    for known in Plugins.instance().plugin_type_to_subclass_list.values():
+        if EnvironmentSearchPath in known:
+            known.remove(EnvironmentSearchPath)
+    _direct("minimize")
 
 
 def files(group: str) -> dict[str, Path]:
@@ -65,12 +76,12 @@ def chosen_group(item: Any) -> str:
     return str(key).removeprefix("override ").lstrip("/")
 
 
-def _maximise() -> None:
-    """Let Optuna maximise where nothing else is said: a job's value is a return, not a loss."""
+def _direct(where: str) -> None:
+    """Let Optuna go there where nothing else is said."""
     store, group = ConfigStore.instance(), "hydra/sweeper"
     if "optuna.yaml" in store.list(group):
         optuna = store.load(f"{group}/optuna.yaml")
-        optuna.node.direction = "maximize"
+        optuna.node.direction = where
         store.store("optuna", optuna.node, group, optuna.package, optuna.provider)
 
 

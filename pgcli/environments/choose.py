@@ -16,7 +16,7 @@ import numpy as np
 
 from pgcli.environments.engine import Engine
 from pgcli.environments.envpool import EnvpoolEngine
-from pgcli.environments.guard import quiet
+from pgcli.environments.guard import FAULTS, quiet
 from pgcli.environments.info import names
 from pgcli.environments.make import (
     compiled_model,
@@ -116,7 +116,7 @@ def check_environment(config: EnvConfig) -> Spaces:
             env = make()
         except ConfigError:
             raise
-        except Exception as error:
+        except FAULTS as error:
             missing = isinstance(error, (ImportError, gym.error.DependencyNotInstalled))
             if missing and (extra := extra_of(config)) is not None:
                 raise ConfigError("env", config.id, f"needs the extra {extra}") from error
@@ -126,7 +126,7 @@ def check_environment(config: EnvConfig) -> Spaces:
             given = f" with env.kwargs {', '.join(config.kwargs)}" if config.kwargs else ""
             raise ConfigError("env", config.id, f"cannot be made{given}: {text}") from error
         observation, action = env.observation_space, env.action_space
-        with suppress(Exception):  # it is said when a run's are closed
+        with suppress(*FAULTS):  # it is said when a run's are closed
             env.close()
     time_limit(config)
     return Spaces(
@@ -175,8 +175,8 @@ def _is_slow(config: EnvConfig, num_envs: int) -> bool:
             times.append(time.perf_counter() - start)
             if terminated or truncated:
                 env.reset()
-        with suppress(Exception):
+        with suppress(*FAULTS):
             env.close()
-    except Exception:  # the engine that plays it says it, and where
+    except FAULTS:  # the engine that plays it says it, and where
         return False
     return float(np.median(times)) > SLOW_STEP

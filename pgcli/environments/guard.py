@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 from pgcli.errors import ConfigError, EnvironmentFailed
 
+FAULTS = (Exception, SystemExit)  # of others' code, which may try to end the process too
+
 
 @contextmanager
 def quiet(mujoco: bool = False) -> Iterator[None]:
@@ -35,23 +37,23 @@ def failing(env_id: str, what: str, where: str = "") -> Iterator[None]:
         yield
     except (ConfigError, EnvironmentFailed):
         raise
-    except Exception as error:
+    except FAULTS as error:
         raise failure(env_id, what, error, where) from error
 
 
 def let_go(env_id: str, *closes: Callable[[], None]) -> None:
     """Close environments; where one raises, that is said once: what they were for is done."""
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     for close in closes:
         try:
             close()
-        except Exception as error:
+        except FAULTS as error:
             errors.append(error)
     if errors:
         print(f"pg: warning: {env_id}: close failed: {told(errors[0])}", file=sys.stderr)
 
 
-def failure(env_id: str, what: str, error: Exception, where: str = "") -> EnvironmentFailed:
+def failure(env_id: str, what: str, error: BaseException, where: str = "") -> EnvironmentFailed:
     """An error, told as the environment's."""
     if isinstance(error, InCopy):
         return EnvironmentFailed(f"{env_id}: {what} failed {error}")
@@ -68,7 +70,7 @@ def place(slot: int, seed: int | None, step: int) -> str:
     return f"environment {slot}, reset with seed {seed}, step {step}"
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """An error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 

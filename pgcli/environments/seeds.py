@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from pgcli.environments.ambient import seeded, spaces_of
-from pgcli.environments.guard import quiet
+from pgcli.environments.guard import FAULTS, quiet
 from pgcli.environments.looks import memories
 
 SEED = 1
@@ -23,7 +23,7 @@ def forgetting(make: Callable[[], gym.Env[Any, Any]], steps: int = STEPS) -> lis
     It is played on a copy of its own, so many steps of it. What fails there is told by the run,
     which meets it again.
     """
-    with suppress(Exception), quiet():
+    with suppress(*FAULTS), quiet():
         env = make()
         try:
             if not memories(env) and not _same(_begin(env, steps), _begin(env, steps)):

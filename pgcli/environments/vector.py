@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from pgcli.environments.ambient import Ambient, Own, seeded, spaces_of
 from pgcli.environments.base import Base
 from pgcli.environments.engine import Array, Step
-from pgcli.environments.guard import InCopy, failing, failure, let_go, place, quiet, told
+from pgcli.environments.guard import FAULTS, InCopy, failing, failure, let_go, place, quiet, told
 from pgcli.environments.info import names, picked
 from pgcli.environments.looks import memories
 from pgcli.environments.make import maker
@@ -99,7 +99,7 @@ class SyncEngine(Base):
                         self.success[i] = _success(info)
                 if swap:
                     swap.leave(i)
-        except Exception as error:
+        except FAULTS as error:
             wrong = error if result is None else _fault(result) or error
             raise failure(self.id, "step", wrong, self._place(i)) from error
         if entries is not None:
@@ -139,7 +139,7 @@ class VectorEngine(Base):
         self._steps += 1
         try:
             obs, rew, terminated, truncated, info = self._step(self.action.to_env(act))
-        except Exception as error:
+        except FAULTS as error:
             raise failure(self.id, "step", error) from error
         self._succeeded(info, np.logical_or(terminated, truncated))
         if self._entries is not None:
@@ -267,10 +267,19 @@ def _in_worker(
     if os.getpid() == parent:
         env = make()
         kept += memories(env)
-        return env
+        return _Looked(env)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
     return _Worker(make(), copy, asked, make if copy == 0 else None)
+
+
+class _Looked(gym.Wrapper[Any, Any, Any, Any]):
+    """A copy whose spaces are all that is wanted of it."""
+
+    def close(self) -> None:
+        """What fails there is told where a run's are closed."""
+        with suppress(*FAULTS):
+            self.env.close()
 
 
 class _Worker(gym.Wrapper[Any, Any, Any, Any]):
@@ -331,7 +340,7 @@ class _Worker(gym.Wrapper[Any, Any, Any, Any]):
         try:
             result = call()
             self._check(result[0])
-        except Exception as error:
+        except FAULTS as error:
             where = place(self._copy, self._seed, self._steps)
             raise InCopy(f"({where}): {told(error)}") from error
         return result

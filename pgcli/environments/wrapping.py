@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 
-from pgcli.environments.guard import quiet, told
+from pgcli.environments.guard import FAULTS, quiet, told
 from pgcli.errors import ConfigError
 from pgcli.settings.registry import imported
 
@@ -44,7 +44,7 @@ def wrapped(env: gym.Env[Any, Any], wrappers: Sequence[Any]) -> gym.Env[Any, Any
         given = f" with {', '.join(arguments)}" if arguments else ""
         try:
             env = make(env, **arguments)
-        except Exception as error:
+        except FAULTS as error:
             raise ConfigError(KEY, name, f"cannot be made{given}: {told(error)}") from error
         if not isinstance(env, gym.Env):
             raise ConfigError(KEY, name, f"made a {type(env).__name__}, and no gymnasium.Env")

@@ -3,52 +3,81 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
-from pgcli.cli.guest import as_it_was
-from pgcli.errors import ConfigError, PgError
+from pgcli.cli.guest import as_guest
+from pgcli.errors import PgError, Stopped
 from pgcli.face.runs import Result, Run, load
 
+Path_ = str | os.PathLike[str]
 
-def train(*words: str, verbose: bool = False, **settings: Any) -> Run | list[Run]:
+
+@overload
+def train(
+    first: Literal["-m", "--multirun"],
+    *words: str,
+    dir: Path_ | None = None,
+    verbose: bool = False,
+    **settings: Any,
+) -> list[Run]: ...
+@overload
+def train(*words: str, dir: Path_ | None = None, verbose: bool = False, **settings: Any) -> Run: ...
+def train(
+    *words: str, dir: Path_ | None = None, verbose: bool = False, **settings: Any
+) -> Run | list[Run]:
     """Train as `pg train <words>` does; a Run, or for `-m` the list of them.
 
-    Settings may also be keyword arguments, with two underscores for a dot: `optimizer__lr=0.1`.
-    `verbose`: print what the command prints. Raises the errors of `pgcli.errors`, ConfigError
-    before anything is written; KeyboardInterrupt once the run has kept what it had.
+    Settings may also be keyword arguments, with two underscores for a dot, or a dictionary for a
+    section: `optimizer__lr=0.1`, `optimizer={"lr": 0.1}`. `dir`: where it is to lie. `verbose`:
+    print what the command prints. What is given and has no effect is a UserWarning. Raises the
+    errors of `pgcli.errors`, ConfigError before anything is written; KeyboardInterrupt once the run
+    has kept what it had.
     """
-    place = _launched("train", words, settings, verbose)
-    return load(place)
+    return load(_launched("train", words, dir, settings, verbose))
 
 
-def compare(*words: str, verbose: bool = False, **settings: Any) -> Result:
+def compare(
+    *words: str, dir: Path_ | None = None, verbose: bool = False, **settings: Any
+) -> Result:
     """Compare estimators as `pg compare <words>` does; a run may be given as `checkpoint`."""
-    return Result(_launched("compare", words, settings, verbose), "compare.json", "estimators")
+    place = _launched("compare", words, dir, settings, verbose)
+    return Result(place, "compare.json", "estimators")
 
 
-def evaluate(*words: str, verbose: bool = False, **settings: Any) -> Result:
+def evaluate(
+    *words: str, dir: Path_ | None = None, verbose: bool = False, **settings: Any
+) -> Result:
     """Evaluate policies as `pg eval <words>` does; a run may be given as `checkpoint`."""
-    return Result(_launched("eval", words, settings, verbose), "eval.json", "runs")
+    return Result(_launched("eval", words, dir, settings, verbose), "eval.json", "runs")
 
 
 def report(
-    *paths: str | os.PathLike[str] | Run,
-    out: str | os.PathLike[str] | None = None,
+    *paths: Path_ | Run,
+    out: Path_ | None = None,
+    threshold: float | None = None,
+    unfinished: bool = False,
     verbose: bool = False,
 ) -> Path:
-    """Report on runs as `pg report <paths>` does; the directory with tables and pictures."""
+    """Report on runs as `pg report <paths>` does; the directory with tables and pictures.
+
+    threshold: the mean return to reach; `unfinished`: let runs count that have not finished.
+    """
     from pgcli.reports.report import WHERE
     from pgcli.reports.report import report as reported
 
     place = Path(datetime.now().strftime(WHERE) if out is None else out)
     words = [str(path.path if isinstance(path, Run) else path) for path in paths]
-    with as_it_was(), _shown(verbose):
+    if threshold is not None:
+        words += ["--threshold", str(threshold)]
+    words += ["--unfinished"] if unfinished else []
+    with as_guest(), _shown(verbose):
         reported([*words, "--out", str(place)])
     return place
 
@@ -72,7 +101,7 @@ def play(
     from pgcli.environments.choose import open_engine, slots_per_seed, stopping
     from pgcli.evaluation.figures import of_episodes
 
-    with as_it_was():
+    with as_guest():
         (one,) = compose_all("train", [f"env={env}", "method=none", *words], None, multirun=False)
         config = stopping(one.config.env)
         engine = open_engine(config, slots_per_seed(config, episodes))
@@ -84,28 +113,34 @@ def play(
 
 
 def _launched(
-    command: str, words: tuple[str, ...], settings: dict[str, Any], verbose: bool
+    command: str,
+    words: Sequence[str],
+    directory: Path_ | None,
+    settings: Mapping[str, Any],
+    verbose: bool,
 ) -> Path:
-    from pgcli.cli.compose import literal
     from pgcli.cli.launch import launch
+    from pgcli.face.words import line
 
-    lines = list(words)
-    for name, value in settings.items():
-        key = name.replace("__", ".")
-        text = str(value.path) if isinstance(value, Run) else value
-        if isinstance(text, os.PathLike):
-            text = os.fspath(text)
-        if isinstance(text, (list, tuple)):
-            text = list(text)
-        lines.append(f"{key}={literal(text)}")
-    if any(word in ("-h", "--help", "--hydra-help", "--info", "--cfg") for word in lines):
-        raise ConfigError("words", " ".join(words), "settings, and -m; help is the command line's")
+    lines = line(command, words, directory, settings)
     places: list[Path] = []
-    with as_it_was(), _shown(verbose):
-        code = launch(command, lines, places.append)
+    idle: list[str] = []
+    with _interruptible(), as_guest(), _shown(verbose):
+        code = launch(command, lines, places.append, idle.extend)
+    for text in idle:
+        warnings.warn(text, UserWarning, stacklevel=3)
     if code != 0:
         raise PgError(f"not all jobs of {places[-1]} have finished; its failures.jsonl says why")
     return places[-1].absolute()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """An end by a signal is one by the user, where it reaches a program of theirs."""
+    try:
+        yield
+    except Stopped as stop:
+        raise KeyboardInterrupt from stop
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def load(path: str | os.PathLike[str]) -> Run | list[Run]:
     ConfigError where there is none.
     """
     place = Path(path).absolute()
-    if (place / saved.HYDRAS / "hydra.yaml").exists() or (place / "metrics.csv").exists():
+    if _is_run(place):
         return Run(place)
     runs = saved.find([place]) if place.is_dir() else []
     if not runs:
@@ -35,11 +35,26 @@ def load(path: str | os.PathLike[str]) -> Run | list[Run]:
     return [Run(run) for run in runs]
 
 
+def _is_run(place: Path) -> bool:
+    """A run is begun by the command line, or has records."""
+    return (place / saved.HYDRAS / "hydra.yaml").exists() or (place / "metrics.csv").exists()
+
+
 @dataclass(frozen=True)
 class Run:
-    """A run on disk; everything is read when it is asked for, and read again by `load`."""
+    """A run on disk; everything is read when it is asked for, and read again by `load`.
+
+    ConfigError where there is none.
+    """
 
     path: Path
+
+    def __post_init__(self) -> None:
+        """Any kind of path will do."""
+        place = Path(self.path).absolute()
+        if not _is_run(place):
+            raise ConfigError("path", os.fspath(self.path), "no run there")
+        object.__setattr__(self, "path", place)
 
     @cached_property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -87,14 +102,16 @@ class Run:
         """That of a seed, after a saved iteration, "best" too; NoCheckpoint where none is saved."""
         from pgcli.cli.compose import compose_all, literal
         from pgcli.cli.evaluated import trained
+        from pgcli.cli.guest import as_guest
         from pgcli.evaluation.subject import load as subject
 
         if seed not in self.seeds:
             raise ConfigError("seed", seed, f"one of {', '.join(map(str, self.seeds))}")
         place = f"checkpoint={literal(str(self.path))}"
-        (one,) = compose_all("eval", [place], None, multirun=False)
-        (run,) = trained(one.config)
-        return Policy(subject(run, iteration), self.seeds.index(seed))
+        with as_guest():
+            (one,) = compose_all("eval", [place], None, multirun=False)
+            (run,) = trained(one.config)
+            return Policy(subject(run, iteration), self.seeds.index(seed))
 
 
 class Policy:
@@ -129,9 +146,11 @@ class Policy:
 
         The names of what it gives are its `names`; what observations are normalised by is inside.
         """
+        from pgcli.cli.guest import as_guest
         from pgcli.evaluation.export import exported
 
-        return exported(self._subject, self._place)
+        with as_guest():
+            return exported(self._subject, self._place)
 
     def _drawn(self, batch: Any, rng: np.random.Generator | None) -> np.ndarray:
         policy, spaces = self._subject.policy, self._subject.spaces

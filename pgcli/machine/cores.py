@@ -17,6 +17,8 @@ from typing import Generic, TypeVar
 
 import torch
 
+from pgcli.machine.guest import visiting
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT = 2**25  # bytes: the largest value that glibc accepts for both
 
@@ -27,13 +29,20 @@ Result = TypeVar("Result")
 def begin() -> None:
     """Let torch compute with one thread from now on: its results depend on how many it has.
 
-    And let the C library keep freed memory: given back, every large array would be paged in anew.
+    And, in a process of its own, let the C library keep freed memory: given back, every large array
+    would be paged in anew.
     """
-    torch.set_num_threads(1)
+    _one_thread()
+    if visiting():
+        return
     with suppress(OSError, AttributeError):  # other C libraries have other ways, or no need
         tune = ctypes.CDLL(None).mallopt
         for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
             tune(parameter, KEPT)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 def ordered(work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
@@ -109,7 +118,7 @@ class _Task(Generic[Result]):
 def _executor() -> ThreadPoolExecutor:
     if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
         os.register_at_fork(after_in_child=_executor.cache_clear)
-    return ThreadPoolExecutor(cores() - 1, thread_name_prefix="pg", initializer=begin)
+    return ThreadPoolExecutor(cores() - 1, thread_name_prefix="pg", initializer=_one_thread)
 
 
 def cores() -> int:

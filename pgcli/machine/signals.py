@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from pgcli.errors import Stopped
+from pgcli.machine.guest import visiting
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 
@@ -89,8 +90,8 @@ def answered(farewell: Callable[[], None]) -> Iterator[None]:
 def _handled(
     handler: Callable[[int, FrameType | None], None], signums: Sequence[signal.Signals]
 ) -> Iterator[None]:
-    """Let `handler` have them, in the main thread; other threads get none."""
-    if threading.current_thread() is not threading.main_thread():
+    """Let `handler` have them, in a main thread that is ours; others get none."""
+    if visiting() or threading.current_thread() is not threading.main_thread():
         yield
         return
     old = {signum: signal.signal(signum, handler) for signum in signums}

@@ -135,13 +135,9 @@ def scatter(rows: Sequence[Dot], labels: tuple[str, str], title: str) -> bytes:
 
 def ladder(panels: Mapping[str, Sequence[Line]], x_label: str, title: str) -> bytes:
     """Panels side by side over a common logarithmic axis, each named by what it shows."""
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(STYLE), np.errstate(invalid="ignore"):  # zeros on logarithmic axes
-        figure, all_axes = plt.subplots(
-            1, len(panels), figsize=(5.6 * len(panels), 5.6), layout="constrained"
-        )
-        for axes, (y_label, rows) in zip(np.atleast_1d(all_axes), panels.items(), strict=True):
+    with _styled():
+        figure, all_axes = _subplots(len(panels), (5.6 * len(panels), 5.6))
+        for axes, (y_label, rows) in zip(all_axes, panels.items(), strict=True):
             for i, row in enumerate(rows):
                 axes.plot(row.x, row.y, color=COLOURS[i % len(COLOURS)], marker=MARKS[i],
                           label=row.label)  # fmt: skip
@@ -149,7 +145,7 @@ def ladder(panels: Mapping[str, Sequence[Line]], x_label: str, title: str) -> by
             _logarithmic(axes, points, y=all(y > 0 for _, y in points if np.isfinite(y)))
             axes.set_xlabel(x_label)
             axes.set_title(y_label)
-        handles, names = np.atleast_1d(all_axes)[0].get_legend_handles_labels()
+        handles, names = all_axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
         figure.suptitle(title)
         return _png(figure)
@@ -157,13 +153,9 @@ def ladder(panels: Mapping[str, Sequence[Line]], x_label: str, title: str) -> by
 
 def bands(panels: Mapping[str, Sequence[Band]], x_label: str, title: str) -> bytes:
     """Panels side by side over a common axis, lines with the area between their limits."""
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(STYLE):
-        figure, all_axes = plt.subplots(
-            1, len(panels), figsize=(6.0 * len(panels), 5.2), layout="constrained"
-        )
-        for axes, (y_label, rows) in zip(np.atleast_1d(all_axes), panels.items(), strict=True):
+    with _styled():
+        figure, all_axes = _subplots(len(panels), (6.0 * len(panels), 5.2))
+        for axes, (y_label, rows) in zip(all_axes, panels.items(), strict=True):
             for i, row in enumerate(rows):
                 colour = COLOURS[i % len(COLOURS)]
                 axes.plot(row.x, row.y, color=colour, marker=MARKS[i], label=row.label)
@@ -188,17 +180,30 @@ def _logarithmic(axes: Axes, points: Sequence[tuple[float, float]], *, y: bool) 
 
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(STYLE), np.errstate(invalid="ignore"):  # zeros on logarithmic axes
-        figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    with _styled():
+        figure, (axes,) = _subplots(1, (width, height))
         yield figure, axes
 
 
-def _png(figure: Any) -> bytes:
-    import matplotlib.pyplot as plt
+@contextmanager
+def _styled() -> Iterator[None]:
+    import matplotlib
 
+    with matplotlib.rc_context(STYLE), np.errstate(invalid="ignore"):  # zeros on logarithmic axes
+        yield
+
+
+def _subplots(count: int, size: tuple[float, float]) -> tuple[Figure, Sequence[Axes]]:
+    """Beside pyplot: its figures, and what they are shown by, are its user's."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, count, squeeze=False)[0]
+
+
+def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    plt.close(figure)
     return buffer.getvalue()

@@ -30,7 +30,17 @@ class Appended:
     @property
     def empty(self) -> bool:
         """Whether nothing is in it yet."""
-        return self._file.tell() == 0
+        return self.size == 0
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self._file.tell()
+
+    def cut(self, size: int) -> None:
+        """Take away what is beyond so many bytes."""
+        self._file.truncate(size)
+        self._file.seek(size)
 
     def write(self, piece: bytes) -> None:
         """Append a piece."""

@@ -98,6 +98,15 @@ class Logbook:
         if self._mean is not None:
             self._write_mean(self._mean, round(float(env_steps.mean())), metrics)
 
+    @property
+    def size(self) -> int:
+        """Of metrics.csv, in bytes."""
+        return self._csv.size
+
+    def cut(self, size: int) -> None:
+        """Take the last rows of metrics.csv away, which were not to be."""
+        self._csv.cut(size)
+
     def close(self, final: Metrics) -> None:
         """Write the hyperparameters with their final metrics [S] and close all files."""
         try:

@@ -6,8 +6,9 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,18 @@ PACKAGES = (
 )  # fmt: skip
 PATIENCE = 5.0  # seconds for git to answer
 
+_typed: ContextVar[list[str] | None] = ContextVar("typed", default=None)
+
+
+@contextmanager
+def typed(words: Sequence[str]) -> Iterator[None]:
+    """What is made in here was asked for by this command line."""
+    token = _typed.set(list(words))
+    try:
+        yield
+    finally:
+        _typed.reset(token)
+
 
 def provenance() -> dict[str, Any]:
     """The versions, the processor, the command line, and the state of the folder it is typed in."""
@@ -31,7 +44,7 @@ def provenance() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": processor(),
         "git": commit(),
-        "command": sys.argv,
+        "command": _typed.get() or sys.argv,
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pgcli.errors import PartFailed, PgError, RunDirectoryError
+from pgcli.errors import PartFailed, PgError, RunDirectoryError, Stopped
 from pgcli.machine.signals import Shield
 from pgcli.runs import checkpoint, saved, summary, tags
 from pgcli.runs.directory import lock
@@ -85,6 +86,8 @@ class Session:
         self.format = checkpoint.FORMAT  # from `begin` on that of the run which goes on
         self._shield = Shield()  # while records are written, a signal waits
         self._begun = False
+        # While records are written: the state before, and the size of metrics.csv.
+        self._whole: tuple[dict[str, np.ndarray], int] | None = None
         self._callback: Callback | None = None
         self._told: OwnRecorder | None = None
 
@@ -166,6 +169,7 @@ class Session:
         self._shield.up()
         if not self._last:  # what ended here before has not ended any more
             summary.remove(self._directory)
+        self._whole = self._snapshot, self._logbook.size
         self._snapshot = self._arrays()
         for recorder in self._recorders:
             recorder.write(counters.done, counters.env_steps, metrics, ran)
@@ -174,6 +178,7 @@ class Session:
         self._progress.update(spent, iteration, counters.env_steps, metrics)
         if iteration % self._config.checkpoint.every == 0:
             self._save()
+        self._whole = None
         self._shield.down()
         if self._told is not None:
             self._told.write(counters.done, counters.env_steps, metrics, ran)
@@ -204,6 +209,9 @@ class Session:
 
     def _end(self, error: BaseException | None) -> None:
         """Keep what there is: the last whole iteration, the records and a summary."""
+        if isinstance(error, KeyboardInterrupt):  # a host's; our own signals wait for the records
+            error = Stopped(signal.SIGINT)
+            self._take_back()
         self._counters.load(self._snapshot)
         try:
             self._save()
@@ -229,6 +237,15 @@ class Session:
             for line in self._best_lines():
                 self._progress.conclude(line)
             self._progress.conclude(f"tensorboard --logdir {self._directory}")
+
+    def _take_back(self) -> None:
+        """Forget an iteration whose records were interrupted, unless it is saved."""
+        if self._whole is None:
+            return
+        before, size = self._whole
+        if int(self._snapshot["tally/iteration"]) not in checkpoint.iterations(self._directory):
+            self._snapshot = before
+            self._logbook.cut(size)
 
     def _left_unsaid(self) -> dict[str, np.ndarray]:
         """The last figures of a run that was killed between its last iteration and its summary."""

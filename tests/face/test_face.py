@@ -21,7 +21,6 @@ from hydra.core.global_hydra import GlobalHydra
 
 import pgcli as pg
 from pgcli.errors import ConfigError, NoCheckpoint, PgError, RunDirectoryError
-from pgcli.estimators.returns import reward_to_go
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["env=CartPole-v1", "iterations=3", "batch_size=4"]
@@ -188,56 +187,6 @@ def test_play_takes_any_policy(folder):
         episodes=2,
     )  # fmt: skip
     assert short["returns"] == [3.0, 3.0]
-
-
-def test_estimates_are_the_textbooks():
-    rng = np.random.default_rng(0)
-    rewards = [rng.normal(size=n) for n in (3, 1, 4)]
-    values = [rng.normal(size=n) for n in (3, 1, 4)]
-    found = pg.estimate("gae", rewards, values=values, gamma=0.9, lam=0.8).weights
-    for n, (rew, v) in enumerate(zip(rewards, values, strict=True)):
-        a = 0.0
-        for t in reversed(range(len(rew))):
-            following = v[t + 1] if t + 1 < len(rew) else 0.0
-            a = rew[t] + 0.9 * following - v[t] + 0.9 * 0.8 * a
-            assert found[n, t] == pytest.approx(a, abs=1e-12)
-        assert (found[n, len(rew) :] == 0).all()
-    same = np.ones((2, 4))
-    togo = reward_to_go(torch.from_numpy(same), 1.0).numpy()
-    np.testing.assert_array_equal(pg.estimate("rtg", same).weights, togo)
-
-
-def test_and_gradients_those_of_their_weights():
-    rng = np.random.default_rng(1)
-    rewards, scores = rng.normal(size=(5, 3)), rng.normal(size=(5, 3, 2))
-    plain = pg.estimate("rtg_mean", rewards, scores=scores)
-    each = np.einsum("nt,ntp->np", plain.weights, scores)
-    np.testing.assert_allclose(plain.per_episode, each)
-    np.testing.assert_allclose(plain.gradient, each.mean(0))
-    assert plain.variance == pytest.approx(each.var(0, ddof=1).sum() / 5)
-    best = pg.estimate("total_optimal", rewards, scores=scores)
-    s, x = scores.sum(1), (rewards.sum(1)[:, None] * scores.sum(1))
-    for n in range(5):
-        others = [m for m in range(5) if m != n]
-        b = sum(x[m] @ s[m] for m in others) / sum(s[m] @ s[m] for m in others)
-        np.testing.assert_allclose(best.per_episode[n], x[n] - b * s[n])
-
-
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [
-        (lambda: pg.estimate("gae", [[1.0]]), "values=null: gae needs them"),
-        (lambda: pg.estimate("rtg_optimal", [[1.0]]), "is fitted on them"),
-        (lambda: pg.estimate("compatible", [[1.0]]), "pg.compare"),
-        (lambda: pg.estimate("rtg", []), "an array per episode, none empty"),
-        (lambda: pg.estimate("rtg", [["much"]]), "arrays of numbers"),
-        (lambda: pg.estimate("gae", [[1.0, 2.0]], values=[[1.0]]), "as many steps as"),
-        (lambda: pg.estimate("rtg", [[1.0]], gamma=2.0), "estimator.gamma=2.0: must be"),
-    ],
-)
-def test_what_it_cannot_make_is_said(call, said):
-    with pytest.raises(ConfigError, match=re.escape(said)):
-        call()
 
 
 def test_importing_it_is_cheap():
