@@ -36,6 +36,7 @@ from pgcli.policies.actor import PolicyActor
 from pgcli.policies.critic import Work
 from pgcli.policies.policy import Policy
 from pgcli.runs import tags
+from pgcli.settings.registry import blamed
 from pgcli.settings.schema import Collect, Schedule, TrainConfig
 from pgcli.training import metrics
 from pgcli.training.build import (
@@ -67,7 +68,7 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
     changed = config.behaviour if config.behaviour.changes else None
     candidates = devices(config.device)
     rated = registered(config.update).rated(config.update)
-    blamed = "optimizer.lr" if registered(config.update).optimizer else "update.delta"
+    moving = "optimizer.lr" if registered(config.update).optimizer else "update.delta"
     cores.begin()
     with Session(config, directory, seeds, composed) as session:
         parts = config.collect is Collect.steps
@@ -138,9 +139,11 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                     bonus = entropy_gradient(policy, learner.theta, batch)
                     step = step + coef.unsqueeze(1).to(bonus) * bonus
                 around = Batched(policy, target_theta, batch, weights, seeds, done, coef)
-                told = learner.rule.step(policy.learned(learner.theta), step, spent[ran], around)
+                with blamed("update.name", config.update.name):
+                    learned = policy.learned(learner.theta)
+                    told = learner.rule.step(learned, step, spent[ran], around)
                 record |= {tags.update(name): x for name, x in told.items()}
-                check_finite(learner.theta, "a parameter of the policy", done, seeds, blamed)
+                check_finite(learner.theta, "a parameter of the policy", done, seeds, moving)
             if rated:
                 rates = learning_rates(config.optimizer, spent[ran])
                 record[tags.LEARNING_RATE] = torch.tensor(rates, dtype=torch.float64, device=device)

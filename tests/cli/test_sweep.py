@@ -128,7 +128,7 @@ def test_not_even_an_exit_in_a_job_ends_a_sweep(subdir, tmp_path):
     done = pg("train", "-m", *line, "hydra.sweep.dir=s", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "2 of 4 jobs finished" in done.stdout
-    assert done.stdout.count(" failed ") == 2
+    assert done.stdout.count("step failed") == 2
     again = pg("train", "-m", *line, "hydra.sweep.dir=s", cwd=tmp_path)
     assert again.returncode == 1
     assert "2 of 4 jobs finished" in again.stdout

@@ -13,7 +13,7 @@ PARTS = """
 import json, torch
 from pgcli.estimators import baselines, importance, phi
 from pgcli.policies import critics
-from pgcli.updates import optimizers
+from pgcli.updates import optimizers, rule
 
 class Lines:
     fails = None
@@ -42,6 +42,18 @@ class FailsAtTheEnd(Lines):
     fails = "finish"
 def nothing():
     return object()
+
+@rule.register("falls")
+class Falls:
+    def __init__(self, start):
+        self.count = 0
+    def step(self, theta, estimate, progress, around=None):
+        self.count += 1
+        if self.count == 3:
+            raise ValueError("fell over")
+        return {}
+    def state(self):
+        return {}
 
 def twice(iteration, metrics):
     assert set(metrics) >= {"seed", "env_steps", "gradient/norm"}
@@ -186,6 +198,14 @@ def test_a_recorder_that_fails_is_a_line_and_costs_nothing(name, said, kept, use
     done = pg("train", "resume=run", "iterations=4", "log.recorder=null", cwd=user)
     assert done.returncode == 0, done.stderr
     assert len(table(user / "run")) == 4
+
+
+def test_an_update_rule_that_fails_is_a_line_and_costs_nothing(user):
+    done = train("update.name=my:falls", cwd=user)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith("pg: update.name=my:falls failed (my.py, line ")
+    assert "ValueError: fell over" in done.stderr
+    assert checkpoint.load(user / "run").iteration == 2
 
 
 def test_a_callback_adds_metrics_seed_by_seed(user):
