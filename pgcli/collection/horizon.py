@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
 from pgcli.collection.batch import Batch
-from pgcli.collection.rollout import Rollout, Span, telling, turn
-from pgcli.environments.engine import Actor, Engine
+from pgcli.collection.rollout import Rollout, Sent, Span, gathered, telling, turn
+from pgcli.environments.engine import Actor, Engine, SharedEngine
 from pgcli.machine.randomness import DISTINCT, Seeding
 
 Array = np.ndarray
@@ -56,6 +56,51 @@ class _Piece:
     before: float  # rewards before it
 
 
+def _rows(
+    engine: Engine, actor: Actor, seeds: int, horizon: int, obs: Array, ended: Array
+) -> tuple[Rollout, Array, Array]:
+    """So many steps of each slot from obs [E, D]: rows, how many of each slot, who has ended."""
+    rollout, tell, ended = Rollout(engine), telling(actor), ended.copy()
+    rollout.buffer.obs[:, 0] = obs
+    played, last = np.zeros((2, engine.num_envs), np.int64)
+    for row in count():
+        active = played < horizon
+        if not active.any():
+            break
+        done = turn(engine, actor, tell, rollout, row, active, seeds)
+        played += active & ~ended
+        ended = np.where(active, done, ended)
+        last[active] = row + 1
+    return rollout, last, ended
+
+
+def horizon_of(
+    engine: Engine, actor: Actor, seeds: int, horizon: int, own: tuple[Array, Array] | None,
+    slot_seeds: list[int], seeding: Seeding,
+) -> Sent:  # fmt: skip
+    """Where slots are held: play on from `own` observations and ends; None: from resets.
+
+    More: how many rows of each slot, who has ended, and whether it began with resets.
+    """
+
+    def played(own: tuple[Array, Array] | None) -> Sent:
+        fresh = own is None
+        if own is None:
+            own = engine.reset(slot_seeds, seeding).copy(), np.zeros(engine.num_envs, bool)
+        rollout, last, ended = _rows(engine, actor, seeds, horizon, *own)
+        return rollout.sent(int(last.max()), (last, ended, fresh))
+
+    if engine.ambient is None:
+        return played(own)
+    with engine.ambient.batch() as again:
+        result = played(own)
+    if again:  # what the environments drew elsewhere was not theirs: now it is
+        actor.restart()
+        with engine.ambient.batch():
+            result = played(None)
+    return result
+
+
 class FixedHorizon:
     """The environments of S seeds, which play on from batch to batch.
 
@@ -79,6 +124,9 @@ class FixedHorizon:
         From seeded resets where nothing has been played. EnvironmentFailed as in `rollout.collect`.
         """
         engine = self._engine
+        if isinstance(engine, SharedEngine):
+            slots = engine.num_envs // len(seeds)
+            return self._elsewhere(engine, actor, seeding.draw(seeds, iteration, slots), seeding)
 
         def begin() -> None:
             slots = engine.num_envs // len(seeds)
@@ -101,17 +149,39 @@ class FixedHorizon:
     def _played(self, actor: Actor) -> Batch:
         engine, carried = self._engine, self._carried
         assert carried is not None
-        rollout, tell, ended = Rollout(engine), telling(actor), carried.ended.copy()
-        rollout.buffer.obs[:, 0] = carried.obs
-        played, last = np.zeros((2, engine.num_envs), np.int64)
-        for row in count():
-            active = played < self._horizon
-            if not active.any():
-                break
-            done = turn(engine, actor, tell, rollout, row, active, self._seeds)
-            played += active & ~ended
-            ended = np.where(active, done, ended)
-            last[active] = row + 1
+        own = carried.obs, carried.ended
+        rollout, last, ended = _rows(engine, actor, self._seeds, self._horizon, *own)
+        return self._taken(rollout, last, ended)
+
+    def _elsewhere(
+        self, engine: Any, actor: Actor, slot_seeds: Sequence[int], seeding: Seeding
+    ) -> Batch:
+        """The same by those who hold the slots."""
+        drawn = np.array(slot_seeds).reshape(self._seeds, -1)
+        given = []
+        for share in engine.shares:
+            own = None
+            if (carried := self._carried) is not None:
+                at = (x.reshape(*drawn.shape, *x.shape[1:]) for x in (carried.obs, carried.ended))
+                own = tuple(part.reshape(-1, *part.shape[2:]) for part in map(share.of, at))
+            mine = share.of(drawn).reshape(-1).tolist()
+            given.append((self._horizon, own, mine, seeding))
+        begins = self._carried is None  # else what was played before cannot be had again
+        rollout = gathered(engine, actor, self._seeds, horizon_of, given, again=begins)
+        last, ended = np.zeros(engine.num_envs, np.int64), np.zeros(engine.num_envs, bool)
+        places = np.arange(engine.num_envs).reshape(drawn.shape)
+        anew = False
+        for share, (lasts, ends, fresh) in zip(engine.shares, rollout.more, strict=True):
+            slots = share.of(places).reshape(-1)
+            last[slots], ended[slots], anew = lasts, ends, anew or fresh
+        if anew:
+            self._carried = _Carried.fresh(rollout.buffer.obs[:, 0])
+        return self._taken(rollout, last, ended)
+
+    def _taken(self, rollout: Rollout, last: Array, ended: Array) -> Batch:
+        """Rows [0, last[e]) of each slot as a batch; who has ended by then is known."""
+        engine, carried = self._engine, self._carried
+        assert carried is not None
         pieces = [self._cut(rollout, e, int(last[e]), carried) for e in range(engine.num_envs)]
         self._carried = self._after(rollout, last, ended, pieces)
         return self._batch(rollout, pieces)

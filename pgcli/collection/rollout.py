@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
-from typing import Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +20,12 @@ from pgcli.collection.batch import Batch
 from pgcli.environments.engine import (
     Actor,
     Buffer,
+    DivisibleActor,
     EmittingActor,
     Engine,
     NetworkActor,
     PlayingEngine,
+    SharedEngine,
 )
 from pgcli.errors import EnvironmentFailed, NonFinite
 from pgcli.machine.randomness import DISTINCT, Seeding
@@ -67,12 +69,86 @@ def collect(
     Raises EnvironmentFailed where an observation or a reward is not finite.
     """
     slot_seeds = seeding.draw(seeds, iteration, engine.num_envs // len(seeds))
+    if isinstance(engine, SharedEngine):
+        return _elsewhere(engine, actor, quota, slot_seeds, seeding, len(seeds))
 
     def played() -> Batch:
         obs = engine.reset(slot_seeds, seeding)
         return _played(engine, actor, quota, obs, len(seeds))
 
     return among_others(engine, actor, played)
+
+
+def _elsewhere(
+    engine: Any, actor: Actor, quota: Quota, slot_seeds: Sequence[int], seeding: Seeding, seeds: int
+) -> Batch:
+    """The same by those who hold the slots: with a quota of episodes no slot looks at another."""
+    assert quota.episodes is not None, "the settings refuse it"
+    plan = _EpisodePlan(seeds, engine.num_envs // seeds, quota.episodes)
+    left, drawn = plan.left.reshape(seeds, -1), np.array(slot_seeds).reshape(seeds, -1)
+    given = [
+        (share.of(left).reshape(-1), share.of(drawn).reshape(-1).tolist(), seeding)
+        for share in engine.shares
+    ]
+    rollout = gathered(engine, actor, seeds, episodes_of, given, again=True)
+    buffer = rollout.buffer
+    done = buffer.terminated | buffer.truncated
+    for row in done.any(0).nonzero()[0].tolist():
+        plan.finished(row, done[:, row])
+    return rollout.cut(plan.episodes(), seeds)
+
+
+def episodes_of(
+    engine: Engine, actor: Actor, seeds: int, left: Array, slot_seeds: list[int], seeding: Seeding
+) -> Sent:
+    """Where slots are held: play left[e] episodes of each, from seeded resets."""
+
+    def played() -> Sent:
+        rollout, tell, own = Rollout(engine), telling(actor), left.copy()
+        rollout.buffer.obs[:, 0] = engine.reset(slot_seeds, seeding)
+        row = 0
+        while (active := own > 0).any():
+            own -= turn(engine, actor, tell, rollout, row, active, seeds) & active
+            row += 1
+        return rollout.sent(row)
+
+    return among_others(engine, actor, played)
+
+
+class Sent(NamedTuple):
+    """What slots have played, on its way to who asked for it."""
+
+    buffer: Buffer
+    info: Array | None
+    success: Array
+    more: Any = None  # what else is to be known
+
+
+def gathered(
+    engine: Any, actor: Actor, seeds: int, function: Callable[..., Sent],
+    given: Sequence[tuple[Any, ...]], again: bool,
+) -> Rollout:  # fmt: skip
+    """The rows of all slots, from function(their engine, their part of the actor, seeds, *given).
+
+    `more` of each in `rollout.more`.
+    """
+    assert isinstance(actor, DivisibleActor)
+    parts = [actor.part(*share) for share in engine.shares]
+    own = [share.seeds.stop - share.seeds.start for share in engine.shares]
+    tasks = [(part, n, *rest) for part, n, rest in zip(parts, own, given, strict=True)]
+    found = engine.each(function, tasks, again)
+    rollout = Rollout(engine)
+    rollout.reaching(max(one.buffer.obs.shape[1] for one in found) - 1)
+    places = np.arange(engine.num_envs).reshape(seeds, -1)
+    for share, one in zip(engine.shares, found, strict=True):
+        slots = share.of(places).reshape(-1)
+        for whole, part in zip(rollout.buffer, one.buffer, strict=True):
+            whole[slots, : part.shape[1]] = part
+        if rollout.info is not None and one.info is not None:
+            rollout.info[slots, : one.info.shape[1]] = one.info
+        engine.success[slots] = one.success
+    rollout.more = [one.more for one in found]
+    return rollout
 
 
 def among_others(engine: Engine, actor: Actor, played: Callable[[], T]) -> T:
@@ -294,6 +370,7 @@ class Rollout:
         self.buffer = self._blank(513)
         self.act = self._actions()
         self.info = self._unsaid(513)
+        self.more: list[Any] = []
 
     def reaching(self, row: int) -> Buffer:
         """The buffer, long enough that this row exists."""
@@ -327,6 +404,13 @@ class Rollout:
     def _actions(self) -> Array:
         """The buffer's actions in their own shape."""
         return self.buffer.act.reshape(*self.buffer.rew.shape, *self._engine.action.shape)
+
+    def sent(self, rows: int, more: Any = None) -> Sent:
+        """So many rows of it, and the observation after them."""
+        obs, *others = self.buffer
+        info = None if self.info is None else self.info[:, :rows]
+        buffer = Buffer(obs[:, : rows + 1], *(x[:, :rows] for x in others))
+        return Sent(buffer, info, self._engine.success, more)
 
     def cut(self, spans: list[list[Span]], seeds: int) -> Batch:
         """The spans of each seed as a batch, padded with zeros to the longest."""

@@ -16,6 +16,7 @@ from pgcli.comparison.resampled import Comparison, Resamples
 from pgcli.comparison.results import Finding, Looks
 from pgcli.comparison.subject import Critics, Subject
 from pgcli.environments.choose import open_engine, slots_per_seed
+from pgcli.environments.choose import unused as unused_of_environment
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import Stopped
 from pgcli.estimators.bias import Circumstances, bias_notes
@@ -78,6 +79,7 @@ def unused(
     exact = config.critic.kind == EXACT
     learned = asked - {"value", "q"} if exact else asked
     idle = unused_of_critics(config.critic, learned) | unused_of_policy(config.policy, action)
+    idle |= unused_of_environment(config.env)
     if exact and learned != asked:
         idle.pop("critic.kind", None)
     if "compatible" not in asked:
@@ -133,7 +135,7 @@ def run(
     with lock(directory), noted() as signals:
         progress = Progress(config.log.interval)
         slots = slots_per_seed(config.env, max(config.episodes // ROUNDS, config.batch_size))
-        engine = open_engine(config.env, slots)
+        engine = open_engine(config.env, slots, shared=True)
         try:
             subject = Subject(config, engine, slots)
             subject.believe(belief := Belief(config))

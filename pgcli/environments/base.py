@@ -40,6 +40,7 @@ class Base:
         self._seeds: Sequence[int] = ()
         self._steps = 0  # since the reset of all slots
         self._notices: list[str] = []
+        self.numbers: Sequence[int] = range(num_envs)  # of its slots, as they are told
         asked = names(config.info)
         self._entries = Entries(asked, num_envs) if asked else None
 
@@ -77,7 +78,7 @@ class Base:
 
     def _place(self, slot: int) -> str:
         seed = self._seeds[slot] if slot < len(self._seeds) else None
-        return place(slot, seed, self._steps)
+        return place(self.numbers[slot], seed, self._steps)
 
     def _encoded(self, obs: Any, what: str) -> Array:
         """Observations of all slots as [E, D]; EnvironmentFailed where one is none of its space."""

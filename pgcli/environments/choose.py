@@ -32,6 +32,7 @@ from pgcli.environments.spaces import (
     obs_adapter,
 )
 from pgcli.environments.vector import AsyncEngine, NativeEngine, SyncEngine
+from pgcli.environments.workers import WorkersEngine
 from pgcli.environments.wrapping import wrappings
 from pgcli.errors import ConfigError, EnvironmentFailed
 from pgcli.settings.schema import Engine as EngineName
@@ -43,12 +44,17 @@ MANY_SLOTS = ("compiled", "native", "envpool")
 SLOW_STEP = 1e-3  # seconds: from here on a process per environment pays for its pipes
 
 
-def open_engine(config: EnvConfig, num_envs: int, slots: int | None = None) -> Engine:
+def open_engine(
+    config: EnvConfig, num_envs: int, slots: int | None = None, shared: bool = False
+) -> Engine:
     """The engine that `config.engine` names, or the fastest that keeps the semantics.
 
-    slots: of one seed, where there are several: every seed's copies are made alike.
+    slots: of one seed, where there are several: every seed's copies are made alike. `shared`:
+    whether they may be other processes'; else `sync` stands for `workers`, whose bits are the same.
     """
     name = choose_engine(config)
+    if name == "workers" and not shared:
+        name = "sync"
     if name == "sync" and config.engine is EngineName["auto"] and _is_slow(config, num_envs):
         name = "async"
     engines: dict[str, Callable[[EnvConfig, int], Engine]] = {
@@ -57,6 +63,7 @@ def open_engine(config: EnvConfig, num_envs: int, slots: int | None = None) -> E
         "sync": partial(SyncEngine, slots=slots),
         "async": partial(AsyncEngine, slots=slots),
         "envpool": EnvpoolEngine,
+        "workers": partial(WorkersEngine, slots=slots),
     }
     return engines[name](config, num_envs)
 
@@ -74,6 +81,13 @@ def choose_engine(config: EnvConfig) -> str:
     except (ConfigError, EnvironmentFailed):
         return "sync"  # no native engine, or not for these arguments
     return "native"
+
+
+def unused(config: EnvConfig) -> dict[str, str]:
+    """The settings `env.<name>` that can have no effect: why, by key."""
+    if config.engine is EngineName["workers"]:
+        return {}
+    return {"env.workers": "it is for env.engine=workers"}
 
 
 def stopping(config: EnvConfig) -> EnvConfig:

@@ -6,8 +6,8 @@ action and returns the reset observation with reward 0; that row is no transitio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from pgcli.environments.spaces import (
 from pgcli.machine.randomness import DISTINCT, Seeding
 
 Array = np.ndarray
+T = TypeVar("T")
 Step = tuple[Array, Array, Array, Array]
 
 
@@ -94,6 +95,40 @@ class Actor(Protocol):
 
     def restart(self) -> None:
         """Go back to the first step."""
+        ...
+
+
+class Share(NamedTuple):
+    """Some of the slots of some of the seeds."""
+
+    seeds: slice
+    slots: slice
+
+    def of(self, x: Array) -> Array:
+        """What is of these in x [S, K, ...]."""
+        found: Array = x[self.seeds, self.slots]
+        return found
+
+
+@runtime_checkable
+class DivisibleActor(Actor, Protocol):
+    """An actor of whom a part may act elsewhere."""
+
+    def part(self, seeds: slice, slots: slice) -> Actor:
+        """Of some seeds and slots; it can be sent to another process."""
+        ...
+
+
+@runtime_checkable
+class SharedEngine(Protocol):
+    """An engine whose slots are other processes': what is to be done with them is sent there."""
+
+    shares: Sequence[Share]
+
+    def each(
+        self, function: Callable[..., T], given: Sequence[tuple[Any, ...]], again: bool
+    ) -> list[T]:
+        """function(engine, *given[i]) where share i is; `again`: once more where one is lost."""
         ...
 
 

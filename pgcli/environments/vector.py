@@ -40,12 +40,21 @@ class SyncEngine(Base):
 
     name = "sync"
 
-    def __init__(self, config: EnvConfig, num_envs: int, slots: int | None = None) -> None:
+    def __init__(
+        self,
+        config: EnvConfig,
+        num_envs: int,
+        slots: int | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> None:
+        """`slots`: of each seed; `numbers` [E]: of these among all of theirs."""
         make = self._another = maker(config)
+        numbers = range(num_envs) if numbers is None else numbers
         with failing(config.id, "make"):
-            self._envs = [make(i % (slots or num_envs)) for i in range(num_envs)]
+            self._envs = [make(i % (slots or num_envs)) for i in numbers]
         env = self._envs[0]
         super().__init__(config, num_envs, env.observation_space, env.action_space)
+        self.numbers = numbers
         self._notices += memories(env)
         self.ambient: Ambient = Ambient([spaces_of(env) for env in self._envs])
         self._ended = np.zeros(num_envs, bool)

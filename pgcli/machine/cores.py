@@ -20,6 +20,9 @@ import torch
 from pgcli.machine.guest import visiting
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+# Slots about which a policy is asked in one product: those of float32 depend on how many rows they
+# have, so this is the same whoever holds them.
+ROWS = 4
 KEPT = 2**25  # bytes: the largest value that glibc accepts for both
 
 Piece = TypeVar("Piece")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from copy import copy
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from pgcli.machine.cores import ROWS
 from pgcli.machine.randomness import Purpose, generator, per_seed
 from pgcli.policies.heads import Categorical, Gaussian
 from pgcli.policies.network import ACTIVATIONS
@@ -48,6 +50,7 @@ class PolicyActor:
         behaviour: BehaviourConfig | None = None,
     ) -> None:
         self._head, self._slots, self._behaviour = policy.head, slots, behaviour
+        self._chosen = slice(0, slots)
         theta = theta.detach().cpu()
         self._layers = [(w.numpy(), b.numpy()) for w, b in policy.net.unpack(theta)]
         self._extra = policy.extra(theta)[:, 0].numpy()
@@ -56,11 +59,30 @@ class PolicyActor:
         if policy.normalized is not None:
             self._clip = policy.normalized.clip or math.inf
         self._net = policy.net
-        self._activation = ACTIVATIONS[policy.net.activation].numpy
         self._own = list(zip(seeds, per_seed(iteration, len(seeds)), strict=True))
-        shape = (len(seeds), slots)
-        self._buffers = [np.empty((*shape, n), np.float32) for n in policy.net.sizes[1:]]
+        self._room()
         self.restart()
+
+    def part(self, seeds: slice, slots: slice) -> Self:
+        """The actor of some of the seeds and slots, who act as they do in the whole.
+
+        `slots` begins at a multiple of ROWS.
+        """
+        own = copy(self)
+        own._chosen = slots
+        own._layers = [(w[seeds], b[seeds]) for w, b in self._layers]
+        own._extra, own._normal = self._extra[seeds], self._normal[seeds]
+        own._own = self._own[seeds]
+        own._room()
+        own.restart()
+        return own
+
+    def _room(self) -> None:
+        """For the rows of a step, ROWS at a time."""
+        count = self._chosen.stop - self._chosen.start
+        blocks = len(self._own), -(-count // ROWS), ROWS
+        self._seen = np.zeros((*blocks, self._net.sizes[0]), np.float32)
+        self._buffers = [np.empty((*blocks, n), np.float32) for n in self._net.sizes[1:]]
 
     def restart(self) -> None:
         """Go back to the first step of the iteration, and its noise."""
@@ -71,12 +93,16 @@ class PolicyActor:
         """Actions [S, K, ...] for obs [S, K, D] float32; each call advances the noise by a step."""
         if self._step == self.BLOCK:
             self._noise, self._step = self.noise(), 0
-        x = self._normalized(obs)
+        activation = ACTIVATIONS[self._net.activation].numpy
+        s, k, _ = obs.shape
+        self._seen.reshape(s, -1, self._net.sizes[0])[:, :k] = self._normalized(obs)
+        x = self._seen
         for i, ((weight, bias), out) in enumerate(zip(self._layers, self._buffers, strict=True)):
             if i:
-                self._activation(x, out=x)
-            x = np.matmul(x, weight, out=out)
-            x += bias
+                activation(x, out=x)
+            x = np.matmul(x, weight[:, None], out=out)
+            x += bias[:, None]
+        x = x.reshape(s, -1, x.shape[-1])[:, :k]
         extra = self._extra
         if self._behaviour is not None:
             x, extra = self._changed(x, extra, self._behaviour)
@@ -86,7 +112,8 @@ class PolicyActor:
 
     def noise(self) -> np.ndarray:
         """The noise of the next BLOCK steps, float32 [BLOCK, S, K, ·]."""
-        return np.stack([self._head.noise(r, self.BLOCK, self._slots) for r in self._rngs], axis=1)
+        of_seeds = (self._head.noise(r, self.BLOCK, self._slots) for r in self._rngs)
+        return np.stack([noise[:, self._chosen] for noise in of_seeds], axis=1)
 
     def emitted(self, act: np.ndarray) -> np.ndarray:
         """What the environment is told for actions [E, ...]: see `heads.Gaussian`."""

@@ -23,7 +23,7 @@ BEST = "best"  # the iteration, each seed's own, that did best when it was evalu
 
 
 # OmegaConf reads an Enum by the NAME of its member. What is open to more: see `registry`.
-Engine = Enum("Engine", "auto compiled native sync async envpool")  # `async` is a keyword
+Engine = Enum("Engine", "auto compiled native sync async envpool workers")  # `async` is a keyword
 
 
 class Activation(Enum):
@@ -182,6 +182,8 @@ class EnvConfig:
     num_envs: Optional[int] = field(
         metadata=within(ge=1)
     )  # side by side, per seed; null: chosen by the engine
+    # Processes of engine=workers; null: as many as there are cores.
+    workers: Optional[int] = field(metadata=since(None, role(Role.BOOKKEEPING, within(ge=1))))
     # Entries of info to log: `name`, or `name@mean`, `@end`, `@sum`.
     info: list[str] = field(metadata=since([]))
     # Around each copy, the first innermost: `module:name`, or {wrapper: module:name, argument: x}.
@@ -581,13 +583,22 @@ def before(schema: type, prefix: str = "") -> dict[str, Any]:
 
 
 def role_of(key: str) -> Role | None:
-    """The role of a setting of `pg train`, by its dotted key."""
-    return ROLES.get(key.split(".")[0])
+    """The role of a setting of `pg train`, by its dotted key: its own, or its section's."""
+    return ROLES.get(key, ROLES.get(key.split(".")[0]))
 
 
-ROLES: dict[str, Role] = {
-    f.name: f.metadata["role"] for f in fields(TrainConfig) if "role" in f.metadata
-}
+def _roles(schema: type, prefix: str = "") -> dict[str, Role]:
+    kinds = get_type_hints(schema)
+    found: dict[str, Role] = {}
+    for f in fields(schema):
+        if "role" in f.metadata:
+            found[prefix + f.name] = f.metadata["role"]
+        elif is_dataclass(kinds[f.name]):
+            found |= _roles(kinds[f.name], f"{prefix}{f.name}.")
+    return found
+
+
+ROLES: dict[str, Role] = _roles(TrainConfig)
 
 
 def having(*roles: Role) -> tuple[str, ...]:
@@ -728,6 +739,9 @@ def _check_training(config: TrainConfig) -> None:
         if claim.at_least is None and claim.at_most is None:
             raise ConfigError(f"claims[{i}]", claim.says, "needs at_least or at_most")
     critic = config.critic
+    if config.batch_steps is not None and config.env.engine is Engine["workers"]:
+        allowed = "with batch_steps a slot stops by what others have played: auto, sync"
+        raise ConfigError("env.engine", config.env.engine, allowed)
     if config.collect is Collect.steps:
         _check_parts(config)
     if critic.lam is not None and critic.target is Target.monte_carlo:
@@ -751,8 +765,8 @@ def _check_parts(config: TrainConfig) -> None:
     if config.update.minibatch_of is Minibatch.episodes:
         allowed = "collect=steps has no whole episodes: only steps"
         raise ConfigError("update.minibatch_of", config.update.minibatch_of, allowed)
-    if config.env.engine.name not in ("auto", "compiled", "sync"):
-        allowed = "collect=steps stops single slots: auto, compiled, sync"
+    if config.env.engine.name not in ("auto", "compiled", "sync", "workers"):
+        allowed = "collect=steps stops single slots: auto, compiled, sync, workers"
         raise ConfigError("env.engine", config.env.engine, allowed)
 
 

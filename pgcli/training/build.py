@@ -14,6 +14,7 @@ from torch import Tensor
 from pgcli.collection.batch import Batch
 from pgcli.collection.horizon import Saved
 from pgcli.environments.choose import slots_per_seed
+from pgcli.environments.choose import unused as unused_of_environment
 from pgcli.environments.engine import Engine
 from pgcli.environments.info import logged
 from pgcli.environments.spaces import Spaces
@@ -78,7 +79,7 @@ def unused(config: TrainConfig, action: Acted) -> dict[str, str]:
     """The settings that can have no effect in this run, whatever their values: why, by key."""
     idle = unused_of_estimator(config.estimator, config.critic, config.off_policy)
     idle |= unused_of_critics(config.critic, estimator.critics(config.estimator))
-    idle |= unused_of_policy(config.policy, action)
+    idle |= unused_of_policy(config.policy, action) | unused_of_environment(config.env)
     if config.collect is Collect.steps:
         idle["batch_size"] = "collect=steps: a batch is env.num_envs × horizon steps"
     else:

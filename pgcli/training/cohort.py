@@ -92,5 +92,6 @@ class Cohort:
         self.seeds = [self._all[i] for i in index]
         config, parts = self._config, self._config.collect is Collect.steps
         env = stopping(config.env) if parts else config.env
-        self.engine = open_engine(env, len(index) * self._slots, self._slots)
+        shared = config.batch_steps is None
+        self.engine = open_engine(env, len(index) * self._slots, self._slots, shared)
         self.horizon = FixedHorizon(self.engine, len(index), config.horizon) if parts else None

@@ -25,6 +25,8 @@ from pgcli.settings.schema import Schedule, TrainConfig, flat, role_of
 from pgcli.training.callback import Callback
 from pgcli.training.counts import Counters
 
+ALIKE = {"sync", "async", "workers"}  # engines that play the same episodes
+
 Closing = TypeVar("Closing", bound="Closeable")
 
 
@@ -290,7 +292,7 @@ class Session:
         changes = {"engine": "other episodes", "device": "other rounding"}
         for key, effect in changes.items():  # as auto may choose elsewhere
             now, before = self._facts[key], ckpt.meta.get(key)
-            if before is not None and now != before:
+            if before is not None and now != before and not {now, before} <= ALIKE:
                 self.notice(f"the {key} was {before} and is {now}: {effect} from here on")
         counted = [x.get("spaces", {}).get("action") for x in (ckpt.meta, self._facts)]
         if counted[0] is not None and counted[0] != counted[1]:

@@ -1,0 +1,249 @@
+"""Processes that hold slots: each plays its share as `sync` would.
+
+Nothing travels before all of it is done.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+import numpy as np
+
+from pgcli.environments.base import Base
+from pgcli.environments.engine import Array, Share, Step
+from pgcli.environments.guard import FAULTS, failing, told
+from pgcli.environments.looks import memories
+from pgcli.environments.make import maker
+from pgcli.environments.vector import STEP_TIMEOUT, SyncEngine
+from pgcli.errors import EnvironmentFailed, PgError
+from pgcli.machine.cores import ROWS, begin, cores
+from pgcli.machine.randomness import DISTINCT, Seeding
+from pgcli.settings.schema import EnvConfig
+
+T = TypeVar("T")
+LOOK = 0.5  # seconds between looks at whether a process still lives, and whether its parent does
+
+
+def shared_out(seeds: int, slots: int, count: int) -> list[Share]:
+    """At most `count` shares of K slots of S seeds each, of whole blocks of ROWS slots."""
+    blocks = -(-slots // ROWS)
+    if blocks >= min(count, seeds):
+        ends = _evenly(blocks, count)
+        return [
+            Share(slice(0, seeds), slice(a * ROWS, min(b * ROWS, slots))) for a, b in pairwise(ends)
+        ]
+    ends = _evenly(seeds, count)
+    return [Share(slice(a, b), slice(0, slots)) for a, b in pairwise(ends)]
+
+
+def _evenly(n: int, count: int) -> list[int]:
+    parts = min(n, count)
+    return [n * i // parts for i in range(parts + 1)]
+
+
+class WorkersEngine(Base):
+    """See `engine.SharedEngine`; the batches are those of `sync`, to the last bit."""
+
+    name = "workers"
+
+    def __init__(self, config: EnvConfig, num_envs: int, slots: int | None = None) -> None:
+        slots = slots or num_envs
+        with failing(config.id, "make"):
+            env = maker(config)()
+        super().__init__(config, num_envs, env.observation_space, env.action_space)
+        self._first_look = None  # those who hold the copies have one
+        self._notices += memories(env)
+        with suppress(*FAULTS):
+            env.close()
+        count = config.workers or cores()
+        self.shares = shared_out(num_envs // slots, slots, count)
+        places = np.arange(num_envs).reshape(-1, slots)
+        self._workers = [
+            _Worker(config, slots, share.of(places).reshape(-1).tolist()) for share in self.shares
+        ]
+        try:
+            for worker in self._workers:
+                worker.start()
+            for worker in self._workers:
+                worker.answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def each(
+        self, function: Callable[..., T], given: Sequence[tuple[Any, ...]], again: bool
+    ) -> list[T]:
+        """See `SharedEngine`. EnvironmentFailed where a process ends, or hangs, twice."""
+        for worker, arguments in zip(self._workers, given, strict=True):
+            worker.ask(function, arguments)
+        results: list[T] = []
+        for worker, arguments in zip(self._workers, given, strict=True):
+            try:
+                results.append(worker.answer())
+            except _Lost as lost:
+                if not again:
+                    raise EnvironmentFailed(f"{self.id}: {lost}") from lost
+                results.append(self._once_more(worker, function, arguments))
+        self._notices = list(dict.fromkeys(n for worker in self._workers for n in worker.notices))
+        return results
+
+    def _once_more(
+        self, worker: _Worker, function: Callable[..., T], arguments: tuple[Any, ...]
+    ) -> T:
+        """What a process was to do, by a new one: it is a function of what it was given."""
+        try:
+            worker.start()
+            worker.answer()
+            worker.ask(function, arguments)
+            result: T = worker.answer()
+            return result
+        except _Lost as lost:
+            raise EnvironmentFailed(f"{self.id}: {lost}, and so did another in its place") from lost
+
+    def reset(self, seeds: Sequence[int], seeding: Seeding = DISTINCT) -> Array:
+        """Its slots are elsewhere."""
+        raise NotImplementedError
+
+    def step(self, act: Array, active: Array) -> Step:
+        """Its slots are elsewhere."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers:
+            worker.end()
+
+
+class _Lost(Exception):
+    """A process has ended or hangs; in words."""
+
+
+class _Worker:
+    """One process, from the outside."""
+
+    def __init__(self, config: EnvConfig, slots: int, numbers: list[int]) -> None:
+        self._given = config, slots, numbers
+        self._process: Any = None
+        self.notices: list[str] = []
+
+    def start(self) -> None:
+        """Begin, anew where one has been; then it makes its copies, and answers."""
+        self.end()
+        context = multiprocessing.get_context()
+        self._pipe, theirs = context.Pipe()
+        self._steps = context.RawValue(ctypes.c_ulonglong)  # a sign of life
+        self._process = context.Process(
+            target=_serve, args=(theirs, os.getpid(), self._steps, *self._given), daemon=True,
+            name="pg-worker",
+        )  # fmt: skip
+        self._process.start()
+        theirs.close()
+
+    def ask(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        """Send what is to be done; that it is gone is seen when it does not answer."""
+        with suppress(OSError):
+            self._pipe.send((function, arguments))
+
+    def answer(self) -> Any:
+        """What came of the last thing that it was asked; _Lost where it is."""
+        steps, since = self._steps.value, time.monotonic()
+        try:
+            while not self._pipe.poll(LOOK):
+                if self._process.exitcode is not None and not self._pipe.poll(0):
+                    raise EOFError
+                if self._steps.value != steps:
+                    steps, since = self._steps.value, time.monotonic()
+                if time.monotonic() - since > STEP_TIMEOUT:
+                    self._process.kill()
+                    raise _Lost(f"{self._who} has not made a step for {STEP_TIMEOUT:.0f} s")
+            result, self.notices = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self._process.join(LOOK)
+            raise _Lost(f"{self._who} ended, exit code {self._process.exitcode}") from error
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    @property
+    def _who(self) -> str:
+        first, *_, last = *self._given[2], self._given[2][-1]
+        return f"the process of environments {first} to {last}"
+
+    def end(self) -> None:
+        """Let it close its copies; one that takes too long is killed."""
+        if self._process is None:
+            return
+        with suppress(OSError):
+            self._pipe.send(None)
+        self._process.join(4 * LOOK)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+        self._pipe.close()
+        self._process = None
+
+
+class _Living(SyncEngine):
+    """One whose steps are counted, and which does not outlive who wants them."""
+
+    def __init__(self, *args: Any, parent: int, steps: Any) -> None:
+        self._parent, self._count = parent, steps
+        super().__init__(*args)
+
+    def step(self, act: Array, active: Array) -> Step:
+        self._count.value += 1
+        if os.getppid() != self._parent:
+            os._exit(1)
+        return super().step(act, active)
+
+
+def _serve(
+    pipe: Connection, parent: int, steps: Any, config: EnvConfig, slots: int, numbers: list[int]
+) -> None:
+    """A process's life: make the copies, then do what is asked, until nobody is there to ask."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
+    begin()
+    engine: _Living | None = None
+
+    def made() -> None:
+        nonlocal engine
+        engine = _Living(config, len(numbers), slots, numbers, parent=parent, steps=steps)
+
+    with suppress(EOFError, OSError):
+        _send(pipe, _outcome(made), [])
+        while engine is not None:
+            while not pipe.poll(LOOK):
+                if os.getppid() != parent:
+                    os._exit(1)
+            if (asked := pipe.recv()) is None:
+                break
+            function, arguments = asked
+            result = _outcome(partial(function, engine, *arguments))
+            _send(pipe, result, engine.notices())
+    if engine is not None:
+        engine.close()
+
+
+def _outcome(work: Callable[[], Any]) -> Any:
+    """What it gives, or what it raises, as it can be sent."""
+    try:
+        return work()
+    except PgError as error:
+        return error
+    except FAULTS as error:
+        return EnvironmentFailed(told(error))
+
+
+def _send(pipe: Connection, result: Any, notices: list[str]) -> None:
+    pipe.send((result, notices))
