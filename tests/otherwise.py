@@ -31,7 +31,6 @@ OTHERWISE = {  # another value of each
     "horizon": "5",
     "updates_per_batch": "2",
     "env.reward_shift": "1.0",
-    "env.workers": "2",
     "env.info": "[luck]",
     "estimator.importance": "first_order",
     "estimator.gamma": "0.9",

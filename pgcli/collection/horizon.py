@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from pgcli.environments.engine import Actor, Engine, SharedEngine
 from pgcli.machine.randomness import DISTINCT, Seeding
 
 Array = np.ndarray
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -83,21 +84,29 @@ def horizon_of(
     More: how many rows of each slot, who has ended, and whether it began with resets.
     """
 
-    def played(own: tuple[Array, Array] | None) -> Sent:
-        fresh = own is None
-        if own is None:
-            own = engine.reset(slot_seeds, seeding).copy(), np.zeros(engine.num_envs, bool)
-        rollout, last, ended = _rows(engine, actor, seeds, horizon, *own)
+    def played(fresh: bool) -> Sent:
+        obs, over = own or (None, np.zeros(engine.num_envs, bool))
+        if fresh or obs is None:
+            obs, over = engine.reset(slot_seeds, seeding).copy(), np.zeros_like(over)
+        rollout, last, ended = _rows(engine, actor, seeds, horizon, obs, over)
         return rollout.sent(int(last.max()), (last, ended, fresh))
 
+    return whole(engine, actor, played, own is None)
+
+
+def whole(engine: Engine, actor: Actor, played: Callable[[bool], T], fresh: bool) -> T:
+    """What `played` gives of slots that play on, or are `fresh`, as `rollout.among_others` has it.
+
+    Where it has to be played again all of them begin anew: where they were is gone.
+    """
     if engine.ambient is None:
-        return played(own)
+        return played(fresh)
     with engine.ambient.batch() as again:
-        result = played(own)
-    if again:  # what the environments drew elsewhere was not theirs: now it is
+        result = played(fresh)
+    if again:
         actor.restart()
         with engine.ambient.batch():
-            result = played(None)
+            result = played(True)
     return result
 
 
@@ -133,18 +142,12 @@ class FixedHorizon:
             obs = engine.reset(seeding.draw(seeds, iteration, slots), seeding)
             self._carried = _Carried.fresh(obs)
 
-        if self._carried is None:
-            begin()
-        if engine.ambient is None:
+        def played(fresh: bool) -> Batch:
+            if fresh:
+                begin()
             return self._played(actor)
-        with engine.ambient.batch() as again:
-            batch = self._played(actor)
-        if again:  # what the environments drew elsewhere was not theirs: now it is
-            begin()
-            actor.restart()
-            with engine.ambient.batch():
-                batch = self._played(actor)
-        return batch
+
+        return whole(engine, actor, played, self._carried is None)
 
     def _played(self, actor: Actor) -> Batch:
         engine, carried = self._engine, self._carried

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import pairwise
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -35,20 +34,22 @@ LOOK = 0.5  # seconds between looks at whether a process still lives, and whethe
 
 
 def shared_out(seeds: int, slots: int, count: int) -> list[Share]:
-    """At most `count` shares of K slots of S seeds each, of whole blocks of ROWS slots."""
+    """At most `count` shares of K slots of S seeds each, of whole blocks of ROWS slots.
+
+    As many as make the largest one small, no more.
+    """
     blocks = -(-slots // ROWS)
-    if blocks >= min(count, seeds):
-        ends = _evenly(blocks, count)
-        return [
-            Share(slice(0, seeds), slice(a * ROWS, min(b * ROWS, slots))) for a, b in pairwise(ends)
-        ]
-    ends = _evenly(seeds, count)
-    return [Share(slice(a, b), slice(0, slots)) for a, b in pairwise(ends)]
+    grids = [(rows, min(blocks, count // rows)) for rows in range(1, min(seeds, count) + 1)]
+    rows, columns = min(grids, key=lambda g: (-(-seeds // g[0]) * -(-blocks // g[1]), g[0] * g[1]))
+    return [
+        Share(of_seeds, slice(of_slots.start * ROWS, min(of_slots.stop * ROWS, slots)))
+        for of_seeds in _evenly(seeds, rows)
+        for of_slots in _evenly(blocks, columns)
+    ]
 
 
-def _evenly(n: int, count: int) -> list[int]:
-    parts = min(n, count)
-    return [n * i // parts for i in range(parts + 1)]
+def _evenly(n: int, parts: int) -> list[slice]:
+    return [slice(n * i // parts, n * (i + 1) // parts) for i in range(parts)]
 
 
 class WorkersEngine(Base):
@@ -196,15 +197,25 @@ class _Worker:
 class _Living(SyncEngine):
     """One whose steps are counted, and which does not outlive who wants them."""
 
-    def __init__(self, *args: Any, parent: int, steps: Any) -> None:
-        self._parent, self._count = parent, steps
+    def __init__(self, *args: Any, orphaned: Callable[[], bool], steps: Any) -> None:
+        self._orphaned, self._count, self._looked = orphaned, steps, time.monotonic()
         super().__init__(*args)
 
     def step(self, act: Array, active: Array) -> Step:
         self._count.value += 1
-        if os.getppid() != self._parent:
-            os._exit(1)
+        if (now := time.monotonic()) > self._looked + LOOK:
+            self._looked = now
+            if self._orphaned():
+                os._exit(1)
         return super().step(act, active)
+
+
+def _parentage(parent: int) -> Callable[[], bool]:
+    """Tells whether the process that started this one has ended."""
+    if os.getppid() == parent:  # forked: its brothers hold what would tell them of its end
+        return lambda: os.getppid() != parent
+    started = multiprocessing.parent_process()
+    return lambda: started is not None and not started.is_alive()
 
 
 def _serve(
@@ -214,17 +225,18 @@ def _serve(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
     begin()
+    orphaned = _parentage(parent)
     engine: _Living | None = None
 
     def made() -> None:
         nonlocal engine
-        engine = _Living(config, len(numbers), slots, numbers, parent=parent, steps=steps)
+        engine = _Living(config, len(numbers), slots, numbers, orphaned=orphaned, steps=steps)
 
     with suppress(EOFError, OSError):
         _send(pipe, _outcome(made), [])
         while engine is not None:
             while not pipe.poll(LOOK):
-                if os.getppid() != parent:
+                if orphaned():
                     os._exit(1)
             if (asked := pipe.recv()) is None:
                 break

@@ -182,12 +182,12 @@ class EnvConfig:
     num_envs: Optional[int] = field(
         metadata=within(ge=1)
     )  # side by side, per seed; null: chosen by the engine
-    # Processes of engine=workers; null: as many as there are cores.
-    workers: Optional[int] = field(metadata=since(None, role(Role.BOOKKEEPING, within(ge=1))))
     # Entries of info to log: `name`, or `name@mean`, `@end`, `@sum`.
     info: list[str] = field(metadata=since([]))
     # Around each copy, the first innermost: `module:name`, or {wrapper: module:name, argument: x}.
     wrappers: list[Any] = field(metadata=since([]))
+    # Processes of engine=workers; null: as many as there are cores.
+    workers: Optional[int] = field(metadata=since(None, role(Role.BOOKKEEPING, within(ge=1))))
 
 
 @dataclass

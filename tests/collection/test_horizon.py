@@ -35,7 +35,7 @@ class Zeros:
 
 def played(horizons, env_id="Scripted-v0", slots=2, seeds=(0, 1)):
     """Batches of so many steps a slot, one after the other."""
-    config = EnvConfig(f"scripted:{env_id}", {}, 0.0, None, Engine.sync, None, [], [])
+    config = EnvConfig(f"scripted:{env_id}", {}, 0.0, None, Engine.sync, None, [], [], None)
     engine = open_engine(config, slots * len(seeds))
     batches = []
     for i, steps in enumerate(horizons):

@@ -15,7 +15,7 @@ ENGINES = ["sync", "async"]
 
 
 def settings(env_id, engine="sync", **kwargs):
-    return EnvConfig(f"scripted:{env_id}", kwargs, 0.0, None, Engine[engine], None, [], [])
+    return EnvConfig(f"scripted:{env_id}", kwargs, 0.0, None, Engine[engine], None, [], [], None)
 
 
 class Zeros:
@@ -241,7 +241,7 @@ def test_seeds_are_independent_of_their_neighbours():
 def test_sync_and_async_give_the_same_batch(env_id):
     batches = []
     for name in ENGINES:
-        engine = open_engine(EnvConfig(env_id, {}, 0.0, 30, Engine[name], None, [], []), 2)
+        engine = open_engine(EnvConfig(env_id, {}, 0.0, 30, Engine[name], None, [], [], None), 2)
         batches.append(collect(engine, Zeros(), Quota(3, None), [0], 0))
         engine.close()
     for field in ("obs", "act", "rew", "mask", "terminated", "truncated", "final_obs", "length"):
@@ -250,8 +250,12 @@ def test_sync_and_async_give_the_same_batch(env_id):
 
 def test_native_and_sync_have_the_same_dynamics():
     """From the same start and actions, CartPole's native engine and the single one agree."""
-    native = open_engine(EnvConfig("CartPole-v1", {}, 0.0, None, Engine["native"], None, [], []), 4)
-    sync = open_engine(EnvConfig("CartPole-v1", {}, 0.0, None, Engine["sync"], None, [], []), 4)
+    native = open_engine(
+        EnvConfig("CartPole-v1", {}, 0.0, None, Engine["native"], None, [], [], None), 4
+    )
+    sync = open_engine(
+        EnvConfig("CartPole-v1", {}, 0.0, None, Engine["sync"], None, [], [], None), 4
+    )
     native.reset([1, 2, 3, 4])
     sync.reset([1, 2, 3, 4])
     for i, env in enumerate(sync._envs):

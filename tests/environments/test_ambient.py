@@ -35,7 +35,9 @@ class Counting(Zeros):
 
 
 def opened(engine="sync", slots=3, seeds=1, **kwargs):
-    config = EnvConfig("scripted:Elsewhere-v0", kwargs, 0.0, None, Engine[engine], None, [], [])
+    config = EnvConfig(
+        "scripted:Elsewhere-v0", kwargs, 0.0, None, Engine[engine], None, [], [], None
+    )
     return open_engine(config, slots * seeds, slots)
 
 
@@ -109,7 +111,7 @@ def test_it_is_said_and_only_where_it_is_so():
     assert made.notices() == []
     collect(made, Zeros(), Quota(4, None), [0], 0)
     assert "beside its np_random" in made.notices()[0]
-    config = EnvConfig("CartPole-v1", {}, 0.0, None, Engine["sync"], None, [], [])
+    config = EnvConfig("CartPole-v1", {}, 0.0, None, Engine["sync"], None, [], [], None)
     calm = open_engine(config, 2)
 
     class Drawing(Zeros):

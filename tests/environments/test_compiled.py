@@ -31,7 +31,7 @@ SEEDS = [3, 11]
 
 
 def settings(env_id, engine="compiled", limit=None, **kwargs):
-    return EnvConfig(env_id, kwargs, 0.0, None, Engine[engine], limit, [], [])
+    return EnvConfig(env_id, kwargs, 0.0, None, Engine[engine], limit, [], [], None)
 
 
 def batch_of(env_id, engine="compiled", seeds=SEEDS, quota=(6, None), slots=4, limit=None,

@@ -36,7 +36,7 @@ OBSERVATIONS = {
 
 
 def settings(env_id, engine="sync", limit=None, num_envs=None, **kwargs):
-    return EnvConfig(env_id, kwargs, 0.0, limit, Engine[engine], num_envs, [], [])
+    return EnvConfig(env_id, kwargs, 0.0, limit, Engine[engine], num_envs, [], [], None)
 
 
 @pytest.mark.parametrize("name", ACTIONS)

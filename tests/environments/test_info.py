@@ -121,7 +121,7 @@ def test_how_an_entry_is_read():
 
 @pytest.mark.parametrize("key", ["info", "wrappers"])
 def test_engines_without_single_environments_are_avoided_and_refused(key):
-    given = {"info": [], "wrappers": []}
+    given = {"info": [], "wrappers": [], "workers": None}
     given[key] = {"info": ["x"], "wrappers": ["gymnasium.wrappers:TimeAwareObservation"]}[key]
 
     def settings(engine):

@@ -46,7 +46,7 @@ class Zeros:
 
 
 def collected(env_id, engine="sync", copies=2, **kwargs):
-    config = EnvConfig(env_id, kwargs, 0.0, None, Engine[engine], None, [], [])
+    config = EnvConfig(env_id, kwargs, 0.0, None, Engine[engine], None, [], [], None)
     made = open_engine(config, copies)
     try:
         for i in range(2):
@@ -131,7 +131,7 @@ def test_what_float32_cannot_tell_apart_is_said():
 
 @pytest.mark.parametrize("env_id", ["MountainCarContinuous-v0", "FrozenLake-v1", "Acrobot-v1"])
 def test_of_sound_environments_nothing_is_said(env_id):
-    config = EnvConfig(env_id, {}, 0.0, 50, Engine["sync"], None, [], [])
+    config = EnvConfig(env_id, {}, 0.0, 50, Engine["sync"], None, [], [], None)
     made = open_engine(config, 2)
     shape = made.action.shape
 

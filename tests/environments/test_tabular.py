@@ -120,7 +120,7 @@ class Uniform:
 
 
 def settings(env_id, **kwargs):
-    return EnvConfig(env_id, kwargs, 0.0, None, Engine["sync"], None, [], [])
+    return EnvConfig(env_id, kwargs, 0.0, None, Engine["sync"], None, [], [], None)
 
 
 def judged(env_id, episodes=1024, batches=4, **kwargs):

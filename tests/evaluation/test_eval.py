@@ -166,7 +166,9 @@ def test_what_cannot_be_is_refused_before_anything_is_written(line, code, said, 
 
 
 def test_success_is_what_the_last_info_says(tmp_path):
-    engine = open_engine(EnvConfig("Reaching-v0", {}, 0.0, None, Engine["sync"], None, [], []), 3)
+    engine = open_engine(
+        EnvConfig("Reaching-v0", {}, 0.0, None, Engine["sync"], None, [], [], None), 3
+    )
     turns = np.array([0, 1, 1])
     played = play_callable(engine, lambda obs: turns, 6)
     assert played.returns.tolist() == [[3.0] * 6]
@@ -205,7 +207,9 @@ def test_entries_of_info_are_told(tmp_path):
 
 
 def test_a_policy_of_anybodys_sees_the_environments_observations():
-    engine = open_engine(EnvConfig("Pendulum-v1", {}, 0.0, None, Engine["sync"], None, [], []), 2)
+    engine = open_engine(
+        EnvConfig("Pendulum-v1", {}, 0.0, None, Engine["sync"], None, [], [], None), 2
+    )
     seen = []
 
     def act(obs):

@@ -168,10 +168,12 @@ def test_ctrl_c_keeps_what_there_is_and_is_raised_on(folder):
         "        os.kill(os.getpid(), signal.SIGINT)\n"
     )
     sys.path.append(str(folder))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     try:
         with pytest.raises(KeyboardInterrupt):
             pg.train(*SHORT, "callback=late:callback", "hydra.run.dir=r", iterations=50)
     finally:
+        signal.signal(signal.SIGINT, before)
         sys.path.remove(str(folder))
     run = pg.load("r")
     assert run.summary["status"] == "Stopped"
