@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
+import multiprocessing
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,9 +32,10 @@ from pgcli.environments.spaces import (
     obs_adapter,
 )
 from pgcli.environments.vector import AsyncEngine, NativeEngine, SyncEngine
-from pgcli.environments.workers import WorkersEngine
+from pgcli.environments.workers import WorkersEngine, shared_out
 from pgcli.environments.wrapping import wrappings
 from pgcli.errors import ConfigError, EnvironmentFailed
+from pgcli.machine.cores import cores
 from pgcli.settings.schema import Engine as EngineName
 from pgcli.settings.schema import EnvConfig
 
@@ -42,6 +43,7 @@ SLOTS = 16  # of Sync and Async, per seed: more copies no longer make a step of 
 NATIVE_SLOTS = 256  # a native engine steps hundreds for the price of one
 MANY_SLOTS = ("compiled", "native", "envpool")
 SLOW_STEP = 1e-3  # seconds: from here on a process per environment pays for its pipes
+WORTH = 2e-5  # seconds: from here on sharing a batch out pays for sending it back
 
 
 def open_engine(
@@ -55,8 +57,8 @@ def open_engine(
     name = choose_engine(config)
     if name == "workers" and not shared:
         name = "sync"
-    if name == "sync" and config.engine is EngineName["auto"] and _is_slow(config, num_envs):
-        name = "async"
+    if name == "sync" and config.engine is EngineName["auto"] and num_envs > 1 and cores() > 1:
+        name = _by_its_step(config, num_envs, slots or num_envs, shared)
     engines: dict[str, Callable[[EnvConfig, int], Engine]] = {
         "compiled": _compiled,
         "native": NativeEngine,
@@ -69,7 +71,7 @@ def open_engine(
 
 
 def choose_engine(config: EnvConfig) -> str:
-    """The engine's name; `sync` stands for async too where `auto` may still find it slow."""
+    """The engine's name; `sync` stands for what `auto` may find better, with the same bits."""
     if config.engine is not EngineName["auto"]:
         return config.engine.name
     if config.wrappers or config.info:
@@ -174,10 +176,18 @@ def _check_compiled(config: EnvConfig) -> None:
         raise ConfigError("env.engine", "compiled", "numba is not installed: extra `fast`")
 
 
-def _is_slow(config: EnvConfig, num_envs: int) -> bool:
-    """Whether a step takes so long that processes pay: judged on a few random steps."""
-    if num_envs == 1 or (os.cpu_count() or 1) == 1:
-        return False
+def _by_its_step(config: EnvConfig, num_envs: int, slots: int, shared: bool) -> str:
+    """Who plays it best, judged on how long a step takes: `sync`, or processes."""
+    alone = multiprocessing.parent_process() is None  # else there are others who need the cores
+    dividable = shared and alone and len(shared_out(num_envs // slots, slots, cores())) > 1
+    step = _step_time(config)
+    if dividable and step > WORTH:
+        return "workers"
+    return "async" if step > SLOW_STEP else "sync"
+
+
+def _step_time(config: EnvConfig) -> float:
+    """The median of a few random steps, in seconds; 0 where there is none."""
     try:
         env = maker(config)()
         env.reset(seed=0)
@@ -192,5 +202,5 @@ def _is_slow(config: EnvConfig, num_envs: int) -> bool:
         with suppress(*FAULTS):
             env.close()
     except FAULTS:  # the engine that plays it says it, and where
-        return False
-    return float(np.median(times)) > SLOW_STEP
+        return 0.0
+    return float(np.median(times))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -29,6 +30,8 @@ from pgcli.errors import ConfigError
 from pgcli.machine.randomness import DISTINCT, Seeding
 from pgcli.settings.schema import EnvConfig
 
+# How processes begin, whatever a launcher has set for its own: loky's cannot have shared memory.
+METHOD = "fork" if sys.platform == "linux" else "spawn"
 PICKED = "picked"  # the only entry of info that a worker sends: those that are asked for
 STEP_TIMEOUT = 300.0  # seconds without an answer after which a worker counts as dead
 LAST_BREATH = 0.1  # seconds for a process whose pipe is closed to end
@@ -217,7 +220,7 @@ class AsyncEngine(VectorEngine):
                 )
                 for i in range(num_envs)
             ]
-            envs = AsyncVectorEnv(makers, copy=False)
+            envs = AsyncVectorEnv(makers, copy=False, context=METHOD)
         super().__init__(config, envs)
         self._notices += kept
 

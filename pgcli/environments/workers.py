@@ -23,7 +23,7 @@ from pgcli.environments.engine import Array, Share, Step
 from pgcli.environments.guard import FAULTS, failing, told
 from pgcli.environments.looks import memories
 from pgcli.environments.make import maker
-from pgcli.environments.vector import STEP_TIMEOUT, SyncEngine
+from pgcli.environments.vector import METHOD, STEP_TIMEOUT, SyncEngine
 from pgcli.errors import EnvironmentFailed, PgError
 from pgcli.machine.cores import ROWS, begin, cores
 from pgcli.machine.randomness import DISTINCT, Seeding
@@ -140,7 +140,7 @@ class _Worker:
     def start(self) -> None:
         """Begin, anew where one has been; then it makes its copies, and answers."""
         self.end()
-        context = multiprocessing.get_context()
+        context: Any = multiprocessing.get_context(METHOD)
         self._pipe, theirs = context.Pipe()
         self._steps = context.RawValue(ctypes.c_ulonglong)  # a sign of life
         self._process = context.Process(

@@ -15,8 +15,6 @@ from contextlib import suppress
 from functools import cache, partial
 from typing import Generic, TypeVar
 
-import torch
-
 from pgcli.machine.guest import visiting
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -45,6 +43,8 @@ def begin() -> None:
 
 
 def _one_thread() -> None:
+    import torch  # not before: who only counts cores has no need of it
+
     torch.set_num_threads(1)
 
 

@@ -268,3 +268,32 @@ def test_a_run_by_workers_goes_on_as_one_by_sync(tmp_path):
     one, other = ([[x for i, x in enumerate(row.split(",")) if i != place] for row in table]
                   for table in rows)  # fmt: skip
     assert one == other
+
+
+def test_auto_takes_them_where_a_step_takes_long_enough(monkeypatch):
+    from pgcli.environments import choose
+
+    def opened(shared=True, **given):
+        config = train_config("env=Moody-v0", *(f"env.{k}={v}" for k, v in given.items())).env
+        engine = choose.open_engine(config, 8, 8, shared)
+        engine.close()
+        return engine.name
+
+    monkeypatch.setattr(choose, "cores", lambda: 2)
+    for step, name in ((1e-5, "sync"), (3e-5, "workers"), (1e-2, "workers")):
+        monkeypatch.setattr(choose, "_step_time", lambda config, step=step: step)
+        assert opened() == name
+    assert opened(shared=False) == "async"
+    assert opened(engine="sync") == "sync"
+    monkeypatch.setattr(choose, "cores", lambda: 1)
+    assert opened() == "sync"
+
+
+@pytest.mark.slow
+def test_processes_that_are_spawned_play_the_same(monkeypatch):
+    """As where nothing can be forked."""
+    monkeypatch.setattr(workers, "METHOD", "spawn")
+    line = ["env=Pendulum-v1", "env.max_episode_steps=9", "policy.normalize_obs=true"]
+    plain, _ = collected("sync", 1, 8, 2, *line)
+    shared, _ = collected("workers", 1, 8, 2, *line, "env.workers=2")
+    equal(plain, shared)
