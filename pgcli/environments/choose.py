@@ -8,7 +8,6 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
 import gymnasium as gym
@@ -47,18 +46,27 @@ WORTH = 2e-5  # seconds: from here on sharing a batch out pays for sending it ba
 
 
 def open_engine(
-    config: EnvConfig, num_envs: int, slots: int | None = None, shared: bool = False
+    config: EnvConfig,
+    num_envs: int,
+    slots: int | None = None,
+    shared: bool = False,
+    stopping: bool = False,
 ) -> Engine:
     """The engine that `config.engine` names, or the fastest that keeps the semantics.
 
     slots: of one seed, where there are several: every seed's copies are made alike. `shared`:
     whether they may be other processes'; else `sync` stands for `workers`, whose bits are the same.
+    `stopping`: whether some slots are to stand while others step, which native, async and envpool
+    cannot have, so that `auto` avoids them.
     """
     name = choose_engine(config)
+    if stopping and name == "native" and config.engine is EngineName["auto"]:
+        name = "sync"
     if name == "workers" and not shared:
         name = "sync"
     if name == "sync" and config.engine is EngineName["auto"] and num_envs > 1 and cores() > 1:
         name = _by_its_step(config, num_envs, slots or num_envs, shared)
+        name = "sync" if stopping and name == "async" else name
     engines: dict[str, Callable[[EnvConfig, int], Engine]] = {
         "compiled": _compiled,
         "native": NativeEngine,
@@ -90,17 +98,6 @@ def unused(config: EnvConfig) -> dict[str, str]:
     if config.engine is EngineName["workers"]:
         return {}
     return {"env.workers": "it is for env.engine=workers"}
-
-
-def stopping(config: EnvConfig) -> EnvConfig:
-    """With an engine that steps some of its slots while others stand, where it is free to choose.
-
-    Native, async and envpool step all of them, always.
-    """
-    if config.engine is not EngineName["auto"]:
-        return config
-    name = "compiled" if choose_engine(config) == "compiled" else "sync"
-    return replace(config, engine=EngineName[name])
 
 
 def slots_per_seed(config: EnvConfig, episodes: int | None) -> int:

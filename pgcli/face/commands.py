@@ -98,13 +98,14 @@ def play(
     """
     from pgcli.cli.compose import compose_all
     from pgcli.collection.play import AFTERWARDS, play_callable
-    from pgcli.environments.choose import open_engine, slots_per_seed, stopping
+    from pgcli.environments.choose import open_engine, slots_per_seed
     from pgcli.evaluation.figures import of_episodes
+    from pgcli.evaluation.subject import repeatable
 
     with as_guest():
         (one,) = compose_all("train", [f"env={env}", "method=none", *words], None, multirun=False)
-        config = stopping(one.config.env)
-        engine = open_engine(config, slots_per_seed(config, episodes))
+        config = repeatable(one.config.env)
+        engine = open_engine(config, slots_per_seed(config, episodes), stopping=True)
         try:
             played = play_callable(engine, act, episodes, 0, AFTERWARDS + seed)
         finally:

@@ -10,7 +10,7 @@ import torch
 from pgcli.collection.batch import Batch
 from pgcli.collection.horizon import FixedHorizon
 from pgcli.collection.rollout import Quota, collect
-from pgcli.environments.choose import open_engine, stopping
+from pgcli.environments.choose import open_engine
 from pgcli.environments.engine import Actor, Engine
 from pgcli.errors import EnvironmentFailed, NonFinite
 from pgcli.gradients.statistics import NoiseScale
@@ -91,7 +91,6 @@ class Cohort:
         self.index = index
         self.seeds = [self._all[i] for i in index]
         config, parts = self._config, self._config.collect is Collect.steps
-        env = stopping(config.env) if parts else config.env
-        shared = config.batch_steps is None
-        self.engine = open_engine(env, len(index) * self._slots, self._slots, shared)
+        count, shared = len(index) * self._slots, config.batch_steps is None
+        self.engine = open_engine(config.env, count, self._slots, shared, stopping=parts)
         self.horizon = FixedHorizon(self.engine, len(index), config.horizon) if parts else None
