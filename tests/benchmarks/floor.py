@@ -22,6 +22,7 @@ from pairing import machine, saved
 from pgcli.cli.compose import compose_all
 from pgcli.estimators import estimator
 from pgcli.machine.cores import begin, cores
+from pgcli.policies.network import ACTIVATIONS
 from pgcli.training import loop as train
 from pgcli.training.cohort import Cohort
 from pgcli.training.session import Session
@@ -48,7 +49,7 @@ def rates() -> dict[str, float]:
     x, w = torch.randn(4096, HIDDEN), torch.randn(HIDDEN, HIDDEN)
     out, small = torch.empty(4096, HIDDEN), torch.randn(2048, HIDDEN)
     product = 2 * x.numel() * HIDDEN / best(lambda: torch.mm(x, w, out=out))
-    tanh = small.numel() / best(lambda: torch.tanh(small, out=out[:2048]))
+    tanh = small.numel() / best(lambda: ACTIVATIONS["tanh"].forward_(small))
     large = torch.randn(16_000, HIDDEN)
     moved = 8 * large.numel() / best(lambda: large.mul_(1.0))
     return {"operations": product * cores(), "tanh": tanh * cores(), "bytes": moved * cores()}

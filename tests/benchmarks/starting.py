@@ -26,8 +26,8 @@ FIRST = """
 import os, time
 from pgcli.environments import choose
 real = choose.open_engine
-def opened(*args):
-    engine = real(*args)
+def opened(*args, **kwargs):
+    engine = real(*args, **kwargs)
     def first(*args, play=engine.play):
         play(*args)
         print(time.time(), flush=True)

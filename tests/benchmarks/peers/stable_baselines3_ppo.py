@@ -1,6 +1,7 @@
-"""PPO of Stable-Baselines3 with its defaults: `python … ENVIRONMENTS N_STEPS TOTAL THREADS`.
+"""PPO of Stable-Baselines3 with its defaults: 10 epochs of minibatches of 64, two 2×64 networks.
 
-That is 10 epochs of minibatches of 64, two networks of 2×64 tanh. Its documentation advises the
+`python stable_baselines3_ppo.py ENVIRONMENTS N_STEPS TOTAL THREADS [ENV KIND]`. ENV: CartPole-v1
+unless named; KIND of its vector environment: `dummy`, or `subproc`. Its documentation advises the
 CPU for small networks, and `DummyVecEnv` for cheap environments.
 """
 
@@ -14,12 +15,22 @@ start = time.perf_counter()
 import torch  # noqa: E402
 from stable_baselines3 import PPO  # noqa: E402
 from stable_baselines3.common.env_util import make_vec_env  # noqa: E402
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv  # noqa: E402
 from timing import told  # noqa: E402
 
-environments, n_steps, total, threads = map(int, sys.argv[1:])
-torch.set_num_threads(threads)
-envs = make_vec_env("CartPole-v1", n_envs=environments)
-model = PPO("MlpPolicy", envs, n_steps=n_steps, device="cpu", seed=0)
-ready = time.perf_counter()
-model.learn(total)
-told(start=start, ready=ready, steps=model.num_timesteps)
+environments, n_steps, total, threads = map(int, sys.argv[1:5])
+name, kind = sys.argv[5:] or ("CartPole-v1", "dummy")
+KINDS = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv}
+
+
+def main():
+    torch.set_num_threads(threads)
+    envs = make_vec_env(name, n_envs=environments, vec_env_cls=KINDS[kind])
+    model = PPO("MlpPolicy", envs, n_steps=n_steps, device="cpu", seed=0)
+    ready = time.perf_counter()
+    model.learn(total)
+    told(start=start, ready=ready, steps=model.num_timesteps)
+
+
+if __name__ == "__main__":  # processes import it
+    main()
