@@ -135,6 +135,7 @@ class _Worker:
     def __init__(self, config: EnvConfig, slots: int, numbers: list[int]) -> None:
         self._given = config, slots, numbers
         self._process: Any = None
+        self._busy = False
         self.notices: list[str] = []
 
     def start(self) -> None:
@@ -152,6 +153,7 @@ class _Worker:
 
     def ask(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         """Send what is to be done; that it is gone is seen when it does not answer."""
+        self._busy = True
         with suppress(OSError):
             self._pipe.send((function, arguments))
 
@@ -168,6 +170,7 @@ class _Worker:
                     self._process.kill()
                     raise _Lost(f"{self._who} has not made a step for {STEP_TIMEOUT:.0f} s")
             result, self.notices = self._pipe.recv()
+            self._busy = False
         except (EOFError, OSError) as error:
             self._process.join(LOOK)
             raise _Lost(f"{self._who} ended, exit code {self._process.exitcode}") from error
@@ -181,17 +184,18 @@ class _Worker:
         return f"the process of environments {first} to {last}"
 
     def end(self) -> None:
-        """Let it close its copies; one that takes too long is killed."""
+        """Let it close its copies; one that is busy, or takes too long, is killed."""
         if self._process is None:
             return
-        with suppress(OSError):
-            self._pipe.send(None)
-        self._process.join(4 * LOOK)
+        if not self._busy:
+            with suppress(OSError):
+                self._pipe.send(None)
+            self._process.join(4 * LOOK)
         if self._process.exitcode is None:
             self._process.kill()
             self._process.join()
         self._pipe.close()
-        self._process = None
+        self._process, self._busy = None, False
 
 
 class _Living(SyncEngine):

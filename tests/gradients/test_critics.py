@@ -163,3 +163,26 @@ def test_the_clipped_error_has_the_gradient_that_autograd_finds(clip):
     far = replace(critic._config, clip=1e6)
     critic._config = far
     torch.testing.assert_close(critic._gradient(theta, x, y, old), whole)
+
+
+def test_v_of_a_part_knows_its_time(place):
+    """The parts of an episode, each from its own time on, have the values of the whole."""
+    policy, theta, batch, *_ = place
+    batch = single(batch)
+    states, _ = made(policy, "outputs", asked=(frozenset({"value"}),), time_input=True)
+    whole, _ = state_values({"value"}, states, None, policy, theta.float(), batch)
+    cut = 2
+    age = torch.full_like(batch.length, cut)
+    later = replace(
+        batch, obs=batch.obs[:, :, cut:], mask=batch.mask[:, :, cut:], age=age,
+        length=(batch.length - cut).clamp(min=0),
+    )  # fmt: skip
+    value, last = state_values({"value"}, states, None, policy, theta.float(), later)
+    torch.testing.assert_close(value, whole[:, :, cut:])
+    _, ends = state_values({"value"}, states, None, policy, theta.float(), batch)
+    there = batch.length >= cut
+    torch.testing.assert_close(last[there], ends[there])
+    fresh, _ = state_values(
+        {"value"}, states, None, policy, theta.float(), replace(later, age=None)
+    )
+    assert not torch.allclose(fresh, value)
