@@ -24,6 +24,7 @@ from pgcli.policies.policy import Factor, Policy
 from pgcli.settings.schema import BehaviourConfig, GradientConfig
 
 CHUNK_STEPS = 8192  # steps (rows) at once: their activations fill a few MB of cache
+EVERY = slice(None)
 PIECE_STEPS = 4000  # about so many for a compiled call, which asks nothing of the cache
 CHUNK_NUMBERS = 2**20  # entries of trajectory gradients at once: 4 MB
 FEWEST_GROUPS = 8  # fewer would hardly tell a variance
@@ -228,11 +229,12 @@ def _summed(parts: Iterable[_Part], batch: Batch, theta: Tensor) -> Sums:
 
 def _alone(policy: Policy, theta: Tensor, batch: Batch, weights: Tensor) -> Iterator[_Part]:
     def part(index: Tensor) -> _Part:
+        length = batch.length.gather(1, index)
+        present = length.clamp(max=1)
+        if _numbers(policy, int(length.max())) == policy.num_params:
+            g, entropy = _in_windows(policy, theta, batch, index, weights, index.shape[1])
+            return _part(g, present, entropy)
         piece = chunk(policy, theta, batch, index, weights)
-        present = batch.length.gather(1, index).clamp(max=1)
-        if _numbers(policy, piece.steps) == policy.num_params:
-            g = over_time(piece.factors, index.shape[1], policy.num_params)
-            return _part(g, present, piece.entropy)
         total = over_time(piece.factors, 1, policy.num_params).squeeze(1).double()
         square = squared_norms(piece.factors, index.shape[1]).sum(1, dtype=torch.float64)
         return _Part(total, square, piece.entropy, present.sum(1))
@@ -247,8 +249,7 @@ def _by_unit(
     """A slot's parts of episodes make one gradient: they are not independent of each other."""
 
     def pieces(index: Tensor) -> tuple[Tensor, Tensor]:
-        piece = chunk(policy, theta, batch, index, weights)
-        return over_time(piece.factors, index.shape[1], policy.num_params), piece.entropy
+        return _in_windows(policy, theta, batch, index, weights, index.shape[1])
 
     numbers = policy.num_params
     chunks = list(chunks_of(batch.length, _by_length(batch), lambda steps: numbers))
@@ -259,6 +260,29 @@ def _by_unit(
         total.scatter_add_(1, place.expand_as(g), g)
         entropy += nats
     yield _part(total, torch.ones_like(total[..., 0], dtype=torch.int64), entropy)
+
+
+def _in_windows(
+    policy: Policy, theta: Tensor, batch: Batch, index: Tensor, weights: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """Weighted scores of the episodes index [S, C] summed to `count` sums [S, count, P]; entropy.
+
+    So many steps at once that the activations of the longest episode take no more memory than
+    those of others.
+    """
+    longest = max(1, int(batch.length.gather(1, index).max()))
+    width = max(1, CHUNK_STEPS // index.numel())
+    total: Tensor | None = None
+    nats: Tensor | None = None
+    for start in range(0, longest, width):
+        window = slice(start, start + width)
+        piece = chunk(policy, theta, batch, index, weights, window=window)
+        g = over_time(piece.factors, count, policy.num_params)
+        total = g if total is None else total + g
+        nats = piece.entropy if nats is None else nats + piece.entropy
+    assert total is not None
+    assert nats is not None
+    return total, nats
 
 
 def _numbers(policy: Policy, steps: int) -> int:
@@ -279,9 +303,8 @@ def _grouped(
         members = list(torch.arange(n, device=theta.device).expand(s, n).split(group, dim=1))
 
     def whole(index: Tensor) -> tuple[Tensor, Tensor]:
-        piece = chunk(policy, theta, batch, index, weights)
         # The chunk's rows as if they were one long trajectory.
-        return over_time(piece.factors, 1, policy.num_params), piece.entropy
+        return _in_windows(policy, theta, batch, index, weights, 1)
 
     for member in members:  # [S, M]
         sums = list(ordered(whole, chunks_of(batch.length, member)))
@@ -352,12 +375,16 @@ class Piece(NamedTuple):
     steps: int  # T of these episodes
 
 
-def chunk(policy: Policy, theta: Tensor, batch: Batch, index: Tensor, *weights: Tensor) -> Piece:
+def chunk(
+    policy: Policy, theta: Tensor, batch: Batch, index: Tensor, *weights: Tensor,
+    window: slice = EVERY,
+) -> Piece:  # fmt: skip
     """Score factors of the episodes index [S, C], padded to the longest of them, in theta's type.
 
-    With weights [S, N, T], those of the weighted scores.
+    With weights [S, N, T], those of the weighted scores; of the steps in `window`.
     """
-    obs, act, mask, *given = taken(batch, index, batch.obs, batch.act, batch.mask, *weights)
+    fields = (x[:, :, window] for x in (batch.obs, batch.act, batch.mask, *weights))
+    obs, act, mask, *given = taken(batch, index, *fields)
     obs = obs.to(theta.dtype)
     weight = given[0].to(obs).flatten(1) if given else None
     factors, entropy = policy.score_factors(theta, obs.flatten(1, 2), act.flatten(1, 2), weight)

@@ -72,7 +72,7 @@ if __name__ == "__main__":
         (256, "256 episodes of 10 to 40 steps", batch(256, 10, 40)),
     ):
         policy = Policy(Mlp((4, width, width, 2)), Categorical(2))
-        learner = Learner(composed.config, policy, {}, [0], torch.device("cpu"))
+        learner = Learner(composed.config, policy, {}, None, [0], torch.device("cpu"))
         found = interleaved(
             {
                 "loss.backward()": partial(ordinary_update, policy, learner, data),
