@@ -13,6 +13,7 @@ from functools import partial
 import gymnasium as gym
 import numpy as np
 
+from pgcli.environments.cluster import RayEngine
 from pgcli.environments.engine import Engine
 from pgcli.environments.envpool import EnvpoolEngine
 from pgcli.environments.guard import FAULTS, quiet
@@ -62,7 +63,7 @@ def open_engine(
     name = choose_engine(config)
     if stopping and name == "native" and config.engine is EngineName["auto"]:
         name = "sync"
-    if name == "workers" and not shared:
+    if name in ("workers", "ray") and not shared:
         name = "sync"
     if name == "sync" and config.engine is EngineName["auto"] and num_envs > 1 and cores() > 1:
         name = _by_its_step(config, num_envs, slots or num_envs, shared)
@@ -74,6 +75,7 @@ def open_engine(
         "async": partial(AsyncEngine, slots=slots),
         "envpool": EnvpoolEngine,
         "workers": partial(WorkersEngine, slots=slots),
+        "ray": partial(RayEngine, slots=slots),
     }
     return engines[name](config, num_envs)
 
@@ -95,9 +97,9 @@ def choose_engine(config: EnvConfig) -> str:
 
 def unused(config: EnvConfig) -> dict[str, str]:
     """The settings `env.<name>` that can have no effect: why, by key."""
-    if config.engine is EngineName["workers"]:
+    if config.engine.name in ("workers", "ray"):
         return {}
-    return {"env.workers": "it is for env.engine=workers"}
+    return {"env.workers": "it is for env.engine=workers or ray"}
 
 
 def slots_per_seed(config: EnvConfig, episodes: int | None) -> int:
@@ -124,6 +126,8 @@ def check_environment(config: EnvConfig) -> Spaces:
             raise ConfigError("env.engine", config.engine, allowed)
         if config.engine is EngineName["compiled"]:
             _check_compiled(config)
+        if config.engine is EngineName["ray"] and importlib.util.find_spec("ray") is None:
+            raise ConfigError("env.engine", "ray", "ray is not installed: extra `ray`")
         make = maker(config)
         try:
             env = make()

@@ -66,50 +66,68 @@ class WorkersEngine(Base):
         self._notices += memories(env)
         with suppress(*FAULTS):
             env.close()
-        count = config.workers or cores()
-        self.shares = shared_out(num_envs // slots, slots, count)
+        self.shares = shared_out(num_envs // slots, slots, config.workers or self._room())
         places = np.arange(num_envs).reshape(-1, slots)
         self._workers = [
-            _Worker(config, slots, share.of(places).reshape(-1).tolist()) for share in self.shares
+            self._holder(config, slots, share.of(places).reshape(-1).tolist())
+            for share in self.shares
         ]
         try:
-            for worker in self._workers:
-                worker.start()
-            for worker in self._workers:
-                worker.answer()
+            self._begin(self._workers)
+        except Lost as lost:
+            self.close()
+            raise EnvironmentFailed(f"{self.id}: make failed: {lost}") from lost
         except BaseException:
             self.close()
             raise
+
+    def _room(self) -> int:
+        """For how many processes, where no setting says it."""
+        return cores()
+
+    def _holder(self, config: EnvConfig, slots: int, numbers: list[int]) -> Holder:
+        """One of them, not yet begun, for copies with these numbers among those of K slots."""
+        return _Worker(config, slots, numbers)
+
+    def _begin(self, workers: Sequence[Holder]) -> None:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.answer()
 
     def each(
         self, function: Callable[..., T], given: Sequence[tuple[Any, ...]], again: bool
     ) -> list[T]:
         """See `SharedEngine`. EnvironmentFailed where a process ends, or hangs, twice."""
-        for worker, arguments in zip(self._workers, given, strict=True):
-            worker.ask(function, arguments)
-        results: list[T] = []
-        for worker, arguments in zip(self._workers, given, strict=True):
+        results: dict[int, T] = {}
+        lost = self._ask(range(len(given)), function, given, results)
+        if lost and not again:
+            raise EnvironmentFailed(f"{self.id}: {next(iter(lost.values()))}")
+        if lost:  # others do the same: it is a function of what they are given
             try:
-                results.append(worker.answer())
-            except _Lost as lost:
-                if not again:
-                    raise EnvironmentFailed(f"{self.id}: {lost}") from lost
-                results.append(self._once_more(worker, function, arguments))
+                self._begin([self._workers[i] for i in lost])
+                for error in self._ask(list(lost), function, given, results).values():
+                    raise error
+            except Lost as error:
+                words = f"{self.id}: {error}, and so did another in its place"
+                raise EnvironmentFailed(words) from error
         self._notices = list(dict.fromkeys(n for worker in self._workers for n in worker.notices))
-        return results
+        return [results[i] for i in range(len(given))]
 
-    def _once_more(
-        self, worker: _Worker, function: Callable[..., T], arguments: tuple[Any, ...]
-    ) -> T:
-        """What a process was to do, by a new one: it is a function of what it was given."""
-        try:
-            worker.start()
-            worker.answer()
-            worker.ask(function, arguments)
-            result: T = worker.answer()
-            return result
-        except _Lost as lost:
-            raise EnvironmentFailed(f"{self.id}: {lost}, and so did another in its place") from lost
+    def _ask(
+        self, which: Sequence[int], function: Callable[..., T],
+        given: Sequence[tuple[Any, ...]], results: dict[int, T],
+    ) -> dict[int, Lost]:  # fmt: skip
+        """Have some do their part, side by side, into `results`; which are lost."""
+        lost = {}
+        for i in which:
+            self._workers[i].ask(function, given[i])
+        for i in which:
+            try:
+                results[i] = self._workers[i].answer()
+            except Lost as error:
+                lost[i] = error
+        return lost
 
     def reset(self, seeds: Sequence[int], seeding: Seeding = DISTINCT) -> Array:
         """Its slots are elsewhere."""
@@ -125,21 +143,47 @@ class WorkersEngine(Base):
             worker.end()
 
 
-class _Lost(Exception):
+class Lost(Exception):
     """A process has ended or hangs; in words."""
 
 
-class _Worker:
+class Holder:
     """One process, from the outside."""
 
     def __init__(self, config: EnvConfig, slots: int, numbers: list[int]) -> None:
         self._given = config, slots, numbers
-        self._process: Any = None
-        self._busy = False
         self.notices: list[str] = []
 
     def start(self) -> None:
         """Begin, anew where one has been; then it makes its copies, and answers."""
+        raise NotImplementedError
+
+    def ask(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        """Send what is to be done; that it is gone is seen when it does not answer."""
+        raise NotImplementedError
+
+    def answer(self) -> Any:
+        """What came of the last thing that it was asked; Lost where it is."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Let it go."""
+        raise NotImplementedError
+
+    @property
+    def who(self) -> str:
+        """In words."""
+        first, *_, last = *self._given[2], self._given[2][-1]
+        return f"the process of environments {first} to {last}"
+
+
+class _Worker(Holder):
+    """On this machine."""
+
+    _process: Any = None
+    _busy = False
+
+    def start(self) -> None:
         self.end()
         context: Any = multiprocessing.get_context(METHOD)
         self._pipe, theirs = context.Pipe()
@@ -152,13 +196,11 @@ class _Worker:
         theirs.close()
 
     def ask(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        """Send what is to be done; that it is gone is seen when it does not answer."""
         self._busy = True
         with suppress(OSError):
             self._pipe.send((function, arguments))
 
     def answer(self) -> Any:
-        """What came of the last thing that it was asked; _Lost where it is."""
         steps, since = self._steps.value, time.monotonic()
         try:
             while not self._pipe.poll(LOOK):
@@ -168,20 +210,15 @@ class _Worker:
                     steps, since = self._steps.value, time.monotonic()
                 if time.monotonic() - since > STEP_TIMEOUT:
                     self._process.kill()
-                    raise _Lost(f"{self._who} has not made a step for {STEP_TIMEOUT:.0f} s")
+                    raise Lost(f"{self.who} has not made a step for {STEP_TIMEOUT:.0f} s")
             result, self.notices = self._pipe.recv()
             self._busy = False
         except (EOFError, OSError) as error:
             self._process.join(LOOK)
-            raise _Lost(f"{self._who} ended, exit code {self._process.exitcode}") from error
+            raise Lost(f"{self.who} ended, exit code {self._process.exitcode}") from error
         if isinstance(result, BaseException):
             raise result
         return result
-
-    @property
-    def _who(self) -> str:
-        first, *_, last = *self._given[2], self._given[2][-1]
-        return f"the process of environments {first} to {last}"
 
     def end(self) -> None:
         """Let it close its copies; one that is busy, or takes too long, is killed."""
@@ -198,7 +235,7 @@ class _Worker:
         self._process, self._busy = None, False
 
 
-class _Living(SyncEngine):
+class Living(SyncEngine):
     """One whose steps are counted, and which does not outlive who wants them."""
 
     def __init__(self, *args: Any, orphaned: Callable[[], bool], steps: Any) -> None:
@@ -230,14 +267,14 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
     begin()
     orphaned = _parentage(parent)
-    engine: _Living | None = None
+    engine: Living | None = None
 
     def made() -> None:
         nonlocal engine
-        engine = _Living(config, len(numbers), slots, numbers, orphaned=orphaned, steps=steps)
+        engine = Living(config, len(numbers), slots, numbers, orphaned=orphaned, steps=steps)
 
     with suppress(EOFError, OSError):
-        _send(pipe, _outcome(made), [])
+        _send(pipe, outcome(made), [])
         while engine is not None:
             while not pipe.poll(LOOK):
                 if orphaned():
@@ -245,13 +282,13 @@ def _serve(
             if (asked := pipe.recv()) is None:
                 break
             function, arguments = asked
-            result = _outcome(partial(function, engine, *arguments))
+            result = outcome(partial(function, engine, *arguments))
             _send(pipe, result, engine.notices())
     if engine is not None:
         engine.close()
 
 
-def _outcome(work: Callable[[], Any]) -> Any:
+def outcome(work: Callable[[], Any]) -> Any:
     """What it gives, or what it raises, as it can be sent."""
     try:
         return work()

@@ -23,7 +23,8 @@ BEST = "best"  # the iteration, each seed's own, that did best when it was evalu
 
 
 # OmegaConf reads an Enum by the NAME of its member. What is open to more: see `registry`.
-Engine = Enum("Engine", "auto compiled native sync async envpool workers")  # `async` is a keyword
+# `async` is a keyword.
+Engine = Enum("Engine", "auto compiled native sync async envpool workers ray")
 
 
 class Activation(Enum):
@@ -186,7 +187,7 @@ class EnvConfig:
     info: list[str] = field(metadata=since([]))
     # Around each copy, the first innermost: `module:name`, or {wrapper: module:name, argument: x}.
     wrappers: list[Any] = field(metadata=since([]))
-    # Processes of engine=workers; null: as many as there are cores.
+    # Processes of engine=workers or ray; null: as many as there are cores, in ray's cluster.
     workers: Optional[int] = field(metadata=since(None, role(Role.BOOKKEEPING, within(ge=1))))
 
 
@@ -739,7 +740,7 @@ def _check_training(config: TrainConfig) -> None:
         if claim.at_least is None and claim.at_most is None:
             raise ConfigError(f"claims[{i}]", claim.says, "needs at_least or at_most")
     critic = config.critic
-    if config.batch_steps is not None and config.env.engine is Engine["workers"]:
+    if config.batch_steps is not None and config.env.engine.name in ("workers", "ray"):
         allowed = "with batch_steps a slot stops by what others have played: auto, sync"
         raise ConfigError("env.engine", config.env.engine, allowed)
     if config.collect is Collect.steps:
@@ -765,8 +766,8 @@ def _check_parts(config: TrainConfig) -> None:
     if config.update.minibatch_of is Minibatch.episodes:
         allowed = "collect=steps has no whole episodes: only steps"
         raise ConfigError("update.minibatch_of", config.update.minibatch_of, allowed)
-    if config.env.engine.name not in ("auto", "compiled", "sync", "workers"):
-        allowed = "collect=steps stops single slots: auto, compiled, sync, workers"
+    if config.env.engine.name not in ("auto", "compiled", "sync", "workers", "ray"):
+        allowed = "collect=steps stops single slots: auto, compiled, sync, workers, ray"
         raise ConfigError("env.engine", config.env.engine, allowed)
 
 

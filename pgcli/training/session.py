@@ -25,7 +25,7 @@ from pgcli.settings.schema import Schedule, TrainConfig, flat, role_of
 from pgcli.training.callback import Callback
 from pgcli.training.counts import Counters
 
-ALIKE = {"sync", "async", "workers"}  # engines that play the same episodes
+ALIKE = {"sync", "async", "workers", "ray"}  # engines that play the same episodes
 
 Closing = TypeVar("Closing", bound="Closeable")
 
