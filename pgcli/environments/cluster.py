@@ -71,7 +71,7 @@ class _Actor(Holder):
 
     def __init__(self, ray: Any, *given: Any) -> None:
         super().__init__(*given)
-        self._ray, self.cores = ray, 0
+        self._ray, self.cores, self._busy = ray, 0, False
         self._actor: Any = None
 
     def start(self) -> None:
@@ -80,15 +80,15 @@ class _Actor(Holder):
         placed = {"num_cpus": self.cores, "scheduling_strategy": "SPREAD"}
         groups = {"concurrency_groups": {"life": 1}}  # else it answers when its work is done
         self._actor = self._ray.remote(**placed, **groups)(_Held).remote()
-        self._send("make", (spec_of(config.id), *self._given))
+        self._send("make", (spec_of(config.id), *self._given), _path())
 
     def ask(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self._send("play", (function, arguments))
 
-    def _send(self, method: str, what: Any) -> None:
+    def _send(self, method: str, what: Any, *more: Any) -> None:
         # Ray would hand over arrays that cannot be written to.
         packed = self._ray.cloudpickle.dumps(what)
-        self._asked = getattr(self._actor, method).remote(packed)
+        self._asked, self._busy = getattr(self._actor, method).remote(packed, *more), True
 
     def answer(self) -> Any:
         ray, steps, since = self._ray, -1, time.monotonic()
@@ -103,6 +103,7 @@ class _Actor(Holder):
                     ray.kill(self._actor)
                     raise Lost(f"{self.who} has not made a step for {STEP_TIMEOUT:.0f} s")
             result, self.notices = ray.get(self._asked)
+            self._busy = False
         except ray.exceptions.RayTaskError as error:  # what it was sent means nothing there
             raise EnvironmentFailed(f"{self.who}: {told(error.cause)}") from error
         except ray.exceptions.RayError as error:
@@ -115,12 +116,13 @@ class _Actor(Holder):
         return self._actor.steps.options(concurrency_group="life").remote()
 
     def end(self) -> None:
-        """At once where it does not close its copies."""
+        """Let it close its copies; one that is busy, or takes too long, is killed."""
         if self._actor is None:
             return
         ray, actor, self._actor, self._asked = self._ray, self._actor, None, None
-        with suppress(ray.exceptions.RayError):
-            ray.wait([actor.close.remote()], timeout=4 * LOOK)
+        if not self._busy:
+            with suppress(ray.exceptions.RayError):
+                ray.wait([actor.close.remote()], timeout=4 * LOOK)
         with suppress(ray.exceptions.RayError):
             ray.kill(actor)
 
@@ -135,8 +137,9 @@ class _Held:
         self._count = SimpleNamespace(value=0)
         self._engine: Living | None = None
 
-    def make(self, packed: bytes) -> Any:
-        """Its copies."""
+    def make(self, packed: bytes, path: list[str]) -> Any:
+        """Its copies; their modules may also be in these places, where the run finds them."""
+        sys.path += [place for place in path if place not in sys.path]
         begin()
         return outcome(partial(self._make, packed)), []
 
@@ -162,6 +165,10 @@ class _Held:
         """The copies."""
         if self._engine is not None:
             self._engine.close()
+
+
+def _path() -> list[str]:
+    return [os.path.abspath(place) for place in sys.path]
 
 
 def _unpacked(packed: bytes) -> Any:

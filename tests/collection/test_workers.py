@@ -1,99 +1,20 @@
 """Slots in other processes: the batches of `sync`, whatever happens to a process."""
 
-import dataclasses
-import multiprocessing
-import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from command_line import pg
 from settings import train_config
+from shares import PARTS, collected, equal
 
-from pgcli.collection.rollout import Quota
 from pgcli.environments import workers
 from pgcli.environments.workers import shared_out
 from pgcli.errors import ConfigError, EnvironmentFailed, NonFinite
-from pgcli.machine.randomness import DISTINCT
 from pgcli.policies.actor import PolicyActor
-from pgcli.training.cohort import Cohort
-
-
-class Moody(gym.Env):
-    """Does what `mood` says at a step of copy `copy`, once if there is a file for it."""
-
-    observation_space = gym.spaces.Box(-1, 1, (3,))
-    action_space = gym.spaces.Box(-1, 1, (2,))
-
-    def __init__(self, mood="", file=None, drawing=False):
-        self.mood, self.file, self.drawing = mood, file, drawing
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.length = int(self.np_random.integers(2, 9))
-        self.steps = 0
-        return self.seen(), {}
-
-    def seen(self):
-        rng = np.random if self.drawing else self.np_random
-        return rng.uniform(-1, 1, 3).astype(np.float32)
-
-    def step(self, action):
-        self.steps += 1
-        if self.steps == 2 and (self.file is None or not os.path.exists(self.file)):
-            if self.file is not None:
-                Path(self.file).touch()
-            if self.mood == "dies":
-                os.kill(os.getpid(), signal.SIGKILL)
-            elif self.mood == "hangs":
-                time.sleep(60)
-            elif self.mood == "raises":
-                raise RuntimeError("no more")
-        reward = float(action[0])
-        over = self.steps >= self.length
-        return self.seen(), reward, over, False, {"first": reward}
-
-
-gym.register("Moody-v0", Moody, max_episode_steps=8)
-
-
-def collected(engine, seeds, slots, batches, *line):
-    """The first batches of a policy that does not learn."""
-    own = [f"env.engine={engine}", f"env.num_envs={slots}", f"seeds={seeds}", *line]
-    config = train_config("method=none", *own)
-    cohort = Cohort(config, list(range(seeds)), slots)
-    try:
-        cohort.begin(torch.device("cpu"))
-        policy, theta = cohort.learner.policy, cohort.learner.theta
-        found = []
-        for i in range(batches):
-            done = np.full(seeds, i)
-            changed = config.behaviour if config.behaviour.changes else None
-            actor = PolicyActor(policy, theta, cohort.seeds, done, slots, changed)
-            found.append(cohort.collect(actor, Quota(13, None), done, DISTINCT))
-        return found, cohort.engine.notices()
-    finally:
-        cohort.close()
-        assert not multiprocessing.active_children()
-
-
-def equal(one, other):
-    for x, y in zip(one, other, strict=True):
-        for field in dataclasses.fields(x):
-            a, b = getattr(x, field.name), getattr(y, field.name)
-            if a is None:
-                assert b is None
-            else:
-                torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
-
-
-PARTS = ["collect=steps", "horizon=11", "estimator=gae", "critic.target=td_lambda"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
