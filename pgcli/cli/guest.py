@@ -26,6 +26,8 @@ from pgcli.machine.guest import visit, visiting
 
 ONE_AT_A_TIME = threading.RLock()  # calls of several threads; a callback may call again
 
+HYDRAS = "HYDRA_"  # variables that Hydra, or `pg` for it, sets
+
 Logger = tuple[list[logging.Handler], int, bool, bool]
 
 
@@ -50,7 +52,7 @@ class _Globals(NamedTuple):
             HydraConfig.instance().cfg,
             dict(BaseContainer._resolvers),
             list(sys.argv),
-            dict(os.environ),
+            {name: x for name, x in os.environ.items() if name.startswith(HYDRAS)},
             {name: _state(one) for name, one in loggers.items()},
         )
 
@@ -60,8 +62,9 @@ class _Globals(NamedTuple):
         HydraConfig.instance().cfg = self.running
         BaseContainer._resolvers = dict(self.resolvers)
         sys.argv[:] = self.arguments
-        for name in os.environ.keys() - self.environment.keys():
-            del os.environ[name]
+        for name in [name for name in os.environ if name.startswith(HYDRAS)]:
+            if name not in self.environment:
+                del os.environ[name]
         for name, value in self.environment.items():
             if os.environ.get(name) != value:
                 os.environ[name] = value

@@ -77,21 +77,30 @@ def _rows(
 
 def horizon_of(
     engine: Engine, actor: Actor, seeds: int, horizon: int, own: tuple[Array, Array] | None,
-    slot_seeds: list[int], seeding: Seeding,
+    slot_seeds: list[int], seeding: Seeding, exchanging: bool,
 ) -> Sent:  # fmt: skip
     """Where slots are held: play on from `own` observations and ends; None: from resets.
 
-    More: how many rows of each slot, who has ended, and whether it began with resets.
+    exchanging: whether copies have generators of their own, here or elsewhere. More: how many rows
+    of each slot, who has ended, whether it must be played again, and whether copies have drawn.
     """
 
-    def played(fresh: bool) -> Sent:
-        obs, over = own or (None, np.zeros(engine.num_envs, bool))
-        if fresh or obs is None:
-            obs, over = engine.reset(slot_seeds, seeding).copy(), np.zeros_like(over)
-        rollout, last, ended = _rows(engine, actor, seeds, horizon, obs, over)
-        return rollout.sent(int(last.max()), (last, ended, fresh))
+    def played() -> tuple[Rollout, Array, Array]:
+        if own is not None:
+            return _rows(engine, actor, seeds, horizon, *own)
+        obs, none = engine.reset(slot_seeds, seeding).copy(), np.zeros(engine.num_envs, bool)
+        return _rows(engine, actor, seeds, horizon, obs, none)
 
-    return whole(engine, actor, played, own is None)
+    again: list[bool] = []
+    ambient = engine.ambient
+    if ambient is None:
+        rollout, last, ended = played()
+    else:
+        ambient.active = ambient.confirmed = exchanging
+        with ambient.batch() as again:
+            rollout, last, ended = played()
+    drew = ambient is not None and ambient.drawn
+    return rollout.sent(int(last.max()), (last, ended, bool(again), drew))
 
 
 def whole(engine: Engine, actor: Actor, played: Callable[[bool], T], fresh: bool) -> T:
@@ -120,6 +129,7 @@ class FixedHorizon:
         """`horizon`: steps of each slot in a batch, resets not counted."""
         self._engine, self._seeds, self._horizon = engine, seeds, horizon
         self._carried: _Carried | None = None
+        self._exchanging = False  # where slots are elsewhere: see `environments.ambient.Ambient`
 
     def collect(
         self,
@@ -161,23 +171,31 @@ class FixedHorizon:
     ) -> Batch:
         """The same by those who hold the slots."""
         drawn = np.array(slot_seeds).reshape(self._seeds, -1)
-        given = []
-        for share in engine.shares:
-            own = None
-            if (carried := self._carried) is not None:
-                at = (x.reshape(*drawn.shape, *x.shape[1:]) for x in (carried.obs, carried.ended))
-                own = tuple(part.reshape(-1, *part.shape[2:]) for part in map(share.of, at))
-            mine = share.of(drawn).reshape(-1).tolist()
-            given.append((self._horizon, own, mine, seeding))
-        begins = self._carried is None  # else what was played before cannot be had again
-        rollout = gathered(engine, actor, self._seeds, horizon_of, given, again=begins)
-        last, ended = np.zeros(engine.num_envs, np.int64), np.zeros(engine.num_envs, bool)
         places = np.arange(engine.num_envs).reshape(drawn.shape)
-        anew = False
-        for share, (lasts, ends, fresh) in zip(engine.shares, rollout.more, strict=True):
+
+        def asked(fresh: bool) -> tuple[Rollout, list[tuple[Any, ...]]]:
+            given = []
+            for share in engine.shares:
+                slots = share.of(places).reshape(-1)
+                carried = None if fresh else self._carried
+                own = None if carried is None else (carried.obs[slots], carried.ended[slots])
+                mine = share.of(drawn).reshape(-1).tolist()
+                given.append((self._horizon, own, mine, seeding, self._exchanging))
+            # What was played before cannot be had again.
+            rollout = gathered(engine, actor, self._seeds, horizon_of, given, again=fresh)
+            return rollout, rollout.more
+
+        fresh, confirmed = self._carried is None, self._exchanging
+        rollout, more = asked(fresh)
+        if any(again for *_, again, _ in more):  # to all of them, as in one process
+            fresh = self._exchanging = True
+            rollout, more = asked(True)
+        self._exchanging = confirmed or any(drew for *_, drew in more)
+        last, ended = np.zeros(engine.num_envs, np.int64), np.zeros(engine.num_envs, bool)
+        for share, (lasts, ends, *_) in zip(engine.shares, more, strict=True):
             slots = share.of(places).reshape(-1)
-            last[slots], ended[slots], anew = lasts, ends, anew or fresh
-        if anew:
+            last[slots], ended[slots] = lasts, ends
+        if fresh:
             self._carried = _Carried.fresh(rollout.buffer.obs[:, 0])
         return self._taken(rollout, last, ended)
 

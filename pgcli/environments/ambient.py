@@ -165,8 +165,13 @@ class Ambient:
 
     def _judge(self) -> None:
         """Keep to it if a copy has drawn; else it was another part of the process."""
-        self.confirmed = self.confirmed or any(own.moved() for own in self._own)
+        self.confirmed = self.confirmed or self.drawn
         self.active = self.confirmed
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a copy has drawn from its own in this batch."""
+        return any(own.moved() for own in self._own)
 
 
 @contextmanager

@@ -43,7 +43,8 @@ SLOTS = 16  # of Sync and Async, per seed: more copies no longer make a step of 
 NATIVE_SLOTS = 256  # a native engine steps hundreds for the price of one
 MANY_SLOTS = ("compiled", "native", "envpool")
 SLOW_STEP = 1e-3  # seconds: from here on a process per environment pays for its pipes
-WORTH = 2e-5  # seconds: from here on sharing a batch out pays for sending it back
+WORTH = 2e-5  # seconds: from here on sharing a batch out pays for sending it back,
+SENT = 5e-9  # which takes so long for each byte of an observation
 
 
 def open_engine(
@@ -181,14 +182,14 @@ def _by_its_step(config: EnvConfig, num_envs: int, slots: int, shared: bool) -> 
     """Who plays it best, judged on how long a step takes: `sync`, or processes."""
     alone = multiprocessing.parent_process() is None  # else there are others who need the cores
     dividable = shared and alone and len(shared_out(num_envs // slots, slots, cores())) > 1
-    step = _step_time(config)
-    if dividable and step > WORTH:
+    step, size = _step_cost(config)
+    if dividable and step > WORTH + size * SENT:
         return "workers"
     return "async" if step > SLOW_STEP else "sync"
 
 
-def _step_time(config: EnvConfig) -> float:
-    """The median of a few random steps, in seconds; 0 where there is none."""
+def _step_cost(config: EnvConfig) -> tuple[float, int]:
+    """The median of a few random steps, in seconds, and bytes of what is seen; 0 where it fails."""
     try:
         env = maker(config)()
         env.reset(seed=0)
@@ -196,12 +197,12 @@ def _step_time(config: EnvConfig) -> float:
         times = []
         for _ in range(20):
             act, start = env.action_space.sample(), time.perf_counter()
-            *_, terminated, truncated, _ = env.step(act)
+            seen, _, terminated, truncated, _ = env.step(act)
             times.append(time.perf_counter() - start)
             if terminated or truncated:
                 env.reset()
         with suppress(*FAULTS):
             env.close()
     except FAULTS:  # the engine that plays it says it, and where
-        return 0.0
-    return float(np.median(times))
+        return 0.0, 0
+    return float(np.median(times)), np.asarray(seen, np.float32).nbytes

@@ -53,8 +53,11 @@ class SyncEngine(Base):
         """`slots`: of each seed; `numbers` [E]: of these among all of theirs."""
         make = self._another = maker(config)
         numbers = range(num_envs) if numbers is None else numbers
+        self._envs: list[gym.Env[Any, Any]] = []
         with failing(config.id, "make"):
-            self._envs = [make(i % (slots or num_envs)) for i in numbers]
+            for i in numbers:
+                self._envs.append(make(i % (slots or num_envs)))
+                self._lives()
         env = self._envs[0]
         super().__init__(config, num_envs, env.observation_space, env.action_space)
         self.numbers = numbers
@@ -72,6 +75,7 @@ class SyncEngine(Base):
         self._ended[:] = False
         swap = self.ambient if self.ambient.active else None
         for i, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
+            self._lives()
             with failing(self.id, "reset", self._place(i)):
                 if swap:
                     swap.enter(i)
@@ -93,6 +97,7 @@ class SyncEngine(Base):
         i = 0
         try:
             for i in active.nonzero()[0].tolist():
+                self._lives()
                 if swap:
                     swap.enter(i)
                 if ended[i]:  # goes on with the slot's own generator
@@ -117,6 +122,9 @@ class SyncEngine(Base):
         if entries is not None:
             entries.over(terminated | truncated)
         return self._encoded(obs, "step"), rew, terminated, truncated
+
+    def _lives(self) -> None:
+        """Called before a copy is, which may never return."""
 
     @property
     def metadata(self) -> Mapping[str, Any]:

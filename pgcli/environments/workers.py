@@ -72,6 +72,7 @@ class WorkersEngine(Base):
             self._holder(config, slots, share.of(places).reshape(-1).tolist())
             for share in self.shares
         ]
+        self._told: list[str] = []  # of those that were lost
         try:
             self._begin(self._workers)
         except Lost as lost:
@@ -111,7 +112,9 @@ class WorkersEngine(Base):
             except Lost as error:
                 words = f"{self.id}: {error}, and so did another in its place"
                 raise EnvironmentFailed(words) from error
-        self._notices = list(dict.fromkeys(n for worker in self._workers for n in worker.notices))
+            self._told += [f"{error}: its slots were played again" for error in lost.values()]
+        shown = [note for worker in self._workers for note in worker.notices]
+        self._notices = list(dict.fromkeys([*shown, *self._told]))
         return [results[i] for i in range(len(given))]
 
     def _ask(
@@ -140,6 +143,8 @@ class WorkersEngine(Base):
     def close(self) -> None:
         """End the processes."""
         for worker in self._workers:
+            worker.leave()
+        for worker in self._workers:
             worker.end()
 
 
@@ -166,6 +171,9 @@ class Holder:
         """What came of the last thing that it was asked; Lost where it is."""
         raise NotImplementedError
 
+    def leave(self) -> None:
+        """Have it close its copies, if it does nothing else; `end` waits for that."""
+
     def end(self) -> None:
         """Let it go."""
         raise NotImplementedError
@@ -181,19 +189,32 @@ class _Worker(Holder):
     """On this machine."""
 
     _process: Any = None
-    _busy = False
+    _busy = _left = False
 
     def start(self) -> None:
         self.end()
         context: Any = multiprocessing.get_context(METHOD)
         self._pipe, theirs = context.Pipe()
         self._steps = context.RawValue(ctypes.c_ulonglong)  # a sign of life
-        self._process = context.Process(
+        process = context.Process(
             target=_serve, args=(theirs, os.getpid(), self._steps, *self._given), daemon=True,
             name="pg-worker",
         )  # fmt: skip
-        self._process.start()
+        try:
+            process.start()
+        except (AssertionError, OSError) as error:  # a daemon, or no room for another
+            config, *_ = self._given
+            words = f"{config.id}: a process cannot be started: {told(error)}"
+            raise EnvironmentFailed(words) from error
+        self._process, self._busy, self._left = process, True, False
         theirs.close()
+
+    def leave(self) -> None:
+        if self._process is None or self._busy or self._left:
+            return
+        self._left = True
+        with suppress(OSError):
+            self._pipe.send(None)
 
     def ask(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self._busy = True
@@ -224,15 +245,14 @@ class _Worker(Holder):
         """Let it close its copies; one that is busy, or takes too long, is killed."""
         if self._process is None:
             return
-        if not self._busy:
-            with suppress(OSError):
-                self._pipe.send(None)
+        self.leave()
+        if self._left:
             self._process.join(4 * LOOK)
         if self._process.exitcode is None:
             self._process.kill()
             self._process.join()
         self._pipe.close()
-        self._process, self._busy = None, False
+        self._process = None
 
 
 class Living(SyncEngine):
@@ -242,13 +262,12 @@ class Living(SyncEngine):
         self._orphaned, self._count, self._looked = orphaned, steps, time.monotonic()
         super().__init__(*args)
 
-    def step(self, act: Array, active: Array) -> Step:
+    def _lives(self) -> None:
         self._count.value += 1
         if (now := time.monotonic()) > self._looked + LOOK:
             self._looked = now
             if self._orphaned():
                 os._exit(1)
-        return super().step(act, active)
 
 
 def _parentage(parent: int) -> Callable[[], bool]:
@@ -263,6 +282,8 @@ def _serve(
     pipe: Connection, parent: int, steps: Any, config: EnvConfig, slots: int, numbers: list[int]
 ) -> None:
     """A process's life: make the copies, then do what is asked, until nobody is there to ask."""
+    own: Any = multiprocessing.current_process()
+    own._config["daemon"] = False  # it ends with its parent, and an environment may start its own
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; pg ends it
     begin()

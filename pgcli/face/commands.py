@@ -12,7 +12,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from pgcli.cli.guest import as_guest
+from pgcli.cli.guest import ONE_AT_A_TIME, as_guest
 from pgcli.errors import PgError, Stopped
 from pgcli.face.runs import Result, Run, load
 
@@ -102,11 +102,14 @@ def play(
     from pgcli.evaluation.figures import of_episodes
     from pgcli.evaluation.subject import repeatable
 
-    with as_guest():
-        (one,) = compose_all("train", [f"env={env}", "method=none", *words], None, multirun=False)
-        config = repeatable(one.config.env)
-        engine = open_engine(config, slots_per_seed(config, episodes), stopping=True)
-        try:
+    with ONE_AT_A_TIME:
+        with as_guest():
+            (one,) = compose_all(
+                "train", [f"env={env}", "method=none", *words], None, multirun=False
+            )
+            config = repeatable(one.config.env)
+            engine = open_engine(config, slots_per_seed(config, episodes), stopping=True)
+        try:  # `act` finds everything as its own program has it
             played = play_callable(engine, act, episodes, 0, AFTERWARDS + seed)
         finally:
             engine.close()

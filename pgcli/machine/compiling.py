@@ -6,12 +6,16 @@ of another file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import njit
+
+from pgcli.errors import Stopped
+from pgcli.machine.signals import noted
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 REORDERED = {"reassoc", "contract", "arcp", "nsz"}  # what LLVM may do to arithmetic
@@ -39,6 +43,21 @@ def _jitted(function: Function, **options: Any) -> Function:
         return cast(Function, njit(function, cache=True, **common))
     except RuntimeError:  # a read-only installation, and no home to write to
         return cast(Function, njit(function, **common))
+
+
+@contextmanager
+def undisturbed(*dispatchers: Any) -> Iterator[None]:
+    """A signal that comes while these are compiled for the first time is raised afterwards.
+
+    Raised within LLVM's callbacks it would be lost, and the code with it.
+    """
+    if all(one.signatures for one in dispatchers):
+        yield
+        return
+    with noted() as signums:
+        yield
+    if signums:
+        raise Stopped(signums[0])
 
 
 def forget(*dispatchers: Any) -> None:

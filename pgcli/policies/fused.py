@@ -222,8 +222,11 @@ def _shape(net: Mlp) -> tuple[bool, bool, Array]:
 
 def _called(kernel: Callable[..., Any], *args: object) -> Any:
     """Compiled anew where what an earlier version kept cannot be read."""
+    from pgcli.machine.compiling import undisturbed
+
     try:
-        return kernel(*args)
+        with undisturbed(kernel):
+            return kernel(*args)
     except (AttributeError, ImportError, EOFError, UnpicklingError):
         from pgcli.policies import kernels
 

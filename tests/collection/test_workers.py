@@ -1,8 +1,10 @@
 """Slots in other processes: the batches of `sync`, whatever happens to a process."""
 
+import multiprocessing
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +25,18 @@ from pgcli.policies.actor import PolicyActor
     [
         (1, 10, ["env=Moody-v0"]),
         (3, 3, ["env=Moody-v0", "env.info=[first]", "policy.normalize_obs=true"]),
-        (2, 6, ["env=Moody-v0", "++env.kwargs.drawing=true"]),
+        (2, 6, ["env=Moody-v0", "++env.kwargs.drawing=1"]),
         (1, 13, ["env=FrozenLake-v1", "behaviour.epsilon=0.5"]),
         (2, 5, ["env=Moody-v0", *PARTS]),
-        (1, 9, ["env=Moody-v0", "++env.kwargs.drawing=true", *PARTS]),
+        (1, 9, ["env=Moody-v0", "++env.kwargs.drawing=1", *PARTS]),
+        (2, 9, ["env=Moody-v0", "++env.kwargs.drawing=0.004", *PARTS]),
+        (1, 9, ["env=Moody-v0", "++env.kwargs.drawing=0.02"]),
     ],
     ids=lambda x: "+".join(x) if isinstance(x, list) else str(x),
 )
 def test_batches_are_those_of_sync(seeds, slots, line, count):
-    plain, said = collected("sync", seeds, slots, 3, *line)
-    shared, told = collected("workers", seeds, slots, 3, *line, f"env.workers={count}")
+    plain, said = collected("sync", seeds, slots, 6, *line)
+    shared, told = collected("workers", seeds, slots, 6, *line, f"env.workers={count}")
     equal(plain, shared)
     assert set(said) == set(told)
 
@@ -65,9 +69,10 @@ def test_a_lost_process_costs_time_and_no_bit(mood, tmp_path, monkeypatch):
     (tmp_path / "was").touch()
     plain, _ = collected("sync", 1, 8, 2, "env=Moody-v0", f"++env.kwargs.file={tmp_path}/was")
     line = [f"++env.kwargs.file={tmp_path}/is", f"++env.kwargs.mood={mood}", "env.workers=2"]
-    shared, _ = collected("workers", 1, 8, 2, "env=Moody-v0", *line)
+    shared, said = collected("workers", 1, 8, 2, "env=Moody-v0", *line)
     assert (tmp_path / "is").exists()
     equal(plain, shared)
+    assert any(note.endswith("its slots were played again") for note in said)
 
 
 def test_one_that_is_lost_again_and_again_is_told(monkeypatch):
@@ -202,7 +207,7 @@ def test_auto_takes_them_where_a_step_takes_long_enough(monkeypatch):
 
     monkeypatch.setattr(choose, "cores", lambda: 2)
     for step, name in ((1e-5, "sync"), (3e-5, "workers"), (1e-2, "workers")):
-        monkeypatch.setattr(choose, "_step_time", lambda config, step=step: step)
+        monkeypatch.setattr(choose, "_step_cost", lambda config, step=step: (step, 12))
         assert opened() == name
     assert opened(shared=False) == "async"
     assert opened(engine="sync") == "sync"
@@ -218,3 +223,24 @@ def test_processes_that_are_spawned_play_the_same(monkeypatch):
     plain, _ = collected("sync", 1, 8, 2, *line)
     shared, _ = collected("workers", 1, 8, 2, *line, "env.workers=2")
     equal(plain, shared)
+
+
+def test_a_copy_may_have_processes_of_its_own():
+    line = ["env=Moody-v0", "++env.kwargs.mood=starts", "env.workers=2"]
+    equal(collected("sync", 1, 8, 1, *line[:1])[0], collected("workers", 1, 8, 1, *line)[0])
+
+
+def test_one_that_ends_as_it_is_made_is_told(monkeypatch, tmp_path):
+    real = workers.maker
+    monkeypatch.setattr(workers, "maker", lambda config: real(replace(config, kwargs={})))
+    with pytest.raises(EnvironmentFailed, match=r"Moody-v0: make failed: .*ended, exit code -9"):
+        collected("workers", 1, 8, 1, "env=Moody-v0", "++env.kwargs.mood=dies at once")
+
+
+def test_one_that_cannot_be_started_is_told(monkeypatch):
+    def full(self):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", full)
+    with pytest.raises(EnvironmentFailed, match=r"cannot be started: OSError: .*Too many open"):
+        collected("workers", 1, 8, 1, "env=Moody-v0")

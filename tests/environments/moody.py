@@ -1,5 +1,6 @@
 """An environment that does what it is told to: dies, hangs, raises. Processes import it."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -15,8 +16,12 @@ class Moody(gym.Env):
     observation_space = gym.spaces.Box(-1, 1, (3,))
     action_space = gym.spaces.Box(-1, 1, (2,))
 
-    def __init__(self, mood="", file=None, drawing=False):
+    def __init__(self, mood="", file=None, drawing=0.0):
         self.mood, self.file, self.drawing = mood, file, drawing
+        if mood == "starts":
+            multiprocessing.Process(target=int).start()
+        elif mood == "dies at once":
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -25,7 +30,7 @@ class Moody(gym.Env):
         return self.seen(), {}
 
     def seen(self):
-        rng = np.random if self.drawing else self.np_random
+        rng = np.random if self.np_random.random() < self.drawing else self.np_random
         return rng.uniform(-1, 1, 3).astype(np.float32)
 
     def step(self, action):

@@ -63,6 +63,7 @@ def by(callback):
 
 @pytest.mark.parametrize("sweep", [False, True])
 def test_while_a_run_is_under_way_everything_is_the_hosts(folder, sweep):
+    pg.train(*SHORT)  # what is imported for the first time may add filters of warnings
     before = state()
     pg.train(*(["-m", "seed=0,1"] if sweep else []), *SHORT, by(look))
     assert len(SEEN) == (6 if sweep else 3)
@@ -277,3 +278,22 @@ def test_settings_may_be_what_python_has(folder):
         pg.Run("nowhere")
     place = pg.report(run, out="told", threshold=-1e6, unfinished=True)
     assert (place / "report.html").exists()
+
+
+def test_a_policy_that_is_played_finds_its_own_program(folder):
+    net = torch.nn.Linear(4, 2)
+    threads = []
+
+    def act(obs):
+        threads.append(torch.get_default_dtype())
+        os.environ["SET_BY_ACT"] = "1"
+        return net(torch.tensor(obs, dtype=torch.float32)).numpy().argmax(1)
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            pg.play("CartPole-v1", act, episodes=2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert set(threads) == {torch.float64}
+    assert os.environ.pop("SET_BY_ACT") == "1"

@@ -18,6 +18,7 @@ from pgcli.environments.compiled import kernels
 from pgcli.environments.engine import Buffer, Network, Step
 from pgcli.environments.make import compiled_model, maker
 from pgcli.environments.spaces import ActionKind
+from pgcli.machine.compiling import undisturbed
 from pgcli.machine.cores import cores, ordered
 from pgcli.machine.randomness import DISTINCT, Seeding
 from pgcli.settings.schema import EnvConfig
@@ -102,7 +103,8 @@ class CompiledEngine(Base):
         self._terminated, self._truncated = np.zeros((2, num_envs), bool)
 
         try:
-            self._load()
+            with undisturbed(kernels.play, kernels.step_all, kernels.observe_all):
+                self._load()
         except (AttributeError, ImportError, EOFError, UnpicklingError):
             kernels.forget()
             self._load()
