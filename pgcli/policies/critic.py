@@ -134,7 +134,7 @@ class Critic:
         rows = (x, y) if clip is None else (x, y, self._outputs(theta, x))
         rate, count = self._config.lr * self.PACE, self._config.minibatches
         compiled = None
-        if self.PLAIN and clip is None:
+        if self.PLAIN and (clip is None or self._config.epochs * count == 1):  # it cuts nothing
             given = self._optimizer, remembered, rate
             compiled = fitted(self.net, theta[0], x[0], y[0], count, *given)
         for _ in range(self._config.epochs):

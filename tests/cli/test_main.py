@@ -235,7 +235,7 @@ LONG = ["estimator=gae", "env=CartPole-v1", "iterations=1000", "batch_size=4", "
 
 
 def until_it_trains(run: Path, process: subprocess.Popen) -> None:
-    for _ in range(600):
+    for _ in range(2400):  # the first of all compiles
         if list(run.glob("checkpoint/*.npz")):
             return
         assert process.poll() is None
