@@ -91,6 +91,7 @@ class _Actor(Holder):
         super().__init__(*given)
         self._ray, self.cores, self._busy = ray, 0, False
         self._actor: Any = None
+        self._closing: Any = None
 
     def start(self) -> None:
         self.end()
@@ -133,16 +134,21 @@ class _Actor(Holder):
     def _steps(self) -> Any:
         return self._actor.steps.options(concurrency_group="life").remote()
 
+    def leave(self) -> None:
+        if self._actor is not None and not self._busy and self._closing is None:
+            self._closing = self._actor.close.remote()
+
     def end(self) -> None:
         """Let it close its copies; one that is busy, or takes too long, is killed."""
         if self._actor is None:
             return
-        ray, actor, self._actor, self._asked = self._ray, self._actor, None, None
-        if not self._busy:
-            with suppress(ray.exceptions.RayError):
-                ray.wait([actor.close.remote()], timeout=4 * LOOK)
-        with suppress(ray.exceptions.RayError):
-            ray.kill(actor)
+        self.leave()
+        with suppress(self._ray.exceptions.RayError):
+            if self._closing is not None:
+                self._ray.wait([self._closing], timeout=4 * LOOK)
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(self._actor)
+        self._actor = self._asked = self._closing = None
 
 
 class _Held:
