@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ from pgcli.errors import EnvironmentFailed
 from pgcli.machine.cores import begin
 from pgcli.settings.schema import EnvConfig
 
+TRIES = 3  # to place an actor
 BREAKPOINT = "PYTHONBREAKPOINT"  # Ray puts its own debugger there
 
 
@@ -52,11 +53,28 @@ class RayEngine(WorkersEngine):
     def _holder(self, config: EnvConfig, slots: int, numbers: list[int]) -> Holder:
         return _Actor(self._ray, config, slots, numbers)
 
-    def _begin(self, workers: Any) -> None:
-        free = self._ray.available_resources().get("CPU", 0)
-        for worker in workers:  # one that waited for a core of its own could wait for ever
-            worker.cores = 1 if len(workers) <= free else 0
-        super()._begin(workers)
+    def _begin(self, workers: Sequence[Holder]) -> None:
+        """Those lost before they have begun are placed again: a node may be dead and not known so.
+
+        Each has a core to itself if there is room, else none: it might wait for one for ever.
+        """
+        room = len(workers) <= self._ray.available_resources().get("CPU", 0)
+        for remaining in reversed(range(TRIES)):
+            for worker in workers:
+                assert isinstance(worker, _Actor)
+                worker.cores = 1 if room and remaining == TRIES - 1 else 0
+                worker.start()
+            lost: list[Holder] = []
+            for worker in workers:
+                try:
+                    worker.answer()
+                except Lost:
+                    if not remaining:
+                        raise
+                    lost.append(worker)
+            if not lost:
+                return
+            workers = lost
 
     def close(self) -> None:
         """End the actors, and Ray where it was begun for them."""
@@ -73,6 +91,7 @@ class _Actor(Holder):
         super().__init__(*given)
         self._ray, self.cores, self._busy = ray, 0, False
         self._actor: Any = None
+        self._closing: Any = None
 
     def start(self) -> None:
         self.end()
@@ -115,16 +134,21 @@ class _Actor(Holder):
     def _steps(self) -> Any:
         return self._actor.steps.options(concurrency_group="life").remote()
 
+    def leave(self) -> None:
+        if self._actor is not None and not self._busy and self._closing is None:
+            self._closing = self._actor.close.remote()
+
     def end(self) -> None:
         """Let it close its copies; one that is busy, or takes too long, is killed."""
         if self._actor is None:
             return
-        ray, actor, self._actor, self._asked = self._ray, self._actor, None, None
-        if not self._busy:
-            with suppress(ray.exceptions.RayError):
-                ray.wait([actor.close.remote()], timeout=4 * LOOK)
-        with suppress(ray.exceptions.RayError):
-            ray.kill(actor)
+        self.leave()
+        with suppress(self._ray.exceptions.RayError):
+            if self._closing is not None:
+                self._ray.wait([self._closing], timeout=4 * LOOK)
+        with suppress(self._ray.exceptions.RayError):
+            self._ray.kill(self._actor)
+        self._actor = self._asked = self._closing = None
 
 
 class _Held:

@@ -51,8 +51,9 @@ class TestRay:
         [
             (1, 10, 3, []),
             (3, 3, 2, ["env.info=[first]", "policy.normalize_obs=true"]),
-            (2, 6, 1, ["++env.kwargs.drawing=true"]),
+            (2, 6, 1, ["++env.kwargs.drawing=1"]),
             (2, 5, None, PARTS),
+            (2, 9, 3, ["++env.kwargs.drawing=0.02", *PARTS]),
         ],
     )
     def test_batches_of_ray_are_those_of_sync(self, nodes, seeds, slots, count, line):
@@ -99,8 +100,9 @@ class TestRay:
         losing = threading.Thread(target=lose)
         losing.start()
         line = [f"++env.kwargs.file={is_there}", f"++env.kwargs.mood=waits on {other.node_id}"]
-        shared, _ = collected("ray", 1, 16, 2, "env=Moody-v0", *line, "env.workers=4")
+        shared, said = collected("ray", 1, 16, 2, "env=Moody-v0", *line, "env.workers=4")
         losing.join()
+        assert any(note.endswith("its slots were played again") for note in said)
         assert is_there.exists()
         equal(plain, shared)
 
