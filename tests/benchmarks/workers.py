@@ -1,5 +1,7 @@
 """How much faster two or more processes collect than one: `workers` beside `sync` on one core.
 
+And `ray`, where it is installed.
+
     pip install -e '.[mujoco,box2d]'
     python tests/benchmarks/workers.py [result.json]
 
@@ -8,6 +10,7 @@ Whole batches of a fresh policy, 2×64, in turn; what is measured is collection 
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from functools import partial
 
@@ -50,9 +53,9 @@ def rate(env: str, episodes: int, engine: str) -> float:
 
 if __name__ == "__main__":
     begin()
+    engines = ("sync", "workers", *(["ray"] if importlib.util.find_spec("ray") else []))
     for env, episodes in CASES:
         found = interleaved(
-            {name: partial(rate, env, episodes, name) for name in ("sync", "workers")},
-            REPETITIONS,
+            {name: partial(rate, env, episodes, name) for name in engines}, REPETITIONS
         )
         report(f"{env}, {episodes} episodes a batch", "steps per second", found, "sync")

@@ -11,22 +11,23 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import PG, pg
+from command_line import PG
+from settings import train_config
 from shares import PARTS, collected, equal
 
 from pgcli.environments import cluster
-from pgcli.errors import EnvironmentFailed
+from pgcli.environments.choose import check_environment
+from pgcli.errors import ConfigError, EnvironmentFailed
 
 HERE = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HERE, reason="could not import 'ray'")
 
 
-def test_without_ray_the_engine_is_refused(tmp_path):
-    if not HERE:
-        done = pg("train", "env=Pendulum-v1", "env.engine=ray", cwd=tmp_path)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert "env.engine=ray: ray is not installed: extra `ray`" in done.stderr
-        assert not list(tmp_path.iterdir())
+def test_without_ray_the_engine_is_refused(monkeypatch):
+    config = train_config("env=Pendulum-v1", "env.engine=ray").env
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"^env\.engine=ray: ray is not installed: extra `ray`"):
+        check_environment(config)
 
 
 @pytest.fixture(scope="module")
