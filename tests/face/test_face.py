@@ -109,12 +109,12 @@ def test_a_sweep_with_failures_says_where(folder):
         "class Env(gym.Env):\n"
         "    observation_space = action_space = gym.spaces.Discrete(2)\n"
         "    def reset(self, *, seed=None, options=None): raise RuntimeError('out of order')\n"
-        "gym.register('Broken-v0', Env, max_episode_steps=3)\n"
+        "gym.register('OutOfOrder-v0', Env, max_episode_steps=3)\n"
     )
     sys.path.append(str(folder))
     try:
         with pytest.raises(PgError, match=r"failures\.jsonl says why"):
-            pg.train("-m", "env=broken:Broken-v0", "seed=0,1", "iterations=1", "batch_size=1")
+            pg.train("-m", "env=broken:OutOfOrder-v0", "seed=0,1", "iterations=1", "batch_size=1")
     finally:
         sys.path.remove(str(folder))
 
