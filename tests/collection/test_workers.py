@@ -65,7 +65,7 @@ def test_shares_are_whole_blocks_and_all_there_is(seeds, slots, count, sizes):
 
 @pytest.mark.parametrize("mood", ["dies", "hangs"])
 def test_a_lost_process_costs_time_and_no_bit(mood, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "STEP_TIMEOUT", 2.0)
+    monkeypatch.setattr(workers, "STEP_TIMEOUT", 4.0)
     (tmp_path / "was").touch()
     plain, _ = collected("sync", 1, 8, 2, "env=Moody-v0", f"++env.kwargs.file={tmp_path}/was")
     line = [f"++env.kwargs.file={tmp_path}/is", f"++env.kwargs.mood={mood}", "env.workers=2"]
@@ -80,8 +80,8 @@ def test_one_that_is_lost_again_and_again_is_told(monkeypatch):
     told = r"Moody-v0: the process of environments 0 to 3 ended, exit code -9, and so did another"
     with pytest.raises(EnvironmentFailed, match=told):
         collected("workers", 1, 8, 1, *line, "++env.kwargs.mood=dies")
-    monkeypatch.setattr(workers, "STEP_TIMEOUT", 1.0)
-    with pytest.raises(EnvironmentFailed, match="has not made a step for 1 s, and so did another"):
+    monkeypatch.setattr(workers, "STEP_TIMEOUT", 2.0)
+    with pytest.raises(EnvironmentFailed, match="has not made a step for 2 s, and so did another"):
         collected("workers", 1, 8, 1, *line, "++env.kwargs.mood=hangs")
 
 
