@@ -119,18 +119,23 @@ _window: ContextVar[_Window | None] = ContextVar("window", default=None)
 
 
 @contextmanager
+def _within(window: _Window | None) -> Iterator[None]:
+    token = _window.set(window)
+    try:
+        yield
+    finally:
+        _window.reset(token)
+
+
+@contextmanager
 def at_host() -> Iterator[None]:
     """A run in here finds the process as its host has it; nothing where the process is `pg`'s."""
     window = _window.get()
     if window is None:
         yield
         return
-    token = _window.set(None)  # what the run itself calls opens its own
-    try:
-        with window.shut():
-            yield
-    finally:
-        _window.reset(token)
+    with _within(None), window.shut():  # what the run itself calls opens its own
+        yield
 
 
 @contextmanager
@@ -140,12 +145,8 @@ def composing() -> Iterator[None]:
         yield
         return
     window = _Window()
-    token = _window.set(window)
-    try:
-        with window.open():
-            yield
-    finally:
-        _window.reset(token)
+    with _within(window), window.open():
+        yield
 
 
 @contextmanager

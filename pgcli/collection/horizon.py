@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
 from pgcli.collection.batch import Batch
-from pgcli.collection.rollout import Rollout, Sent, Span, gathered, telling, turn
+from pgcli.collection.rollout import Rollout, Sent, Span, among_others, gathered, telling, turn
 from pgcli.environments.engine import Actor, Engine, SharedEngine
 from pgcli.machine.randomness import DISTINCT, Seeding
 
 Array = np.ndarray
-T = TypeVar("T")
 
 
 @runtime_checkable
@@ -103,22 +103,6 @@ def horizon_of(
     return rollout.sent(int(last.max()), (last, ended, bool(again), drew))
 
 
-def whole(engine: Engine, actor: Actor, played: Callable[[bool], T], fresh: bool) -> T:
-    """What `played` gives of slots that play on, or are `fresh`, as `rollout.among_others` has it.
-
-    Where it has to be played again all of them begin anew: where they were is gone.
-    """
-    if engine.ambient is None:
-        return played(fresh)
-    with engine.ambient.batch() as again:
-        result = played(fresh)
-    if again:
-        actor.restart()
-        with engine.ambient.batch():
-            result = played(True)
-    return result
-
-
 class FixedHorizon:
     """The environments of S seeds, which play on from batch to batch.
 
@@ -152,12 +136,12 @@ class FixedHorizon:
             obs = engine.reset(seeding.draw(seeds, iteration, slots), seeding)
             self._carried = _Carried.fresh(obs)
 
-        def played(fresh: bool) -> Batch:
-            if fresh:
-                begin()
+        def anew() -> Batch:
+            begin()
             return self._played(actor)
 
-        return whole(engine, actor, played, self._carried is None)
+        goes_on = self._carried is not None
+        return among_others(engine, actor, partial(self._played, actor) if goes_on else anew, anew)
 
     def _played(self, actor: Actor) -> Batch:
         engine, carried = self._engine, self._carried

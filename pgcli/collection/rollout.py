@@ -151,8 +151,13 @@ def gathered(
     return rollout
 
 
-def among_others(engine: Engine, actor: Actor, played: Callable[[], T]) -> T:
-    """What `played` gives from a seeded reset, whatever else the environments draw from."""
+def among_others(
+    engine: Engine, actor: Actor, played: Callable[[], T], anew: Callable[[], T] | None = None
+) -> T:
+    """What `played` gives, whatever else than their generators the environments draw from.
+
+    Where it has to be played again, `anew` is: the same from resets; None: it begins with them.
+    """
     if engine.ambient is None:
         return played()
     with engine.ambient.batch() as again:
@@ -160,7 +165,7 @@ def among_others(engine: Engine, actor: Actor, played: Callable[[], T]) -> T:
     if again:  # what the environments drew elsewhere was not theirs: now it is
         actor.restart()
         with engine.ambient.batch():
-            result = played()
+            result = (anew or played)()
     return result
 
 

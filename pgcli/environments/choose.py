@@ -36,8 +36,8 @@ from pgcli.environments.workers import WorkersEngine, shared_out
 from pgcli.environments.wrapping import wrappings
 from pgcli.errors import ConfigError, EnvironmentFailed
 from pgcli.machine.cores import cores
+from pgcli.settings.schema import ELSEWHERE, EnvConfig
 from pgcli.settings.schema import Engine as EngineName
-from pgcli.settings.schema import EnvConfig
 
 SLOTS = 16  # of Sync and Async, per seed: more copies no longer make a step of one cheaper
 NATIVE_SLOTS = 256  # a native engine steps hundreds for the price of one
@@ -64,7 +64,7 @@ def open_engine(
     name = choose_engine(config)
     if stopping and name == "native" and config.engine is EngineName["auto"]:
         name = "sync"
-    if name in ("workers", "ray") and not shared:
+    if name in ELSEWHERE and not shared:
         name = "sync"
     if name == "sync" and config.engine is EngineName["auto"] and num_envs > 1 and cores() > 1:
         name = _by_its_step(config, num_envs, slots or num_envs, shared)
@@ -98,7 +98,7 @@ def choose_engine(config: EnvConfig) -> str:
 
 def unused(config: EnvConfig) -> dict[str, str]:
     """The settings `env.<name>` that can have no effect: why, by key."""
-    if config.engine.name in ("workers", "ray"):
+    if config.engine.name in ELSEWHERE:
         return {}
     return {"env.workers": "it is for env.engine=workers or ray"}
 

@@ -25,6 +25,7 @@ BEST = "best"  # the iteration, each seed's own, that did best when it was evalu
 # OmegaConf reads an Enum by the NAME of its member. What is open to more: see `registry`.
 # `async` is a keyword.
 Engine = Enum("Engine", "auto compiled native sync async envpool workers ray")
+ELSEWHERE = ("workers", "ray")  # engines that play whole batches in other processes
 
 
 class Activation(Enum):
@@ -740,7 +741,7 @@ def _check_training(config: TrainConfig) -> None:
         if claim.at_least is None and claim.at_most is None:
             raise ConfigError(f"claims[{i}]", claim.says, "needs at_least or at_most")
     critic = config.critic
-    if config.batch_steps is not None and config.env.engine.name in ("workers", "ray"):
+    if config.batch_steps is not None and config.env.engine.name in ELSEWHERE:
         allowed = "with batch_steps a slot stops by what others have played: auto, sync"
         raise ConfigError("env.engine", config.env.engine, allowed)
     if config.collect is Collect.steps:
@@ -766,7 +767,7 @@ def _check_parts(config: TrainConfig) -> None:
     if config.update.minibatch_of is Minibatch.episodes:
         allowed = "collect=steps has no whole episodes: only steps"
         raise ConfigError("update.minibatch_of", config.update.minibatch_of, allowed)
-    if config.env.engine.name not in ("auto", "compiled", "sync", "workers", "ray"):
+    if config.env.engine.name not in ("auto", "compiled", "sync", *ELSEWHERE):
         allowed = "collect=steps stops single slots: auto, compiled, sync, workers, ray"
         raise ConfigError("env.engine", config.env.engine, allowed)
 
