@@ -12,17 +12,14 @@ import time
 start = time.perf_counter()
 
 from stable_baselines3 import A2C  # noqa: E402
-from stable_baselines3.common.env_util import make_vec_env  # noqa: E402
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv  # noqa: E402
 from timing import told  # noqa: E402
+from vectorised import vectorised  # noqa: E402
 
 environments, n_steps, total = map(int, sys.argv[1:4])
-name, kind = sys.argv[4:] or ("CartPole-v1", "dummy")
-KINDS = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv}
 
 
 def main():
-    envs = make_vec_env(name, n_envs=environments, vec_env_cls=KINDS[kind])
+    envs = vectorised(environments, *sys.argv[4:])
     model = A2C("MlpPolicy", envs, n_steps=n_steps, device="cpu", seed=0)
     ready = time.perf_counter()
     model.learn(total)

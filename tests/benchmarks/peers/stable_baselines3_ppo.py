@@ -14,18 +14,15 @@ start = time.perf_counter()
 
 import torch  # noqa: E402
 from stable_baselines3 import PPO  # noqa: E402
-from stable_baselines3.common.env_util import make_vec_env  # noqa: E402
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv  # noqa: E402
 from timing import told  # noqa: E402
+from vectorised import vectorised  # noqa: E402
 
 environments, n_steps, total, threads = map(int, sys.argv[1:5])
-name, kind = sys.argv[5:] or ("CartPole-v1", "dummy")
-KINDS = {"dummy": DummyVecEnv, "subproc": SubprocVecEnv}
 
 
 def main():
     torch.set_num_threads(threads)
-    envs = make_vec_env(name, n_envs=environments, vec_env_cls=KINDS[kind])
+    envs = vectorised(environments, *sys.argv[5:])
     model = PPO("MlpPolicy", envs, n_steps=n_steps, device="cpu", seed=0)
     ready = time.perf_counter()
     model.learn(total)
