@@ -36,6 +36,7 @@ CANNOT = {  # by how they begin
     "python3 -m venv .venv": "installs into a clone: .ci/run runs these very lines",
     "source .venv/bin/activate": "in a clone that was set up: as above",
     ".venv/bin/pip install -e '.[dev]'": "installs into a clone: .ci/run does",
+    "pip install ": "changes the environment in which the tests run",
     ".ci/run": "the gate, which runs this test",
     "tensorboard --logdir outputs": "serves until it is stopped: see runs/test_tensorboard.py",
     "python tests/benchmarks/throughput.py": "needs the extra bench and half an hour",

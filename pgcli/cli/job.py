@@ -46,6 +46,13 @@ class Job:
         self.__module__ = f"pgcli.{command}"  # names Hydra's job
         self.error: PgError | None = None  # of a single run: Hydra would print more than a line
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_folder": os.getcwd()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        os.chdir(state.pop("_folder"))  # a launcher's process may have begun anywhere
+        self.__dict__.update(state)
+
     def __call__(self, node: DictConfig) -> float | None:
         """Run it. Returns what a sweeper may maximise: the mean return of the last episodes."""
         hydra = HydraConfig.get()

@@ -41,7 +41,7 @@ def register(schemas: Mapping[str, type]) -> None:
     ):
         if plugin not in plugins.discover(kind):
             plugins.register(plugin)
-    _direct("maximize")  # a job's value is a return, not a loss
+    _plugins(ours=True)
 
 
 def forget(schemas: Mapping[str, type]) -> None:
@@ -52,7 +52,7 @@ def forget(schemas: Mapping[str, type]) -> None:
     for known in Plugins.instance().plugin_type_to_subclass_list.values():
         if EnvironmentSearchPath in known:
             known.remove(EnvironmentSearchPath)
-    _direct("minimize")
+    _plugins(ours=False)
 
 
 def files(group: str) -> dict[str, Path]:
@@ -76,13 +76,26 @@ def chosen_group(item: Any) -> str:
     return str(key).removeprefix("override ").lstrip("/")
 
 
-def _direct(where: str) -> None:
-    """Let Optuna go there where nothing else is said."""
-    store, group = ConfigStore.instance(), "hydra/sweeper"
-    if "optuna.yaml" in store.list(group):
-        optuna = store.load(f"{group}/optuna.yaml")
-        optuna.node.direction = where
-        store.store("optuna", optuna.node, group, optuna.package, optuna.provider)
+def _plugins(ours: bool) -> None:
+    """Let Hydra's plugins take what suits us where nothing else is said, or what they did before."""
+
+    def direct(sweeper: Any) -> None:
+        sweeper.direction = "maximize" if ours else "minimize"  # a job's value is a return
+
+    def store(launcher: Any) -> None:
+        init = launcher.ray.init
+        if ours:
+            init.object_store_memory = None  # with a size, it refuses a cluster that runs
+        else:
+            init.pop("object_store_memory", None)
+
+    known, change = ConfigStore.instance(), {"sweeper/optuna": direct, "launcher/ray": store}
+    for place, changed in change.items():
+        group, name = f"hydra/{place}".rsplit("/", 1)
+        if f"{name}.yaml" in known.list(group):
+            plugin = known.load(f"{group}/{name}.yaml")
+            changed(plugin.node)
+            known.store(name, plugin.node, group, plugin.package, plugin.provider)
 
 
 def name_jobs() -> None:

@@ -149,6 +149,8 @@ def run(
                 if COMMANDS[plan.command].reported:
                     progress.say(f"pg report {directory}")
                 progress.say(_board(directory))
+    if all(row[1] == NOT_BEGUN for row in rows):
+        raise PgError(f"no job has begun: their processes must see {directory.resolve()}")
     return 0 if rows and all(row[1] == FINISHED for row in rows) else 1
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import PG
+from command_line import PG, pg
 from settings import train_config
 from shares import PARTS, collected, equal
 
@@ -111,6 +111,13 @@ class TestRay:
         before = _process()
         collected("ray", 1, 4, 1, "env=Moody-v0", "env.workers=1")
         assert _process() == before
+
+    def test_a_sweep_by_ray_takes_a_cluster_that_runs(self, nodes, tmp_path):
+        line = ["seed=0,1", "hydra/launcher=ray", "iterations=2", "batch_size=2"]
+        done = pg("train", "-m", *line, cwd=tmp_path)  # its processes begin where the nodes did
+        assert done.returncode == 0, done.stderr
+        assert "Connecting to existing Ray cluster" in done.stderr
+        assert "2 of 2 jobs finished" in done.stdout
 
     def test_no_cluster_is_told(self, nodes, monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", "nowhere")
