@@ -77,7 +77,7 @@ def chosen_group(item: Any) -> str:
 
 
 def _plugins(ours: bool) -> None:
-    """Let Hydra's plugins take what suits us where nothing else is said, or what they did before."""
+    """Let Hydra's plugins take what suits us where nothing is said, or what they took before."""
 
     def direct(sweeper: Any) -> None:
         sweeper.direction = "maximize" if ours else "minimize"  # a job's value is a return

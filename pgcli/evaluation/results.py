@@ -13,7 +13,6 @@ from pgcli.runs import summary
 from pgcli.runs.progress import Progress, short, table
 from pgcli.settings.schema import Acting, EvalConfig
 
-NAME = "eval.json"
 WIDTH = 80  # of a terminal
 
 
@@ -62,7 +61,7 @@ def write(
         "level": config.level,
         "runs": [one.facts for one in found],
     }
-    summary.write(directory, facts, NAME)  # last: it says that the rest is there
+    summary.write(directory, facts, summary.EVALUATED)  # last: it says that the rest is there
     for notice in dict.fromkeys(notice for one in found for notice in one.notices):
         progress.say(f"note: {notice}")
     progress.say(heading(config, found))
@@ -76,7 +75,7 @@ def write(
             )
         for name in one.exported:
             progress.say(f"{place / name}")
-    progress.conclude(f"{directory}: {NAME}")
+    progress.conclude(f"{directory}: {summary.EVALUATED}")
 
 
 def heading(config: EvalConfig, found: Sequence[Evaluated]) -> str:

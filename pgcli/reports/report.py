@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from pgcli.errors import ConfigError
 from pgcli.pictures.curves import MOST, Curve, Panel, draw
-from pgcli.reports import claims, document
+from pgcli.reports import claims, document, kept, page
 from pgcli.reports import tables as findings
 from pgcli.reports.document import Block, Paragraph, Picture
 from pgcli.reports.groups import Group, group, shared
@@ -28,12 +28,14 @@ USUAL = "outputs"  # where runs lie unless a line says otherwise
 WHERE = "outputs/report/%Y-%m-%d/%H-%M-%S"
 DESCRIPTION = """\
 Group runs by the settings in which they differ and compare the groups over their seeds: a table,
-learning curves, report.md, report.html, report.csv and a TensorBoard run per group.
+learning curves, report.md, report.html, report.csv and a TensorBoard run per group. With --page
+instead a page of results beside what others have published, and what it rests on.
 """
 EXAMPLE = """\
 examples:
   pg report outputs                           all runs at any depth below outputs
   pg report outputs/multirun/2026-01-31 --threshold 450
+  pg report outputs --page results.md         and results/, from which it can be written again
 """
 
 
@@ -45,6 +47,12 @@ def report(argv: Sequence[str]) -> int:
     _check_seeds(args.paths, runs, groups)
     left_out = [(run, run.reason) for run in runs if run.config is None]
     left_out += [one for g in groups for one in g.left_out]
+
+    if args.page is not None:
+        line = f"{shlex.join(['pg', 'report', *argv])} ({datetime.now():%Y-%m-%d %H:%M})"
+        shown = page.write(runs, kept.evaluations(args.paths), args.page, line)
+        Progress(math.inf).say(f"{shown}\n{args.page}")
+        return 0
 
     environments = list(dict.fromkeys(g.environment for g in groups))
     thresholds = {name: _threshold(name, args.threshold) for name in environments}
@@ -124,6 +132,11 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--unfinished", action="store_true", help="let runs count that have not finished"
     )
+    parser.add_argument(
+        "--page",
+        metavar="FILE",
+        help="write a page of results and, in the folder of its name, what it rests on",
+    )
     try:
         args, unknown = parser.parse_known_intermixed_args(list(argv))
     except argparse.ArgumentError as error:
@@ -142,7 +155,21 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     args.out = None if args.out is None else Path(args.out)
     if args.out is not None and args.out.exists():
         raise ConfigError("--out", args.out, "is there already: choose another")
+    if args.page is not None:
+        args.page = Path(args.page)
+        _check_page(args)
     return args
+
+
+def _check_page(args: argparse.Namespace) -> None:
+    """ConfigError where what was typed beside it would mean nothing, or it is no page's name."""
+    if args.page.suffix != ".md":
+        raise ConfigError("--page", args.page, "must end with .md")
+    if not args.page.parent.is_dir():
+        raise ConfigError("--page", args.page, f"{args.page.parent} is no directory")
+    for name in ("out", "threshold", "unfinished"):
+        if getattr(args, name):
+            raise ConfigError(f"--{name}", getattr(args, name), "has no effect with --page")
 
 
 def _refuse(message: str) -> NoReturn:

@@ -83,7 +83,7 @@ def claims_table(findings: Sequence[claims.Finding]) -> list[Block]:
     if not findings:
         return []
     rows = [
-        (f.claim["says"], f.environment, f.verdict, _of(f.claim), _interval(f.effect),
+        (f.claim["says"], f.environment, f.verdict, _of(f.claim), interval(f.effect),
          _bounds(f.claim))
         for f in findings
     ]  # fmt: skip
@@ -94,7 +94,7 @@ def claims_table(findings: Sequence[claims.Finding]) -> list[Block]:
 def verdicts(findings: Sequence[claims.Finding]) -> str:
     """The claims for a terminal."""
     return "\n".join(
-        f"{f.verdict}: {f.claim['says']} ({f.environment}: {_interval(f.effect)}, "
+        f"{f.verdict}: {f.claim['says']} ({f.environment}: {interval(f.effect)}, "
         f"claimed {_bounds(f.claim)})"
         for f in findings
     )
@@ -244,17 +244,17 @@ def _cells(r: Result) -> list[str]:
         r.group.label,
         f"{runs}" if r.group.counted == runs else f"{r.group.counted} of {runs}",
         f"{seeds}",
-        _interval(r.final),
+        interval(r.final),
         NONE if math.isnan(r.steps) else f"{_number(r.steps)} ({r.reached}/{seeds})",
-        _interval(r.area),
-        _interval(r.variance),
+        interval(r.area),
+        interval(r.variance),
         _number(r.noise_scale),
-        _interval(r.better.chance, "{:.2f}" + "*" * r.better.differs, "{:.2f}"),
+        interval(r.better.chance, "{:.2f}" + "*" * r.better.differs, "{:.2f}"),
     ]
 
 
-def _interval(x: Estimate, form: str | None = None, limits: str | None = None) -> str:
-    """Its limits in a form of their own, if given."""
+def interval(x: Estimate, form: str | None = None, limits: str | None = None) -> str:
+    """A figure with its limits, those in a form of their own, if given."""
     value, lower, upper = (
         _number(float(number), how)
         for number, how in zip(x, (form, limits or form, limits or form), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
@@ -44,6 +45,44 @@ def effect(
             lower = np.where(positive, value / factor, lower)
             upper = np.where(positive, value * factor, upper)
         return Estimate(value, lower, upper)
+
+
+def beside(
+    x: np.ndarray, other: float, deviation: float | None, count: int | None, level: float = 0.95
+) -> Estimate:
+    """Mean of x [..., S] less a published mean of `count` seeds, with its limits.
+
+    `deviation`: theirs over the seeds; None, or fewer than two seeds: the mean is taken as exact.
+    The degrees of freedom are Welch's (1947). The limits are NaN where x holds one number only.
+    """
+    ours = mean(x)
+    value = np.asarray(ours.value - other)
+    if x.shape[-1] < 2:
+        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    variance, freedom = 0.0, 1
+    if deviation is not None and count is not None and count > 1:
+        variance, freedom = deviation**2 / count, count - 1
+    with np.errstate(all="ignore"):
+        half = _half(*_welch(ours.variance, np.asarray(variance), ours.freedom, freedom), level)
+    return Estimate(value, value - half, value + half)
+
+
+def seeds_for(x: np.ndarray, y: np.ndarray, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Seeds on each side with which Student's test tells means as far apart as those of x and y.
+
+    Normal approximation with Guenther's (1981) correction, n = 2(z_α + z_β)²/d² + z_α²/4, d the
+    difference in pooled standard deviations; NaN where either side has one number only, or where
+    no seed differs from another; ∞ where the means are equal.
+    """
+    if min(x.size, y.size) < 2:
+        return math.nan
+    squares = ((x - x.mean()) ** 2).sum() + ((y - y.mean()) ** 2).sum()
+    pooled = squares / (x.size + y.size - 2)
+    difference = float(x.mean() - y.mean()) ** 2
+    if not difference or not pooled:
+        return math.nan if not pooled else math.inf
+    z, other = NORMAL.inv_cdf(1 - alpha / 2), NORMAL.inv_cdf(power)
+    return math.ceil(2 * (z + other) ** 2 * pooled / difference + z**2 / 4)
 
 
 def improvement(x: np.ndarray, y: np.ndarray, level: float = 0.95) -> Estimate:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pgcli.statistics.effects import effect, holm, improvement, p_value
+from pgcli.statistics.effects import beside, effect, holm, improvement, p_value, seeds_for
 from pgcli.statistics.intervals import iqm, iqm_centre, mean, t_quantile
 
 
@@ -169,3 +169,32 @@ def test_of_several_groups_that_do_not_differ_one_in_twenty_is_told_apart():
         held += all(f.lower[i] <= 0.5 <= f.upper[i] for f in found)
     assert wrong / trials < 0.05
     assert held / trials > 0.95
+
+
+def test_a_difference_to_a_published_mean_is_welchs():
+    x = np.array([10.0, 11, 12, 13, 14])
+    value, lower, upper = beside(x, 10.0, 2.0, 4)
+    y = np.array([-1.0, 1, -1, 1]) * np.sqrt(3) + 10  # mean 10, deviation 2
+    expected = effect(x, y, ratio=False, paired=False, robust=False)
+    assert (value, lower, upper) == pytest.approx(tuple(map(float, expected)))
+    exact = beside(x, 10.0, None, None)
+    assert exact.upper - exact.value == pytest.approx(t_quantile(0.975, 4) * np.sqrt(0.5))
+
+
+def test_seeds_for_a_difference_give_students_test_its_power():
+    from scipy.stats import nct, t
+
+    generator = np.random.default_rng(0)
+    for effect_size in (0.5, 1.0, 2.0, 3.0):
+        x = generator.normal(size=8)
+        x = (x - x.mean()) / x.std(ddof=1)
+        n = int(seeds_for(x + effect_size, x))
+        power = {}
+        for k in (n - 1, n, n + 1):
+            freedom, shift = 2 * k - 2, effect_size * np.sqrt(k / 2)
+            edge = t.ppf(0.975, freedom)
+            power[k] = 1 - nct.cdf(edge, freedom, shift) + nct.cdf(-edge, freedom, shift)
+        assert power[n + 1] >= 0.8 > power[n - 1] - 0.02
+    assert seeds_for(np.ones(3), np.ones(3) + 1) != seeds_for(np.ones(3), np.ones(3))
+    assert np.isinf(seeds_for(np.arange(3.0), np.arange(3.0)))
+    assert np.isnan(seeds_for(np.ones(1), np.arange(3.0)))

@@ -1,0 +1,173 @@
+"""A page of results: what each task and method came to, beside what others have published."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pgcli.reports import document, kept, tables
+from pgcli.reports.document import Block, Heading, Paragraph, Table
+from pgcli.reports.groups import Group, group
+from pgcli.reports.published import Published, figure, of, published, task_of, verdict
+from pgcli.runs import summary
+from pgcli.runs.directory import write_atomically
+from pgcli.runs.saved import Run, overrides
+from pgcli.runs.tags import EPISODES, RECENT, RETURN
+from pgcli.statistics.curves import running_mean
+from pgcli.statistics.intervals import FEWEST, mean_interval
+
+TITLE = "Results"
+NONE = tables.NONE
+ACTINGS = ("greedy", "sampled")
+HOW = (
+    f"Return: mean of a seed's last {RECENT} training episodes; mean over the seeds with its 95 % "
+    "interval (Student's t). Greedy and sampled: mean return of fresh episodes of the last "
+    "policy (pg eval), by the most probable action or as in training. Steps: as simulated, of each "
+    "seed. Minutes: of all seeds together, with the processor at hand, which may have had other "
+    "work."
+)
+VERDICTS = (
+    "A verdict is given only against a figure that is measured as ours is: over the last "
+    f"{RECENT} training episodes, after the same steps, and from {FEWEST} seeds of ours or more; "
+    "thresholds have no steps. Above or below: the 95 % interval of the difference (Welch's, with "
+    "their spread where they tell it over seeds) leaves 0 out; else reached. The bodies differ "
+    "from version to version: from v5 on some pay less while they are unhealthy."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a group of runs came to."""
+
+    group: Group
+    method: str
+    returns: np.ndarray  # [S]
+    steps: int  # of a seed
+    played: dict[str, np.ndarray]  # mean returns of the seeds that were evaluated, by how they act
+    seconds: float
+    processors: list[str]
+    command: str
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The task and the method, which several groups may share."""
+        return task_of(self.group.environment), self.method
+
+
+def write(runs: Sequence[Run], evaluated: kept.Evaluations, file: Path, line: str) -> str:
+    """Write the page, and what it rests on into the folder of its name; what a terminal shows."""
+    rows = [_row(g, evaluated) for g in group(runs) if g.seeds]
+    rows.sort(key=lambda row: (row.group.environment, row.method))
+    known = published()
+    results, compared = _results(rows), _compared(rows, known)
+    blocks: list[Block] = [
+        Paragraph(line),
+        Paragraph(HOW),
+        results,
+        Heading("Beside what is published"),
+        Paragraph(VERDICTS),
+        compared,
+        *_open(rows, known),
+        Heading("How to repeat it"),
+        Table(
+            ["task", "method", "command"],
+            [[r.group.environment, r.method, r.command] for r in rows],
+            words=True,
+        ),
+        *tables.differences([row.group for row in rows]),
+    ]
+    for row in rows:
+        for run in row.group.runs:
+            if _counts(run, row.group):
+                kept.keep(run, file.with_suffix(""), row.place, evaluated)
+    write_atomically(file, document.markdown(TITLE, blocks).encode())
+    return tables.terminal(compared if compared.rows else results, [], [])
+
+
+def _counts(run: Run, group: Group) -> bool:
+    return any(rows is group.seeds.get(seed) for seed, rows in run.records.items())
+
+
+def _row(group: Group, evaluated: kept.Evaluations) -> Row:
+    runs = [run for run in group.runs if _counts(run, group)]
+    told = [summary.read(run.directory) for run in runs]
+    seeds = list(group.seeds.values())
+    played: dict[str, dict[int, float]] = {acting: {} for acting in ACTINGS}
+    for run in runs:
+        for acting, mine in played.items():
+            mine |= kept.played(run, evaluated, acting)
+    return Row(
+        group,
+        method=_method(runs[0]),
+        returns=np.array([running_mean(r[RETURN], r[EPISODES], RECENT)[-1] for r in seeds]),
+        steps=int(max(r["env_steps"][-1] for r in seeds)),
+        played={acting: np.array(list(mine.values())) for acting, mine in played.items()},
+        seconds=sum(float(x.get("seconds") or 0) for x in told),
+        processors=sorted({str(x["processor"]) for x in told if x.get("processor")}),
+        command=shlex.join(["pg", "train", *overrides(runs[0].directory)]),
+    )
+
+
+def _method(run: Run) -> str:
+    """As in conf/method, or the estimator where no whole method was chosen."""
+    chosen = run.choices.get("method", "none")
+    return run.choices.get("estimator", NONE) if chosen == "none" else chosen
+
+
+def _results(rows: Sequence[Row]) -> Table:
+    headers = [
+        "task", "method", "steps", "seeds", f"return (last {RECENT})", *ACTINGS, "minutes",
+        "processor",
+    ]  # fmt: skip
+    cells = [
+        [
+            row.group.environment,
+            row.method,
+            f"{row.steps:,}",
+            f"{row.returns.size}",
+            _mean(row.returns),
+            *(_mean(row.played[acting]) for acting in ACTINGS),
+            f"{row.seconds / 60:.1f}",
+            ", ".join(row.processors),
+        ]
+        for row in rows
+    ]
+    return Table(headers, cells)
+
+
+def _compared(rows: Sequence[Row], known: Sequence[Published]) -> Table:
+    lines: list[dict[str, Any]] = [
+        {
+            "task": row.group.environment,
+            "method": row.method,
+            "ours": _mean(row.returns),
+            "verdict": verdict(row.returns, row.steps, other) or NONE,
+            **figure(other),
+        }
+        for row in rows
+        for other in of(row.group.environment, row.method, known)
+    ]
+    headers = list(lines[0]) if lines else ["task", "method"]
+    return Table(headers, [list(line.values()) for line in lines], words=True)
+
+
+def _open(rows: Sequence[Row], known: Sequence[Published]) -> list[Block]:
+    """Published figures of a method beside which nothing stands yet."""
+    there = {row.place for row in rows}
+    waiting: dict[str, list[str]] = {}
+    for other in known:
+        if other.is_open and (other.task, other.method) not in there:
+            mine = waiting.setdefault(other.task, [])
+            if other.method not in mine:
+                mine.append(other.method)
+    lines = [[task, ", ".join(methods)] for task, methods in waiting.items()]
+    return [Heading("Open"), Table(["task", "methods"], lines, words=True)] if lines else []
+
+
+def _mean(x: np.ndarray) -> str:
+    return tables.interval(mean_interval(x)) if x.size else NONE
