@@ -12,7 +12,7 @@ from pgcli.pictures.curves import Curve
 from pgcli.reports.groups import Group
 from pgcli.runs.tags import EPISODES, NORM_SQ, RECENT, RETURN, TRACE_COV, VARIANCE
 from pgcli.statistics.curves import area, band, interpolate, running_mean, steps_to
-from pgcli.statistics.effects import holm, improvement, p_value
+from pgcli.statistics.effects import holm, improvement, p_value, seeds_for
 from pgcli.statistics.intervals import FEWEST, Estimate, iqm_interval
 
 LAST = 10  # the end of a run is the last tenth of its iterations
@@ -28,6 +28,7 @@ class Better(NamedTuple):
     chance: Estimate  # P(above one of the first group); NaN for the first group itself
     groups: int  # that are compared with it: all their intervals hold at once at 95 %
     differs: bool  # told from 1/2 by Holm's procedure, at 5 % for all of them
+    needed: float = math.nan  # seeds on each side that tell means so far apart, see seeds_for
 
 
 NOBODY = Better(NOTHING, 0, differs=False)
@@ -94,7 +95,8 @@ def _better(places: Sequence[str], finals: Sequence[np.ndarray]) -> list[Better]
         tests = [p_value(float(c.value), *s) for c, s in zip(chances, sizes, strict=True)]
         told = holm(tests, ALPHA)
         for i, chance, both, differs in zip(family[1:], chances, sizes, told, strict=True):
-            better[i] = Better(chance, len(chances), differs and min(both) >= FEWEST)
+            needed = seeds_for(finals[i], reference)
+            better[i] = Better(chance, len(chances), differs and min(both) >= FEWEST, needed)
     return better
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pgcli.reports.tables import _interval, _number
+from pgcli.reports.tables import interval, _number
 from pgcli.statistics.intervals import Estimate
 
 
@@ -21,6 +21,6 @@ def test_numbers_have_three_digits_or_more(x, told):
 
 
 def test_an_interval_is_told_where_there_is_one():
-    assert _interval(Estimate(2.0, 1.0, 3.0)) == "2.00 [1.00, 3.00]"
-    assert _interval(Estimate(2.0, math.nan, math.nan)) == "2.00"
-    assert _interval(Estimate(0.5, 0.25, 1.0), "{:.2f}") == "0.50 [0.25, 1.00]"
+    assert interval(Estimate(2.0, 1.0, 3.0)) == "2.00 [1.00, 3.00]"
+    assert interval(Estimate(2.0, math.nan, math.nan)) == "2.00"
+    assert interval(Estimate(0.5, 0.25, 1.0), "{:.2f}") == "0.50 [0.25, 1.00]"
