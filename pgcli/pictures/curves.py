@@ -21,6 +21,7 @@ Dash = Literal["solid", "dashed", "dotted"]
 DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted")  # with each colour: 21 lines that differ
 FAR = 1e9  # times a value: no axis shows more
 MOST = len(COLOURS) * len(DASHES)
+MARGIN = 1.2  # beside the first and the last value of a setting
 WIDTH, HEIGHT = 9.6, 5.0  # of a panel, in inches
 FONT, LETTER, LINE, HANDLE = 15, 0.114, 0.31, 0.95  # of the legend: points, then inches
 ROWS = 7  # of the legend, if they can be that few
@@ -56,10 +57,13 @@ class Panel(NamedTuple):
     level: float = math.nan
 
 
-def draw(panels: Sequence[Panel], y_label: str, log: bool = False) -> dict[str, bytes]:
+def draw(
+    panels: Sequence[Panel], y_label: str, log: bool = False, over: str | None = None
+) -> dict[str, bytes]:
     """A picture of all panels as {"png": ..., "svg": ...}; at most MOST labels in it.
 
-    A line is thin where some of its seeds have ended. Without panels there is no picture: {}.
+    `over`: the setting whose values stand in the place of steps. A line is thin where some of its
+    seeds have ended. Without panels there is no picture: {}.
     """
     if not panels:
         return {}
@@ -84,6 +88,8 @@ def draw(panels: Sequence[Panel], y_label: str, log: bool = False) -> dict[str, 
                 if curve.label in looks:
                     _line(axes, curve, *looks[curve.label], log)
             _dress(axes, panel, y_label, log)
+            if over is not None:
+                _values(axes, panel, over)
         keys = [Line2D([], [], color=c, linestyle=d, linewidth=3) for c, d in looks.values()]
         figure.legend(
             keys,
@@ -126,6 +132,26 @@ def _dress(axes: Axes, panel: Panel, y_label: str, log: bool) -> None:
     axes.set_xlim(left=0)
     _frame(axes, panel, axes.get_yscale() == "log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _values(axes: Axes, panel: Panel, name: str) -> None:
+    """Let the axis below tell values of a setting: each is a point, by its logarithm if it can."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    values = np.unique(np.concatenate([curve.steps for curve in panel.curves]))
+    for line in axes.get_lines():
+        line.set_marker("o")
+    axes.set_xlabel(name)
+    low, high = values[0], values[-1]
+    if low > 0:
+        axes.set_xlim(low / MARGIN, high * MARGIN)
+        axes.set_xscale("log")
+    else:
+        margin = (MARGIN - 1) * (high - low)
+        axes.set_xlim(low - margin, high + margin)
+    axes.set_xticks(values)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
 
 
 def _frame(axes: Axes, panel: Panel, log: bool) -> None:

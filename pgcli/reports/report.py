@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from pgcli.errors import ConfigError
 from pgcli.pictures.curves import MOST, Curve, Panel, draw
-from pgcli.reports import claims, document, kept, page
+from pgcli.reports import claims, document, kept, page, sensitivity
 from pgcli.reports import tables as findings
 from pgcli.reports.document import Block, Paragraph, Picture
 from pgcli.reports.groups import Group, group, shared
@@ -21,7 +21,7 @@ from pgcli.reports.results import common_range, compare, curves
 from pgcli.runs.directory import made, write_atomically
 from pgcli.runs.progress import Progress
 from pgcli.runs.saved import Run, find, read
-from pgcli.runs.tags import RETURN, VARIANCE
+from pgcli.runs.tags import RECENT, RETURN, VARIANCE
 
 TITLE = "pg report"
 USUAL = "outputs"  # where runs lie unless a line says otherwise
@@ -35,6 +35,7 @@ EXAMPLE = """\
 examples:
   pg report outputs                           all runs at any depth below outputs
   pg report outputs/multirun/2026-01-31 --threshold 450
+  pg report outputs --over optimizer.lr       every group at each of its learning rates
   pg report outputs --page results.md         and results/, from which it can be written again
 """
 
@@ -58,6 +59,7 @@ def report(argv: Sequence[str]) -> int:
     thresholds = {name: _threshold(name, args.threshold) for name in environments}
     ranges = {name: common_range(groups, name) for name in environments}
     results = compare(groups, thresholds, ranges)
+    lines = {} if args.over is None else sensitivity.lines(results, args.over)
     table = findings.results_table(results, thresholds)
     progress = Progress(math.inf)
     notes = findings.adjustment(results)
@@ -71,6 +73,10 @@ def report(argv: Sequence[str]) -> int:
         "return": _picture(groups, returns, "mean return of a batch (reward)", thresholds),
         "variance": _picture(groups, variances, "variance of ĝ, tr Σ̂/N (norm²)"),
     }
+    if args.over is not None:
+        pictures["over"] = draw(
+            sensitivity.panels(lines), f"return (last {RECENT})", over=args.over
+        )
     seen = {name: files for name, files in pictures.items() if files}
     blocks: list[Block] = [
         Paragraph(f"{shlex.join(['pg', 'report', *argv])} ({datetime.now():%Y-%m-%d %H:%M})"),
@@ -78,7 +84,8 @@ def report(argv: Sequence[str]) -> int:
         *findings.claims_table(claimed),
         table,
         *map(Paragraph, notes),
-        *(Picture(name, f"{name} against steps", files["svg"]) for name, files in seen.items()),
+        *(Picture(name, _shows(name, args.over), files["svg"]) for name, files in seen.items()),
+        *(sensitivity.table(lines, args.over) if lines else ()),
         *findings.explanation(ranges),
         *findings.differences(groups),
         *findings.left_out_table(left_out),
@@ -133,6 +140,11 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--unfinished", action="store_true", help="let runs count that have not finished"
     )
     parser.add_argument(
+        "--over",
+        metavar="KEY",
+        help="also the return against this setting, a number in which runs differ",
+    )
+    parser.add_argument(
         "--page",
         metavar="FILE",
         help="write a page of results and, in the folder of its name, what it rests on",
@@ -167,7 +179,7 @@ def _check_page(args: argparse.Namespace) -> None:
         raise ConfigError("--page", args.page, "must end with .md")
     if not args.page.parent.is_dir():
         raise ConfigError("--page", args.page, f"{args.page.parent} is no directory")
-    for name in ("out", "threshold", "unfinished"):
+    for name in ("out", "threshold", "unfinished", "over"):
         if getattr(args, name):
             raise ConfigError(f"--{name}", getattr(args, name), "has no effect with --page")
 
@@ -225,6 +237,10 @@ def _picture(
         y_label,
         log=thresholds is None,
     )
+
+
+def _shows(name: str, over: str | None) -> str:
+    return f"return against {over}" if name == "over" else f"{name} against steps"
 
 
 def _counts(runs: Sequence[Run], groups: Sequence[Group], left_out: int) -> str:

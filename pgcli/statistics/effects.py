@@ -82,7 +82,7 @@ def seeds_for(x: np.ndarray, y: np.ndarray, power: float = 0.8, alpha: float = 0
     if not difference or not pooled:
         return math.nan if not pooled else math.inf
     z, other = NORMAL.inv_cdf(1 - alpha / 2), NORMAL.inv_cdf(power)
-    return math.ceil(2 * (z + other) ** 2 * pooled / difference + z**2 / 4)
+    return max(2, math.ceil(2 * (z + other) ** 2 * pooled / difference + z**2 / 4))
 
 
 def improvement(x: np.ndarray, y: np.ndarray, level: float = 0.95) -> Estimate:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pgcli.runs.provenance import processor
+
 Measure = Callable[[], float]
 
 
@@ -42,7 +44,7 @@ def report(title: str, unit: str, found: dict[str, list[float]], reference: str)
 
 def machine() -> str:
     """What this runs on, in words."""
-    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores, {processor()}, Python {platform.python_version()}"
 
 
 def saved(title: str, unit: str, rows: list[dict[str, Any]]) -> None:

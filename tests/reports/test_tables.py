@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pgcli.reports.tables import interval, _number
+from pgcli.reports.tables import _number, interval
 from pgcli.statistics.intervals import Estimate
 
 
