@@ -44,7 +44,7 @@ CANNOT = {  # by how they begin
     "python tests/benchmarks/proximal.py": "needs the extra bench and takes minutes",
     "python tests/benchmarks/comparing.py": "takes minutes",
     "python tests/benchmarks/real.py": "needs the extra bench and takes minutes",
-    "pg report outputs --over optimizer.lr": "wants runs that differ in it: reports/test_sensitivity",
+    "pg report outputs --over optimizer.lr": "see reports/test_sensitivity.py",
     "pg report outputs --page results.md": "writes another page: reports/test_page",
     "pg report results --page results.md": "wants that page's folder: reports/test_page",
 }
