@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pgcli.runs.directory import EVALUATION
+
 
 @dataclass(frozen=True)
 class Command:
@@ -137,7 +139,7 @@ COMMANDS = {
             _unused_eval,
             schema_name="EvalConfig",
             free=("env.kwargs",),
-            result="eval.json",
+            result=EVALUATION,
             inhabited=False,
         ),
         Command(

@@ -89,12 +89,14 @@ def _plugins(ours: bool) -> None:
         else:
             init.pop("object_store_memory", None)
 
-    known, change = ConfigStore.instance(), {"sweeper/optuna": direct, "launcher/ray": store}
-    for place, changed in change.items():
-        group, name = f"hydra/{place}".rsplit("/", 1)
+    known = ConfigStore.instance()
+    for group, name, change in (
+        ("hydra/sweeper", "optuna", direct),
+        ("hydra/launcher", "ray", store),
+    ):
         if f"{name}.yaml" in known.list(group):
             plugin = known.load(f"{group}/{name}.yaml")
-            changed(plugin.node)
+            change(plugin.node)
             known.store(name, plugin.node, group, plugin.package, plugin.provider)
 
 

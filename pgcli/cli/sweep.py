@@ -24,10 +24,9 @@ from pgcli.runs import summary
 from pgcli.runs.checkpoint import MAY_CHANGE
 from pgcli.runs.directory import holds_run, is_held, lock, write_atomically
 from pgcli.runs.progress import Progress, Series, fitting, series, short, table
-from pgcli.runs.saved import HYDRAS, Run, limits, natural, overrides, read
-from pgcli.runs.tags import EPISODES, RECENT, RETURN, VARIANCE
+from pgcli.runs.saved import HYDRAS, Run, limits, natural, overrides, read, recent_return
+from pgcli.runs.tags import RECENT, VARIANCE
 from pgcli.settings.schema import Role, TrainConfig, having, role_of
-from pgcli.statistics.curves import running_mean
 
 NOTE = "sweep.json"
 LIMITS = having(Role.BUDGET)
@@ -353,7 +352,7 @@ def _figures(run: Run) -> list[str]:
     seeds = list(run.records.values())
     if not seeds:
         return ["—", "—"]
-    final = np.mean([running_mean(rows[RETURN], rows[EPISODES], RECENT)[-1] for rows in seeds])
+    final = np.mean([recent_return(rows)[-1] for rows in seeds])
     return [short(float(final)), f"{np.mean([at_end(rows, VARIANCE) for rows in seeds]):.3g}"]
 
 

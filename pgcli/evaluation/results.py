@@ -10,6 +10,7 @@ from typing import Any
 
 from pgcli.evaluation.subject import Trained
 from pgcli.runs import summary
+from pgcli.runs.directory import EVALUATION
 from pgcli.runs.progress import Progress, short, table
 from pgcli.settings.schema import Acting, EvalConfig
 
@@ -61,7 +62,7 @@ def write(
         "level": config.level,
         "runs": [one.facts for one in found],
     }
-    summary.write(directory, facts, summary.EVALUATED)  # last: it says that the rest is there
+    summary.write(directory, facts, EVALUATION)  # last: it says that the rest is there
     for notice in dict.fromkeys(notice for one in found for notice in one.notices):
         progress.say(f"note: {notice}")
     progress.say(heading(config, found))
@@ -75,7 +76,7 @@ def write(
             )
         for name in one.exported:
             progress.say(f"{place / name}")
-    progress.conclude(f"{directory}: {summary.EVALUATED}")
+    progress.conclude(f"{directory}: {EVALUATION}")
 
 
 def heading(config: EvalConfig, found: Sequence[Evaluated]) -> str:

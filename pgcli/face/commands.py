@@ -15,6 +15,7 @@ import numpy as np
 from pgcli.cli.guest import ONE_AT_A_TIME, as_guest
 from pgcli.errors import PgError, Stopped
 from pgcli.face.runs import Result, Run, load
+from pgcli.runs.directory import EVALUATION
 
 Path_ = str | os.PathLike[str]
 
@@ -55,7 +56,7 @@ def evaluate(
     *words: str, dir: Path_ | None = None, verbose: bool = False, **settings: Any
 ) -> Result:
     """Evaluate policies as `pg eval <words>` does; a run may be given as `checkpoint`."""
-    return Result(_launched("eval", words, dir, settings, verbose), "eval.json", "runs")
+    return Result(_launched("eval", words, dir, settings, verbose), EVALUATION, "runs")
 
 
 def report(

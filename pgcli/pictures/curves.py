@@ -88,7 +88,9 @@ def draw(
                 if curve.label in looks:
                     _line(axes, curve, *looks[curve.label], log)
             _dress(axes, panel, y_label, log)
-            if over is not None:
+            if over is None:
+                _steps(axes)
+            else:
                 _values(axes, panel, over)
         keys = [Line2D([], [], color=c, linestyle=d, linewidth=3) for c, d in looks.values()]
         figure.legend(
@@ -114,8 +116,6 @@ def _line(axes: Axes, curve: Curve, colour: str, dash: Dash, log: bool) -> None:
 
 
 def _dress(axes: Axes, panel: Panel, y_label: str, log: bool) -> None:
-    from matplotlib.ticker import EngFormatter
-
     if log and any((curve.band.value > 0).any() for curve in panel.curves):
         axes.set_yscale("log", nonpositive="mask")
     if not math.isnan(panel.level):
@@ -127,10 +127,15 @@ def _dress(axes: Axes, panel: Panel, y_label: str, log: bool) -> None:
     number = f"{most}" if fewest == most else f"{fewest} to {most}"
     note = "one seed" if most == 1 else f"IQM and 95 % band over {number} seeds"
     axes.set_title(note, loc="right", fontsize=12, color="#555555")
-    axes.set_xlabel("environment steps per seed")
     axes.set_ylabel(y_label)
-    axes.set_xlim(left=0)
     _frame(axes, panel, axes.get_yscale() == "log")
+
+
+def _steps(axes: Axes) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    axes.set_xlabel("environment steps per seed")
+    axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from pgcli.reports.groups import Group
 from pgcli.reports.results import LAST
-from pgcli.runs.tags import EPISODES, RECENT, RETURN
+from pgcli.runs.saved import recent_return
+from pgcli.runs.tags import RETURN
 from pgcli.settings.schema import ClaimConfig, Effect, Role, When, having, role_of
-from pgcli.statistics.curves import area, running_mean
+from pgcli.statistics.curves import area
 from pgcli.statistics.effects import effect
 from pgcli.statistics.intervals import FEWEST, Estimate
 
@@ -165,7 +166,7 @@ def _values(
     for i, group in enumerate(groups):
         for seed, rows in sorted(group.seeds.items()):
             if figure == "return":
-                mean = running_mean(rows[RETURN], rows[EPISODES], RECENT)
+                mean = recent_return(rows)
                 values[i, seed] = float(mean[0 if when == When.first.name else -1])
             elif figure == "area":
                 values[i, seed] = area(rows["env_steps"], rows[RETURN], start, stop)

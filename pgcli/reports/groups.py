@@ -25,8 +25,13 @@ class Group:
     settings: dict[str, str]  # the keys in which any two groups differ
     runs: list[Run]
     seeds: dict[int, np.ndarray]  # saved.ROW [R] by seed
-    counted: int  # runs that they come from
+    sources: list[Run]  # of the runs, those that they come from
     left_out: list[tuple[Run, str]]  # and why
+
+    @property
+    def counted(self) -> int:
+        """How many runs the seeds come from."""
+        return len(self.sources)
 
 
 def group(runs: Sequence[Run], unfinished: bool = False) -> list[Group]:
@@ -73,8 +78,8 @@ def _counted(label: str, differing: dict[str, str], runs: list[Run], unfinished:
                 (run, f"seed {others[0]} is counted from {source[others[0]].directory}")
             )
     environment = (runs[0].config or {}).get("env.id", UNSET)
-    counted = len({id(run) for run in source.values()})
-    return Group(label, label, environment, differing, runs, seeds, counted, left_out)
+    sources = [run for run in runs if any(run is one for one in source.values())]
+    return Group(label, label, environment, differing, runs, seeds, sources, left_out)
 
 
 def _settings(run: Run) -> dict[str, str]:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pgcli.runs.directory import write_atomically
+from pgcli.runs.directory import EVALUATION, write_atomically
 from pgcli.runs.saved import HYDRAS, MEASURED, NEEDED, SETTINGS, WHOLE, Run
-from pgcli.runs.summary import EVALUATED, NAME
+from pgcli.runs.summary import NAME
 from pgcli.runs.tags import EPISODES, RECENT, RETURN
 
 LETTERS = 8  # of a name
@@ -31,7 +31,7 @@ def evaluations(paths: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
     An eval.json that lies in a run's own directory is that run's, wherever it was made.
     """
     found: dict[str, list[dict[str, Any]]] = {}
-    files = {os.path.realpath(file) for path in paths for file in path.rglob(EVALUATED)}
+    files = {os.path.realpath(file) for path in paths for file in path.rglob(EVALUATION)}
     for file in sorted(map(Path, files), key=os.path.getmtime):
         try:
             runs = json.loads(file.read_bytes())["runs"]
@@ -73,7 +73,7 @@ def keep(run: Run, folder: Path, place: Sequence[str], found: Evaluations) -> No
     write_atomically(directory / "metrics.csv", _rows(run).encode())
     if mine := found.get(source):
         facts = [{**one, "run": ".", "notices": one.get("notices", [])} for one in mine]
-        write_atomically(directory / EVALUATED, json.dumps({"runs": facts}, indent=1).encode())
+        write_atomically(directory / EVALUATION, json.dumps({"runs": facts}, indent=1).encode())
 
 
 def thinned(rows: np.ndarray, most: int = ROWS) -> np.ndarray:

@@ -12,13 +12,12 @@ import numpy as np
 
 from pgcli.reports import document, kept, tables
 from pgcli.reports.document import Block, Heading, Paragraph, Table
-from pgcli.reports.groups import Group, group
+from pgcli.reports.groups import Group
 from pgcli.reports.published import Published, figure, of, published, task_of, verdict
 from pgcli.runs import summary
 from pgcli.runs.directory import write_atomically
-from pgcli.runs.saved import Run, overrides
-from pgcli.runs.tags import EPISODES, RECENT, RETURN
-from pgcli.statistics.curves import running_mean
+from pgcli.runs.saved import Run, overrides, recent_return
+from pgcli.runs.tags import RECENT
 from pgcli.statistics.intervals import FEWEST, mean_interval
 
 TITLE = "Results"
@@ -59,9 +58,9 @@ class Row:
         return task_of(self.group.environment), self.method
 
 
-def write(runs: Sequence[Run], evaluated: kept.Evaluations, file: Path, line: str) -> str:
+def write(groups: Sequence[Group], evaluated: kept.Evaluations, file: Path, line: str) -> str:
     """Write the page, and what it rests on into the folder of its name; what a terminal shows."""
-    rows = [_row(g, evaluated) for g in group(runs) if g.seeds]
+    rows = [_row(g, evaluated) for g in groups if g.seeds]
     rows.sort(key=lambda row: (row.group.environment, row.method))
     known = published()
     results, compared = _results(rows), _compared(rows, known)
@@ -82,19 +81,14 @@ def write(runs: Sequence[Run], evaluated: kept.Evaluations, file: Path, line: st
         *tables.differences([row.group for row in rows]),
     ]
     for row in rows:
-        for run in row.group.runs:
-            if _counts(run, row.group):
-                kept.keep(run, file.with_suffix(""), row.place, evaluated)
+        for run in row.group.sources:
+            kept.keep(run, file.with_suffix(""), row.place, evaluated)
     write_atomically(file, document.markdown(TITLE, blocks).encode())
     return tables.terminal(compared if compared.rows else results, [], [])
 
 
-def _counts(run: Run, group: Group) -> bool:
-    return any(rows is group.seeds.get(seed) for seed, rows in run.records.items())
-
-
 def _row(group: Group, evaluated: kept.Evaluations) -> Row:
-    runs = [run for run in group.runs if _counts(run, group)]
+    runs = group.sources
     told = [summary.read(run.directory) for run in runs]
     seeds = list(group.seeds.values())
     played: dict[str, dict[int, float]] = {acting: {} for acting in ACTINGS}
@@ -104,7 +98,7 @@ def _row(group: Group, evaluated: kept.Evaluations) -> Row:
     return Row(
         group,
         method=_method(runs[0]),
-        returns=np.array([running_mean(r[RETURN], r[EPISODES], RECENT)[-1] for r in seeds]),
+        returns=np.array([recent_return(r)[-1] for r in seeds]),
         steps=int(max(r["env_steps"][-1] for r in seeds)),
         played={acting: np.array(list(mine.values())) for acting, mine in played.items()},
         seconds=sum(float(x.get("seconds") or 0) for x in told),

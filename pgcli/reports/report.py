@@ -49,9 +49,9 @@ def report(argv: Sequence[str]) -> int:
     left_out = [(run, run.reason) for run in runs if run.config is None]
     left_out += [one for g in groups for one in g.left_out]
 
+    line = f"{shlex.join(['pg', 'report', *argv])} ({datetime.now():%Y-%m-%d %H:%M})"
     if args.page is not None:
-        line = f"{shlex.join(['pg', 'report', *argv])} ({datetime.now():%Y-%m-%d %H:%M})"
-        shown = page.write(runs, kept.evaluations(args.paths), args.page, line)
+        shown = page.write(groups, kept.evaluations(args.paths), args.page, line)
         Progress(math.inf).say(f"{shown}\n{args.page}")
         return 0
 
@@ -79,7 +79,7 @@ def report(argv: Sequence[str]) -> int:
         )
     seen = {name: files for name, files in pictures.items() if files}
     blocks: list[Block] = [
-        Paragraph(f"{shlex.join(['pg', 'report', *argv])} ({datetime.now():%Y-%m-%d %H:%M})"),
+        Paragraph(line),
         Paragraph(_counts(runs, groups, len(left_out))),
         *findings.claims_table(claimed),
         table,
@@ -180,7 +180,7 @@ def _check_page(args: argparse.Namespace) -> None:
     if not args.page.parent.is_dir():
         raise ConfigError("--page", args.page, f"{args.page.parent} is no directory")
     for name in ("out", "threshold", "unfinished", "over"):
-        if getattr(args, name):
+        if getattr(args, name) not in (None, False):
             raise ConfigError(f"--{name}", getattr(args, name), "has no effect with --page")
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from pgcli.pictures.curves import Curve
 from pgcli.reports.groups import Group
+from pgcli.runs.saved import recent_return
 from pgcli.runs.tags import EPISODES, NORM_SQ, RECENT, RETURN, TRACE_COV, VARIANCE
-from pgcli.statistics.curves import area, band, interpolate, running_mean, steps_to
+from pgcli.statistics.curves import area, band, interpolate, steps_to
 from pgcli.statistics.effects import holm, improvement, p_value, seeds_for
 from pgcli.statistics.intervals import FEWEST, Estimate, iqm_interval
 
@@ -55,7 +56,7 @@ def compare(
     results = []
     for group in groups:
         seeds, threshold = list(group.seeds.values()), thresholds[group.environment]
-        final = np.array([running_mean(r[RETURN], r[EPISODES], RECENT)[-1] for r in seeds])
+        final = np.array([recent_return(r)[-1] for r in seeds])
         reached = np.array([_steps_to(r, threshold) for r in seeds])
         areas = np.array(
             [area(r["env_steps"], r[RETURN], *ranges[group.environment]) for r in seeds]
@@ -144,7 +145,7 @@ def _steps_to(rows: np.ndarray, threshold: float) -> float:
         return math.nan
     # A lucky first batch is no success: the mean must be one of RECENT episodes.
     full = np.cumsum(rows[EPISODES]) >= RECENT
-    mean = running_mean(rows[RETURN], rows[EPISODES], RECENT)
+    mean = recent_return(rows)
     return steps_to(rows["env_steps"][full], mean[full], threshold)
 
 

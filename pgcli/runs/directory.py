@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pgcli.errors import RunDirectoryError, StorageFailed
 
+EVALUATION = "eval.json"  # what pg eval writes
 HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # by another process
 
 try:
@@ -95,7 +96,7 @@ def _reserved(path: Path) -> Path:
 
 def holds_run(directory: Path) -> bool:
     """Whether a run has written its results here."""
-    results = ("metrics.csv", "checkpoint", "compare.csv", "eval.json")
+    results = ("metrics.csv", "checkpoint", "compare.csv", EVALUATION)
     return any((directory / name).exists() for name in results)
 
 

@@ -21,8 +21,9 @@ import numpy as np
 import yaml  # type: ignore[import-untyped]
 
 from pgcli.runs.directory import write_atomically
-from pgcli.runs.tags import EPISODES, KEYS, NORM_SQ, RETURN, TRACE_COV, VARIANCE
+from pgcli.runs.tags import EPISODES, KEYS, NORM_SQ, RECENT, RETURN, TRACE_COV, VARIANCE
 from pgcli.settings.schema import TrainConfig, before, budget
+from pgcli.statistics.curves import running_mean
 
 T = TypeVar("T")
 
@@ -132,6 +133,11 @@ def read(directory: Path) -> Run:
     if tree is None and records:
         state, reason = State.broken, told
     return Run(directory, state, reason, tree, records)
+
+
+def recent_return(rows: np.ndarray) -> np.ndarray:
+    """Mean return of the last RECENT episodes after each row [R] of a seed, [R]."""
+    return running_mean(rows[RETURN], rows[EPISODES], RECENT)
 
 
 def as_composed(directory: Path) -> str | None:

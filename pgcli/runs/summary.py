@@ -12,7 +12,6 @@ from pgcli.errors import StorageFailed
 from pgcli.runs.directory import write_atomically
 
 NAME = "summary.json"
-EVALUATED = "eval.json"  # what pg eval writes
 
 
 def read(directory: Path) -> dict[str, Any]:
