@@ -1,3 +1,3 @@
 """Which version this is, known to every floor."""
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,13 @@ class Row:
     played: dict[str, np.ndarray]  # mean returns of the seeds that were evaluated, by how they act
     seconds: float
     processors: list[str]
-    command: str
+    command: list[str]
+    own: str = ""  # words of the command that tell it from rows of the same task and method
+
+    @property
+    def name(self) -> str:
+        """The method, with what tells it apart."""
+        return f"{self.method} ({self.own})" if self.own else self.method
 
     @property
     def place(self) -> tuple[str, str]:
@@ -58,10 +64,16 @@ class Row:
         return task_of(self.group.environment), self.method
 
 
-def write(groups: Sequence[Group], evaluated: kept.Evaluations, file: Path, line: str) -> str:
+def write(
+    groups: Sequence[Group],
+    evaluated: kept.Evaluations,
+    file: Path,
+    line: str,
+    left_out: tables.LeftOut = (),
+) -> str:
     """Write the page, and what it rests on into the folder of its name; what a terminal shows."""
-    rows = [_row(g, evaluated) for g in groups if g.seeds]
-    rows.sort(key=lambda row: (row.group.environment, row.method))
+    rows = _told_apart([_row(g, evaluated) for g in groups if g.seeds])
+    rows.sort(key=lambda row: (row.group.environment, row.name))
     known = published()
     results, compared = _results(rows), _compared(rows, known)
     blocks: list[Block] = [
@@ -75,16 +87,22 @@ def write(groups: Sequence[Group], evaluated: kept.Evaluations, file: Path, line
         Heading("How to repeat it"),
         Table(
             ["task", "method", "command"],
-            [[r.group.environment, r.method, r.command] for r in rows],
+            [[r.group.environment, r.name, shlex.join(r.command)] for r in rows],
             words=True,
         ),
-        *tables.differences([row.group for row in rows]),
+        *tables.left_out_table(left_out),
     ]
     for row in rows:
         for run in row.group.sources:
             kept.keep(run, file.with_suffix(""), row.place, evaluated)
     write_atomically(file, document.markdown(TITLE, blocks).encode())
-    return tables.terminal(compared if compared.rows else results, [], [])
+    return tables.terminal(compared if compared.rows else results, [], left_out)
+
+
+def is_page(file: Path) -> bool:
+    """Whether it was written by `write`, so that it may be written again."""
+    head = f"# {TITLE}\n\npg report "
+    return file.read_text(encoding="utf-8", errors="replace").startswith(head)
 
 
 def _row(group: Group, evaluated: kept.Evaluations) -> Row:
@@ -103,8 +121,22 @@ def _row(group: Group, evaluated: kept.Evaluations) -> Row:
         played={acting: np.array(list(mine.values())) for acting, mine in played.items()},
         seconds=sum(float(x.get("seconds") or 0) for x in told),
         processors=sorted({str(x["processor"]) for x in told if x.get("processor")}),
-        command=shlex.join(["pg", "train", *overrides(runs[0].directory)]),
+        command=["pg", "train", *overrides(runs[0].directory)],
     )
+
+
+def _told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Rows with what only they were told, where task and method are those of others too."""
+    alike: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        alike.setdefault((row.group.environment, row.method), []).append(row)
+    named = []
+    for row in rows:
+        common = set.intersection(
+            *(set(other.command) for other in alike[row.group.environment, row.method])
+        )
+        named.append(replace(row, own=" ".join(w for w in row.command if w not in common)))
+    return named
 
 
 def _method(run: Run) -> str:
@@ -121,7 +153,7 @@ def _results(rows: Sequence[Row]) -> Table:
     cells = [
         [
             row.group.environment,
-            row.method,
+            row.name,
             f"{row.steps:,}",
             f"{row.returns.size}",
             _mean(row.returns),
@@ -138,7 +170,7 @@ def _compared(rows: Sequence[Row], known: Sequence[Published]) -> Table:
     lines: list[dict[str, Any]] = [
         {
             "task": row.group.environment,
-            "method": row.method,
+            "method": row.name,
             "ours": _mean(row.returns),
             "verdict": verdict(row.returns, row.steps, other) or NONE,
             **figure(other),

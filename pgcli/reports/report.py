@@ -51,7 +51,7 @@ def report(argv: Sequence[str]) -> int:
 
     line = f"{shlex.join(['pg', 'report', *argv])} ({datetime.now():%Y-%m-%d %H:%M})"
     if args.page is not None:
-        shown = page.write(groups, kept.evaluations(args.paths), args.page, line)
+        shown = page.write(groups, kept.evaluations(args.paths), args.page, line, left_out)
         Progress(math.inf).say(f"{shown}\n{args.page}")
         return 0
 
@@ -179,6 +179,8 @@ def _check_page(args: argparse.Namespace) -> None:
         raise ConfigError("--page", args.page, "must end with .md")
     if not args.page.parent.is_dir():
         raise ConfigError("--page", args.page, f"{args.page.parent} is no directory")
+    if args.page.exists() and not (args.page.is_file() and page.is_page(args.page)):
+        raise ConfigError("--page", args.page, "is there already, and no page of results")
     for name in ("out", "threshold", "unfinished", "over"):
         if getattr(args, name) not in (None, False):
             raise ConfigError(f"--{name}", getattr(args, name), "has no effect with --page")

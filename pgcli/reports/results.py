@@ -29,7 +29,7 @@ class Better(NamedTuple):
     chance: Estimate  # P(above one of the first group); NaN for the first group itself
     groups: int  # that are compared with it: all their intervals hold at once at 95 %
     differs: bool  # told from 1/2 by Holm's procedure, at 5 % for all of them
-    needed: float = math.nan  # seeds on each side that tell means so far apart, see seeds_for
+    needed: Estimate = NOTHING  # seeds on each side that tell means so far apart, see seeds_for
 
 
 NOBODY = Better(NOTHING, 0, differs=False)

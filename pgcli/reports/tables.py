@@ -169,7 +169,8 @@ def explanation(ranges: Ranges) -> list[Block]:
             "seeds to tell",
             "that each side would need for Student's test to tell their mean returns from those of "
             "the first group in 80 % of experiments, at 5 %, if mean and spread are as found here "
-            "(Guenther 1981); of few seeds a rough figure",
+            "(Guenther 1981); the interval is what few seeds leave open (Hedges & Olkin 1985), ∞ "
+            "where the means may be equal",
             "seeds",
         ),
         (
@@ -237,7 +238,7 @@ def as_csv(results: Sequence[Result], thresholds: Mapping[str, float], ranges: R
                     1 - ALPHA / r.better.groups if r.better.groups else math.nan
                 ),
                 "p_better_differs": ("no", "yes")[r.better.differs] if r.better.groups else "",
-                "seeds_to_tell": _exact(r.better.needed),
+                **_columns("seeds_to_tell", r.better.needed),
             }
         )
     text = io.StringIO()
@@ -259,7 +260,7 @@ def _cells(r: Result) -> list[str]:
         interval(r.variance),
         _number(r.noise_scale),
         interval(r.better.chance, "{:.2f}" + "*" * r.better.differs, "{:.2f}"),
-        _number(r.better.needed, "{:,.0f}"),
+        interval(r.better.needed, "{:,.0f}"),
     ]
 
 

@@ -67,22 +67,33 @@ def beside(
     return Estimate(value, value - half, value + half)
 
 
-def seeds_for(x: np.ndarray, y: np.ndarray, power: float = 0.8, alpha: float = 0.05) -> float:
+def seeds_for(
+    x: np.ndarray, y: np.ndarray, power: float = 0.8, alpha: float = 0.05, level: float = 0.95
+) -> Estimate:
     """Seeds on each side with which Student's test tells means as far apart as those of x and y.
 
     Normal approximation with Guenther's (1981) correction, n = 2(z_α + z_β)²/d² + z_α²/4, d the
-    difference in pooled standard deviations; NaN where either side has one number only, or where
-    no seed differs from another; ∞ where the means are equal.
+    difference in pooled standard deviations; ∞ where d = 0. The limits are n at those of d, whose
+    variance is 1/S + 1/S' + d²/(2(S + S')) (Hedges & Olkin 1985): ∞ where they hold 0. NaN where
+    either side has one number only, or where no seed differs from another.
     """
-    if min(x.size, y.size) < 2:
-        return math.nan
-    squares = ((x - x.mean()) ** 2).sum() + ((y - y.mean()) ** 2).sum()
-    pooled = squares / (x.size + y.size - 2)
-    difference = float(x.mean() - y.mean()) ** 2
-    if not difference or not pooled:
-        return math.nan if not pooled else math.inf
-    z, other = NORMAL.inv_cdf(1 - alpha / 2), NORMAL.inv_cdf(power)
-    return max(2, math.ceil(2 * (z + other) ** 2 * pooled / difference + z**2 / 4))
+    s, other = x.size, y.size
+    pooled = math.nan
+    if min(s, other) > 1:
+        squares = ((x - x.mean()) ** 2).sum() + ((y - y.mean()) ** 2).sum()
+        pooled = math.sqrt(squares / (s + other - 2)) or math.nan
+    d = abs(float(x.mean() - y.mean())) / pooled
+    half = NORMAL.inv_cdf(0.5 + level / 2) * math.sqrt(1 / s + 1 / other + d**2 / (2 * (s + other)))
+    z, also = NORMAL.inv_cdf(1 - alpha / 2), NORMAL.inv_cdf(power)
+
+    def needed(size: float) -> np.ndarray:
+        if math.isnan(size):
+            return np.array(math.nan)
+        if size <= 0:
+            return np.array(math.inf)
+        return np.array(max(2.0, math.ceil(2 * ((z + also) / size) ** 2 + z**2 / 4)))
+
+    return Estimate(needed(d), needed(d + half), needed(d - half))
 
 
 def improvement(x: np.ndarray, y: np.ndarray, level: float = 0.95) -> Estimate:

@@ -3,9 +3,9 @@
     pip install -e '.[bench]' && pip install -e '.[box2d]'
     python tests/benchmarks/real.py [result.json]
 
-pg with its engines in one process and in workers, beside Stable-Baselines3's A2C and PPO with their
-environments in one process and in several. Everyone in a process of its own, in turn; pg measures
-the gradient's variance and writes everything, nobody else measures anything.
+pg with its engines in one process and in workers, beside A2C and PPO of Stable-Baselines3 and of
+Tianshou with their environments in one process and in several. Everyone in a process of its own, in
+turn; pg measures the gradient's variance and writes everything, nobody else measures anything.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pairing import machine, saved
 from throughput import measured
 
 REPETITIONS = 3
-REFERENCE = "A2C, 16 × 250 steps, in one process"
+REFERENCE = "Stable-Baselines3 A2C, 16 × 250 steps, dummy"
 COMMON = "estimator=rtg_value method=none batch_size=16"
 
 
@@ -24,12 +24,23 @@ def lines(env: str, steps: int) -> dict[str, str]:
     """The lines of an environment by name, those of pg with so many steps."""
     pg = f"pg_train.py env={env}"
     sb3 = "stable_baselines3_{}.py"
-    return {
-        "A2C, 8 × 5 steps, its defaults": f"{sb3.format('a2c')} 8 5 16000 {env} dummy",
-        REFERENCE: f"{sb3.format('a2c')} 16 250 32000 {env} dummy",
-        "A2C, 16 × 250 steps, in processes": f"{sb3.format('a2c')} 16 250 32000 {env} subproc",
-        "PPO, 16 × 128 steps, in one process": f"{sb3.format('ppo')} 16 128 20000 1 {env} dummy",
-        "PPO, 16 × 128 steps, in processes": f"{sb3.format('ppo')} 16 128 20000 1 {env} subproc",
+    found = {
+        "Stable-Baselines3 A2C, 8 × 5 steps, its defaults, dummy":
+        f"{sb3.format('a2c')} 8 5 16000 {env} dummy"
+    }  # fmt: skip
+    for kind in ("dummy", "subproc"):
+        ppo = f"20000 1 {env} {kind}"
+        found |= {
+            f"Stable-Baselines3 A2C, 16 × 250 steps, {kind}":
+            f"{sb3.format('a2c')} 16 250 32000 {env} {kind}",
+            f"Stable-Baselines3 PPO, 16 × 128 steps, {kind}":
+            f"{sb3.format('ppo')} 16 128 {ppo}",
+            f"Tianshou A2C, 16 × 250 steps, {kind}":
+            f"tianshou_actor_critic.py a2c 16 250 32000 {env} {kind}",
+            f"Tianshou PPO, 16 × 128 steps, {kind}":
+            f"tianshou_actor_critic.py ppo 16 128 20000 {env} {kind}",
+        }  # fmt: skip
+    return found | {
         "pg rtg + value network, sync": f"{pg} {COMMON} total_steps={steps} env.engine=sync",
         "pg rtg + value network, auto": f"{pg} {COMMON} total_steps={steps}",
         "pg PPO, as it ships, sync": f"{pg} total_steps={steps} env.engine=sync",

@@ -107,6 +107,20 @@ def test_the_page_is_written_again_from_what_it_keeps(tmp_path, capsys):
     assert len(list((tmp_path / "results").rglob("metrics.csv"))) == 1
 
 
+def test_rows_of_one_task_and_method_are_told_apart(tmp_path, capsys):
+    for lr in (0.01, 0.02):
+        run = made_run(tmp_path / "runs" / str(lr), lr=lr)
+        (run / ".hydra" / "overrides.yaml").write_text(f"- estimator=rtg\n- optimizer.lr={lr}\n")
+    broken = made_run(tmp_path / "runs" / "broken")
+    (broken / "config.yaml").unlink(missing_ok=True)
+    (broken / ".hydra" / "config.yaml").unlink()
+    assert report(["runs", "--page", "page.md"]) == 0
+    assert "left out, broken" in capsys.readouterr().out
+    page = (tmp_path / "page.md").read_text()
+    for name in ("rtg (optimizer.lr=0.01)", "rtg (optimizer.lr=0.02)", "## Runs left out"):
+        assert name in page, page
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -114,10 +128,13 @@ def test_the_page_is_written_again_from_what_it_keeps(tmp_path, capsys):
         (["--page", "nowhere/x.md"], "is no directory"),
         (["--page", "x.md", "--threshold", "3"], "has no effect with --page"),
         (["--page", "x.md", "--out", "o"], "has no effect with --page"),
+        (["--page", "mine.md"], "is there already"),
     ],
 )
 def test_what_makes_no_page_is_refused(line, said, tmp_path):
+    (tmp_path / "mine.md").write_text("# Results\n\nof my own\n")
     made_run(tmp_path / "runs" / "0", seeds=(0,))
     with pytest.raises(ConfigError, match=said):
         report(["runs", *line])
-    assert not list(tmp_path.glob("*.md"))
+    assert [file.name for file in tmp_path.glob("*.md")] == ["mine.md"]
+    assert "of my own" in (tmp_path / "mine.md").read_text()

@@ -188,13 +188,30 @@ def test_seeds_for_a_difference_give_students_test_its_power():
     for effect_size in (0.5, 1.0, 2.0, 3.0):
         x = generator.normal(size=8)
         x = (x - x.mean()) / x.std(ddof=1)
-        n = int(seeds_for(x + effect_size, x))
+        n = int(seeds_for(x + effect_size, x).value)
         power = {}
         for k in (n - 1, n, n + 1):
             freedom, shift = 2 * k - 2, effect_size * np.sqrt(k / 2)
             edge = t.ppf(0.975, freedom)
             power[k] = 1 - nct.cdf(edge, freedom, shift) + nct.cdf(-edge, freedom, shift)
         assert power[n + 1] >= 0.8 > power[n - 1] - 0.02
-    assert seeds_for(np.ones(3), np.ones(3) + 1) != seeds_for(np.ones(3), np.ones(3))
-    assert np.isinf(seeds_for(np.arange(3.0), np.arange(3.0)))
-    assert np.isnan(seeds_for(np.ones(1), np.arange(3.0)))
+    for nothing in (seeds_for(np.ones(3), np.ones(3) + 1), seeds_for(np.ones(1), np.arange(3.0))):
+        assert np.isnan(nothing).all()
+    equal = seeds_for(np.arange(3.0), np.arange(3.0))
+    assert np.isinf(equal.value)
+    assert np.isfinite(equal.lower)
+
+
+@pytest.mark.parametrize("effect_size", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("seeds", [5, 8, 20])
+def test_the_interval_of_seeds_to_tell_holds_the_true_number(effect_size, seeds):
+    from scipy.stats import norm
+
+    true = 2 * ((norm.ppf(0.975) + norm.ppf(0.8)) / effect_size) ** 2 + norm.ppf(0.975) ** 2 / 4
+    generator = np.random.default_rng(0)
+    held = []
+    for _ in range(1000):
+        x, y = generator.normal(size=(2, seeds))
+        found = seeds_for(x + effect_size, y)
+        held.append(found.lower <= np.ceil(true) and true <= found.upper)
+    assert 0.92 <= np.mean(held) <= 0.99
