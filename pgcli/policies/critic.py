@@ -22,6 +22,9 @@ from pgcli.settings.schema import CriticConfig
 from pgcli.updates.optimizers import adam, part
 
 ROWS = 8192  # per forward pass, of all seeds
+WINDOW = 2048  # targets, at least, that mean and std are of, once there have been as many
+LEAST = 1e-3  # of std
+SEEN = "seen"  # how a checkpoint calls it
 
 Work = Callable[[], None]
 
@@ -36,7 +39,9 @@ class Critic:
     """V(s) = mean + std · net(s), where mean and std follow the targets.
 
     Returns can be far from unit scale; the network sees standardised targets, and when the scale
-    moves, the last layer is adjusted so that V does not (PopArt: van Hasselt et al. 2016).
+    moves, the last layer is adjusted so that V does not (PopArt: van Hasselt et al. 2016). Mean and
+    std move as slowly as WINDOW targets do: a batch of few, much alike, would throw the last layer
+    from one size to another.
     """
 
     GAIN = 1.0  # of the last layer's initialisation
@@ -62,6 +67,7 @@ class Critic:
         self._remembered = self._optimizer.init(self.theta)
         self.mean = torch.zeros(len(seeds), device=device)
         self.std = torch.ones(len(seeds), device=device)
+        self.seen = torch.zeros(len(seeds), device=device)  # targets, up to WINDOW
         self._config, self._horizon, self._seeds, self._stream = config, horizon, seeds, fit
         # Of no row: compiled code is there before anybody's clock runs.
         none = torch.zeros(0, 0, dtype=torch.bool, device=device)
@@ -73,7 +79,8 @@ class Critic:
     def state(self) -> dict[str, Tensor]:
         """The tensors that a fit changes; live, not copies."""
         remembered = {f"optimizer/{key}": x for key, x in self._remembered.items()}
-        return {"theta": self.theta, "mean": self.mean, "std": self.std, **remembered}
+        scale = {"mean": self.mean, "std": self.std, SEEN: self.seen}
+        return {"theta": self.theta, **scale, **remembered}
 
     def along(self, obs: Tensor, mask: Tensor, age: Tensor | None = None) -> Tensor:
         """V(s_t) [S, N, T] for obs [S, N, T, D], zero where the mask is not set.
@@ -197,14 +204,23 @@ class Critic:
         """Let mean and std of the seed `own` follow the targets y [1, M], leaving V as it is."""
         if not y.numel():
             return
-        mean = y.mean(1)
-        std = y.std(1, correction=0).clamp(min=1e-3)
+        share, apart = self._share(own, y), y.mean(1) - self.mean[own]
+        mean = self.mean[own] + share * apart
+        variance = torch.lerp(self.std[own].square(), y.var(1, correction=0), share)
+        variance += share * (1 - share) * apart.square()
+        std = variance.sqrt().clamp(min=LEAST)
         weight, bias = self.net.unpack(self.theta[own])[-1]
         weight *= self.std[own] / std
         bias *= self.std[own] / std
         bias += (self.mean[own] - mean) / std
         self.mean[own] = mean
         self.std[own] = std
+
+    def _share(self, own: slice, y: Tensor) -> Tensor:
+        """Of targets y [1, M] in mean and std, [1]: all of the first ones; y counts as seen."""
+        seen = self.seen[own] + y.shape[1]
+        self.seen[own] = seen.clamp(max=WINDOW)
+        return (y.shape[1] / seen.clamp(max=max(WINDOW, y.shape[1]))).to(y)
 
 
 class ActionCritic(Critic):
@@ -247,7 +263,9 @@ class AdvantageCritic(ActionCritic):
         """The scale alone: a mean would not be 0 under π."""
         if not y.numel():
             return
-        std = y.square().mean(1).sqrt().clamp(min=1e-3)
+        share = self._share(own, y)
+        square = torch.lerp(self.std[own].square(), y.square().mean(1), share)
+        std = square.sqrt().clamp(min=LEAST)
         weight, bias = self.net.unpack(self.theta[own])[-1]
         weight *= self.std[own] / std
         bias *= self.std[own] / std

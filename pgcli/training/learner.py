@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from pgcli.collection.batch import Batch
 from pgcli.collection.episodes import rewards
 from pgcli.estimators.returns import returns_so_far
 from pgcli.gradients.critics import QCritic
+from pgcli.policies.critic import SEEN
 from pgcli.policies.critics import StateCritic
 from pgcli.policies.fused import load
 from pgcli.policies.normalizer import Moments
@@ -20,7 +22,9 @@ from pgcli.settings.schema import TrainConfig
 from pgcli.updates.optimizers import copy_into
 from pgcli.updates.rule import Rule, Start, rule
 
-CARRIED = "reward_scale/carried"
+CARRIED = "carried"
+# What earlier versions did not save: each part began at 0, and a critic's scale was of all targets.
+LATER = {CARRIED: 0.0, SEEN: math.inf}
 
 
 class Learner:
@@ -91,8 +95,11 @@ class Learner:
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Take over what `arrays()` gave, bit for bit; KeyError or ValueError where it differs."""
         for name, x in self._tensors().items():
-            if name != CARRIED or name in arrays:  # earlier versions began each part at 0
+            last = name.rpartition("/")[2]
+            if name in arrays or last not in LATER:
                 copy_into(x, arrays[name])
+            else:
+                x.fill_(LATER[last])
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that learns, live."""
@@ -102,7 +109,7 @@ class Learner:
         if self.so_far is not None:
             tensors |= _below("reward_scale", self.so_far.state())
             if self._carried.shape[1]:
-                tensors[CARRIED] = self._carried
+                tensors[f"reward_scale/{CARRIED}"] = self._carried
         for name, state in self.critics().items():
             tensors |= _below(name, state)
         return tensors

@@ -9,12 +9,13 @@ from settings import train_config
 
 from pgcli.machine.cores import started
 from pgcli.policies import fused
-from pgcli.policies.critic import Critic, LinearCritic
+from pgcli.policies.critic import WINDOW, Critic, LinearCritic
 from pgcli.settings.schema import Activation
 
 
 def settings(**changes):
-    return replace(train_config().critic, hidden=[16], lr=0.01, minibatches=4, **changes)
+    own = {"hidden": [16], "lr": 0.01, "minibatches": 4, **changes}
+    return replace(train_config().critic, **own)
 
 
 def data(seeds=2, episodes=3, steps=6):
@@ -89,6 +90,45 @@ def test_a_new_scale_of_the_targets_leaves_v_unchanged():
     assert critic.mean[0] > 50
     torch.testing.assert_close(critic.along(obs, mask), before,
                                rtol=1e-4, atol=1e-4)  # fmt: skip
+
+
+def test_the_scale_follows_so_many_targets_not_single_small_batches():
+    """Mean and std are those of all targets so far, then of about the last WINDOW."""
+    critic = make([0])
+    y = torch.from_numpy(np.random.default_rng(0).normal(50, 20, (1, WINDOW))).float()
+    for part in y.split(16, 1):
+        critic._rescale(slice(0, 1), part)
+    torch.testing.assert_close(critic.mean, y.mean(1))
+    torch.testing.assert_close(critic.std, y.std(1, correction=0))
+    critic._rescale(slice(0, 1), torch.full((1, 16), 50.0))  # much alike
+    assert critic.std == pytest.approx(float(y.std()), rel=0.01)
+    critic._rescale(slice(0, 1), y[:, : WINDOW // 2] + 100)  # half of the window
+    assert critic.mean == pytest.approx(float(y.mean()) + 50, rel=0.01)
+    large = torch.cat([y, y], 1) - 30
+    critic._rescale(slice(0, 1), large)  # more than the window holds: nothing else counts
+    torch.testing.assert_close(critic.mean, large.mean(1), rtol=1e-5, atol=0)
+
+
+def test_batches_of_equal_targets_do_not_undo_a_critic(monkeypatch):
+    """A pole in balance pays 1 a step: the targets of most small batches hardly differ."""
+
+    def share_unexplained():
+        critic = make([0], minibatches=1, lr=0.003, time_input=False)
+        generator = torch.Generator().manual_seed(0)
+        for i in range(3000):
+            obs = torch.randn(1, 32, 1, 4, generator=generator) * (i % 4 == 0)
+            for work in critic.fits(obs, mask[:, :32], value(obs), i):
+                work()
+        obs = torch.randn(1, 500, 1, 4, generator=generator)
+        return (critic.along(obs, mask) - value(obs)).var() / value(obs).var()
+
+    def value(obs):
+        return 60 + 20 * obs[..., 0].tanh()
+
+    mask = torch.ones(1, 500, 1).bool()
+    assert share_unexplained() < 0.1
+    monkeypatch.setattr("pgcli.policies.critic.WINDOW", 1)  # each batch by its own scale
+    assert share_unexplained() > 0.15
 
 
 @pytest.mark.parametrize("time_input", [False, True])
