@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ HOW = (
     f"Return: mean of a seed's last {RECENT} training episodes; mean over the seeds with its 95 % "
     "interval (Student's t). Greedy and sampled: mean return of fresh episodes of the last "
     "policy (pg eval), by the most probable action or as in training. Steps: as simulated, of each "
-    "seed. Minutes: of all seeds together, with the processor at hand, which may have had other "
+    "seed. Minutes: of all seeds together, on the cores that were given, which may have had other "
     "work."
 )
 VERDICTS = (
@@ -120,9 +120,14 @@ def _row(group: Group, evaluated: kept.Evaluations) -> Row:
         steps=int(max(r["env_steps"][-1] for r in seeds)),
         played={acting: np.array(list(mine.values())) for acting, mine in played.items()},
         seconds=sum(float(x.get("seconds") or 0) for x in told),
-        processors=sorted({str(x["processor"]) for x in told if x.get("processor")}),
+        processors=sorted({_machine(x) for x in told if x.get("processor")}),
         command=["pg", "train", *overrides(runs[0].directory)],
     )
+
+
+def _machine(told: Mapping[str, Any]) -> str:
+    cores = told.get("cores")
+    return str(told["processor"]) if cores is None else f"{cores} × {told['processor']}"
 
 
 def _told_apart(rows: Sequence[Row]) -> list[Row]:
@@ -148,7 +153,7 @@ def _method(run: Run) -> str:
 def _results(rows: Sequence[Row]) -> Table:
     headers = [
         "task", "method", "steps", "seeds", f"return (last {RECENT})", *ACTINGS, "minutes",
-        "processor",
+        "cores",
     ]  # fmt: skip
     cells = [
         [

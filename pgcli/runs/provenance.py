@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pgcli.machine.cores import cores
 from pgcli.version import __version__
 
 PACKAGES = (
@@ -36,13 +37,14 @@ def typed(words: Sequence[str]) -> Iterator[None]:
 
 
 def provenance() -> dict[str, Any]:
-    """The versions, the processor, the command line, and the state of the folder it is typed in."""
+    """The versions, the cores that pg may use, the command line, the state of the folder."""
     return {
         "versions": {
             "python": platform.python_version(), "policygrad": __version__, **_versions(),
         },
         "platform": platform.platform(),
         "processor": processor(),
+        "cores": cores(),
         "git": commit(),
         "command": _typed.get() or sys.argv,
     }  # fmt: skip
