@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pgcli.comparison.maps import spread
+from pgcli.comparison.parts import Parts, Step, parts
 from pgcli.environments.tabular import Tabular
 from pgcli.estimators.baselines import Baseline, baseline
 from pgcli.estimators.importance import importance
@@ -52,6 +54,7 @@ class Exact:
         float | None
     )  # N · tr Var(ĝ) at the batch size asked for; None: not known, or lost to rounding
     limit: bool = False  # of N → ∞, where the fitted baseline is its expectation
+    constant: Tensor | float = 0.0  # the baseline, [P] or one for all, where it is one number
 
 
 def action_probabilities(policy: Policy, theta: Tensor, states: int) -> Tensor:
@@ -194,18 +197,36 @@ class Problem:
             return self._mean_baseline(config, moments, batch_size, own=base.exact == "own_mean")
         return Exact(moments.mean[0], self._trace(moments))
 
+    def parts(self, config: EstimatorConfig, found: Exact) -> Parts | None:
+        """Of the variance that `estimate` has found; None where it has found none."""
+        if found.trace_cov is None:
+            return None
+        kernel = self._kernel(config if self._off_policy else replace(config, importance=NONE))
+        split = kernel.parts(found.constant)
+        return split._replace(batch=found.trace_cov - split.total)
+
     def _moments(self, config: EstimatorConfig, base: Baseline) -> Moments:
         """Of the estimate before a baseline that depends on the batch is subtracted."""
-        if base.exact != "state":
-            config = replace(config, baseline=NONE)
-        key = repr(config)
+        key = repr(config if base.exact == "state" else replace(config, baseline=NONE))
         if key not in self._known:
-            kernel = _Kernel(config, self)
+            kernel = self._kernel(config)
             moments = kernel.moments(measure=2)
             if kernel.weighs_measure:
                 moments = moments._replace(mean=kernel.moments(second=False).mean)
             self._known[key] = moments
         return self._known[key]
+
+    def _kernel(self, config: EstimatorConfig) -> _Kernel:
+        """Of the estimate before a constant is subtracted."""
+        kind, bare = baseline(config).exact, replace(config, baseline=NONE)
+        if kind == "state":
+            return _Kernel(config, self)
+        if kind != "time":
+            return _Kernel(bare, self)
+        expected, alive = _Kernel(bare, self).expected_phi(), self.visits()
+        b = (alive * expected).sum(-1) / alive.sum(-1).clamp(min=1e-300)  # [T]
+        table = b[:, None].expand(-1, self.model.states + 1)
+        return _Kernel(bare, self, baseline=table)
 
     def _mean_baseline(
         self, config: EstimatorConfig, moments: Moments, n: int, *, own: bool
@@ -214,15 +235,15 @@ class Problem:
         a, a_square, a_score = self._time_average(config)
         mean = moments.mean[0] - a * moments.mean[1]
         if own:
-            return Exact(mean - (a_score - a * moments.mean[1]) / n, None)
+            return Exact(mean - (a_score - a * moments.mean[1]) / n, None, constant=a)
         if moments.mean[1].norm() > 1e-9 * (1 + moments.product[1, 1].sum().sqrt()):
-            return Exact(mean, None)  # under these weights the mean score is not zero
+            return Exact(mean, None, constant=a)  # under these weights the mean score is not zero
         b_square = a**2 + (a_square - a**2) / (n - 1)
         xx, xs, ss = (float(moments.product[i].sum()) for i in ((0, 0), (0, 1), (1, 1)))
         # b_{−n} holds a_m and b_{−m} holds a_n: two trajectories of one batch are correlated.
         both = float(a_score.square().sum()) / (n - 1)
         squares = (xx, -2 * a * xs, b_square * ss, -float(mean.square().sum()), both)
-        return Exact(mean, self._told(*squares))
+        return Exact(mean, self._told(*squares), constant=a)
 
     def _time_average(self, config: EstimatorConfig) -> tuple[float, float, Tensor]:
         """E[a], E[a²] and E[a S] [P] of a = (1/L) Σ_t Φ_t, where Φ itself is not weighted."""
@@ -247,11 +268,7 @@ class Problem:
         """With b_t = E[Φ_t | still running], what the mean over the others tends to."""
         if phi(config).from_start or self._off_policy:
             return None
-        expected = _Kernel(replace(config, baseline=NONE), self).expected_phi()
-        alive = self.visits()
-        b = (alive * expected).sum(-1) / alive.sum(-1).clamp(min=1e-300)  # [T]
-        table = b[:, None].expand(-1, self.model.states + 1)
-        moments = _Kernel(replace(config, baseline=NONE), self, baseline=table).moments()
+        moments = self._kernel(config).moments()
         return Exact(moments.mean[0], self._trace(moments), limit=True)
 
     def _optimal(self, moments: Moments, *, per_parameter: bool) -> Exact:
@@ -263,7 +280,7 @@ class Problem:
         b = torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)
         mean = moments.mean[0] - b * moments.mean[1]
         squares = (xx.sum(), -2 * (b * xs).sum(), (b.square() * ss).sum(), -mean.square().sum())
-        return Exact(mean, self._told(*map(float, squares)), limit=True)
+        return Exact(mean, self._told(*map(float, squares)), limit=True, constant=b)
 
     def _trace(self, moments: Moments) -> float | None:
         return self._told(
@@ -365,11 +382,11 @@ class _Kernel:
         def maps(t: int) -> _Maps:
             C, D, F = self._transition(t)
             ending = y2[t + 1, m.following]
-            spread = partial(_spread, following=m.following, cell=cell, shape=(cells, m.states + 1))
+            onto = partial(spread, following=m.following, cell=cell, shape=(cells, m.states + 1))
             return _Maps(
                 into_cells(weight * (D @ ending @ C.mT)),
                 into_cells(weight * (D @ ending @ D.mT)),
-                *(spread(weight * F, other) for other in (C, D, F)),
+                *(onto(weight * F, other) for other in (C, D, F)),
             )
 
         prepared = [maps(t) for t in range(m.horizon)]
@@ -400,6 +417,31 @@ class _Kernel:
             xy = torch.einsum("iv,vap->iap", out, xy)
             xx = torch.einsum("iv,vwp,jw->ijp", out, xx, out)
         return Moments(xy[:, 0], xx, xy)
+
+    def parts(self, constant: Tensor | float) -> Parts:
+        """Of the estimate with this constant baseline, in whatever batch."""
+        problem, m = self._problem, self._a + self._v
+        out = torch.zeros(m, problem.psi.shape[-1], dtype=torch.float64)
+        out[self._a], out[self._a + 1] = 1.0, -constant
+        if self._whole:
+            out[self._a + 2] = -1.0
+        end = torch.zeros(m, dtype=torch.float64)
+        end[0] = 1.0
+        steps = [self._step(t) for t in range(problem.model.horizon)]
+        return parts(problem.model, problem.chance, problem.psi.flatten(0, 1), steps, end, out)
+
+    def _step(self, t: int) -> Step:
+        """One step back for (y, X) together; trajectory weights in it, not in the measure."""
+        C, D, F = self._transition(t)
+        k, a = C.shape[:2]
+        one = C.new_zeros(k, a + self._v, a + self._v)
+        one[:, :a, :a], one[:, a:, a:] = C, F
+        scored = torch.zeros_like(one)
+        scored[:, a:, :a] = D
+        if self.weighs_measure:
+            rho = self._problem.ratio[:, None, None]
+            one, scored = rho * one, rho * scored
+        return Step(one, scored)
 
     def _chance(self, measure: int) -> Tensor:
         """The weight of every transition, [K, 1, 1]."""
@@ -499,20 +541,3 @@ class _Maps(NamedTuple):
     fxyc: Tensor  # sparse: X'y'ᵀ ↦ Σ_{s'} F X'y'ᵀ Cᵀ
     fxyd: Tensor  # sparse: X'y'ᵀ ↦ Σ_{s'} F X'y'ᵀ Dᵀ, which ψ multiplies
     fxxf: Tensor  # sparse: X'X'ᵀ ↦ Σ_{s'} F X'X'ᵀ Fᵀ
-
-
-def _spread(
-    left: Tensor, right: Tensor, following: Tensor, cell: Tensor, shape: tuple[int, int]
-) -> Tensor:
-    """The linear map M ↦ Σ_k left_k M(s'_k) right_kᵀ from states s' to cells (s, a).
-
-    For left [K, i, v] and right [K, j, a], sparse [cells · i · j, states · v · a].
-    """
-    (k, i, v), (j, a) = left.shape, right.shape[1:]
-    value = torch.einsum("kiv,kja->kijva", left, right)
-    row = torch.arange(i * j).reshape(i, j, 1, 1) + cell.reshape(k, 1, 1, 1, 1) * (i * j)
-    column = torch.arange(v * a).reshape(v, a) + following.reshape(k, 1, 1, 1, 1) * (v * a)
-    kept = value != 0
-    index = torch.stack([x.expand(value.shape)[kept] for x in (row, column)])
-    size = (shape[0] * i * j, shape[1] * v * a)
-    return torch.sparse_coo_tensor(index, value[kept], size, check_invariants=False).coalesce()

@@ -32,6 +32,13 @@ def case(request):
 
 def listed(case, config, off, n):
     """E[ĝ] and n · tr Var(ĝ) of the production code, over all n-tuples of trajectories."""
+    chance, g = estimates(case, config, off, n)
+    mean = (chance[:, None] * g).sum(0)
+    return mean, float(n * (chance * (g - mean).square().sum(-1)).sum())
+
+
+def estimates(case, config, off, n):
+    """The chance of every n-tuple of trajectories [k] and ĝ of it [k, P]."""
     mdp, policy, theta, other, value, q = case
     b, behaviour = mdp.batch, other if off else theta
     p = mdp.probabilities(policy, behaviour).detach()
@@ -52,16 +59,41 @@ def listed(case, config, off, n):
             1, len(p), -1), policy.num_params)[0] for t in range(mdp.horizon)], 1
     )  # [N, T, P]  # fmt: skip
     chance = p[index].prod(-1)
-    g = torch.einsum("knt,kntp->kp", weights, scores[index]) / n
-    mean = (chance[:, None] * g).sum(0)
-    return mean, float(n * (chance * (g - mean).square().sum(-1)).sum())
+    return chance, torch.einsum("knt,kntp->kp", weights, scores[index]) / n
+
+
+def problem(case, off):
+    mdp, policy, theta, other, value, q = case
+    behaviour = action_probabilities(policy, other, mdp.states) if off else None
+    return Problem(tabular(mdp), policy, theta, behaviour=behaviour, value=value, q=q)
 
 
 def exact(case, config, off, n):
-    mdp, policy, theta, other, value, q = case
-    behaviour = action_probabilities(policy, other, mdp.states) if off else None
-    problem = Problem(tabular(mdp), policy, theta, behaviour=behaviour, value=value, q=q)
-    return problem.estimate(config, n)
+    return problem(case, off).estimate(config, n)
+
+
+def revealed(case, config, off):
+    """Start, actions, dynamics: squared increments of E[g | history], history by history."""
+    chance, g = estimates(case, config, off, 1)
+    histories = []
+    for states, actions, rewards, final, _ in case[0].trajectories:
+        known, own = (states[0],), [(), (states[0],)]
+        for action, reward, state in zip(actions, rewards, [*states[1:], final], strict=True):
+            own += [known := (*known, action), known := (*known, reward, state)]
+        histories.append(own + [known] * (2 + 2 * case[0].horizon - len(own)))
+    parts, before = [0.0, 0.0, 0.0], (chance[:, None] * g).sum(0).expand(len(g), -1)
+    for level in range(1, 2 + 2 * case[0].horizon):
+        keys = [own[level] for own in histories]
+        group = torch.tensor([list(dict.fromkeys(keys)).index(key) for key in keys])
+        total = torch.zeros(len(g), g.shape[1], dtype=g.dtype)
+        total.index_add_(0, group, chance[:, None] * g)
+        mass = torch.zeros(len(g), dtype=g.dtype).index_add_(0, group, chance)
+        now = (total / mass.clamp(min=1e-300)[:, None])[group]
+        parts[0 if level == 1 else 1 + level % 2] += float(
+            (chance * (now - before).square().sum(-1)).sum()
+        )
+        before = now
+    return parts
 
 
 def combinations():
@@ -105,6 +137,54 @@ def test_mean_and_variance_agree_with_enumeration(case, phi, form):
             assert found.trace_cov == pytest.approx(trace, rel=1e-9)
             checked += 1
     assert checked
+
+
+@pytest.mark.parametrize("phi", [name for name in PHIS.names if not PHIS.find(name).couples])
+@pytest.mark.parametrize("form", IMPORTANCES.names)
+def test_parts_of_the_variance_agree_with_enumeration(case, phi, form):
+    """The three, history by history, and their sum with the variance from another recursion."""
+    checked = 0
+    for config, off in combinations():
+        if config.phi != phi or config.importance != form:
+            continue
+        one = problem(case, off)
+        found = one.estimate(config, 2)
+        parts = one.parts(config, found)
+        if parts is None:
+            assert found.trace_cov is None
+            continue
+        assert parts.total == pytest.approx(found.trace_cov, rel=1e-12)
+        if config.baseline in ("mean", "own_mean"):
+            config = replace(config, baseline="constant", constant=float(found.constant))
+        else:
+            assert abs(parts.batch) <= 1e-10 * found.trace_cov
+        expected = revealed(case, config, off)
+        assert parts[:3] == pytest.approx(expected, rel=1e-9, abs=1e-11 * sum(expected))
+        checked += 1
+    assert checked
+
+
+@pytest.mark.parametrize("phi", ["total_return", "reward_to_go", "gae"])
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+def test_a_baseline_changes_the_actions_part_alone(case, phi, gamma):
+    """Start + dynamics is the floor: the same with none, V, a constant; and of total and rtg."""
+    config = replace(train_config().estimator, phi=phi, gamma=gamma, bootstrap=True, lam=0.7)
+    if phi == "total_return":
+        config = replace(config, discount_state=True)
+    one = problem(case, False)
+    names = ["none"] if phi == "gae" else ["none", "constant", "value", "optimal", "time", "mean"]
+    floors = []
+    for name in names:
+        chosen = replace(config, baseline=name, constant=1.3)
+        found = one.estimate(chosen, 4)
+        if found is None or found.trace_cov is None:
+            continue
+        parts = one.parts(chosen, found)
+        floors.append((parts.start, parts.dynamics))
+    for start, dynamics in floors[1:]:
+        assert start == pytest.approx(floors[0][0], rel=1e-10)
+        assert dynamics == pytest.approx(floors[0][1], rel=1e-10)
+    assert len(floors) >= min(len(names), 4)
 
 
 def test_nothing_exact_is_claimed_of_what_is_fitted_within_the_batch(case):
