@@ -24,7 +24,7 @@ class Belief:
         """ConfigError where a model is asked for and there is none."""
         self._id, self.notice, self.model = config.env.id, "", None
         exact_critic = config.critic.kind == EXACT
-        self._needed = exact_critic or config.exact is True
+        self._needed = exact_critic or config.exact is True or config.parts
         if (model := tabular_model(config.env)) is not None:
             self._trial = Trial(model)
             self.model = replace(model, reward=model.reward + config.env.reward_shift)
@@ -35,8 +35,9 @@ class Belief:
             self.notice = f"no exact figures: {missing}"
         if exact_critic:
             raise ConfigError("critic.kind", "exact", missing)
-        if config.exact:
-            raise ConfigError("exact", True, f"only false: {missing}")
+        for key in ("exact", "parts"):
+            if getattr(config, key):
+                raise ConfigError(key, True, f"only false: {missing}")
 
     def see(self, batch: Batch) -> None:
         """Hold a batch against the model, and give it up where they contradict each other.

@@ -55,6 +55,7 @@ class Exact:
     )  # N · tr Var(ĝ) at the batch size asked for; None: not known, or lost to rounding
     limit: bool = False  # of N → ∞, where the fitted baseline is its expectation
     constant: Tensor | float = 0.0  # the baseline, [P] or one for all, where it is one number
+    parts: Parts | None = None  # of trace_cov, where they were asked for
 
 
 def action_probabilities(policy: Policy, theta: Tensor, states: int) -> Tensor:
@@ -203,6 +204,8 @@ class Problem:
             return None
         kernel = self._kernel(config if self._off_policy else replace(config, importance=NONE))
         split = kernel.parts(found.constant)
+        if baseline(config).exact not in ("mean", "own_mean"):
+            return split
         return split._replace(batch=found.trace_cov - split.total)
 
     def _moments(self, config: EstimatorConfig, base: Baseline) -> Moments:

@@ -14,6 +14,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import text
 
 from pgcli.comparison.exact import Exact, Solution
+from pgcli.comparison.parts import Parts
 from pgcli.comparison.resampled import Figure, Verdict
 from pgcli.comparison.steps import PassFinding, Point, StepFinding
 from pgcli.pictures import estimators as slides
@@ -105,6 +106,8 @@ def write(
     if solution is not None:
         progress.say(f"J = {solution.objective:.6g}, ‖∇J‖ = {float(solution.gradient.norm()):.6g}")
     progress.say(shown)
+    if parts := parts_table(rows):
+        progress.say(parts)
     for name, made in tables.items():
         if made:
             progress.say(looks_table(name, made, config))
@@ -150,9 +153,17 @@ def row_of(finding: Finding, config: CompareConfig, solution: Solution | None) -
         "bias_exact": bias_exact,
         "trace_cov_exact": trace_exact,
         "exact_in_the_limit": "" if exact is None else int(exact.limit),
+        **{f"part_{name}": x for name, x in _parts(exact).items()},
         "ess": math.nan if finding.ess is None else finding.ess,
         "seconds": finding.seconds,
     }
+
+
+def _parts(exact: Exact | None) -> dict[str, float]:
+    """By name, N · tr Var(ĝ) each, and the floor under all baselines; NaN where not known."""
+    if exact is None or exact.parts is None:
+        return dict.fromkeys((*Parts._fields, "floor"), math.nan)
+    return {**exact.parts._asdict(), "floor": exact.parts.floor}
 
 
 def _limits(name: str, figure: Figure) -> dict[str, float]:
@@ -240,6 +251,44 @@ def shown_table(rows: Sequence[Mapping[str, Any]], level: float) -> str:
         for row in rows
     ]  # fmt: skip
     return table(lines, headers)
+
+
+PARTS = {  # of the variance, by column: as tables and pictures call them
+    "part_start": "first state",
+    "part_actions": "actions",
+    "part_dynamics": "dynamics",
+    "part_batch": "batch",
+}
+
+
+def parts_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Where the variance of the rows comes from, for a terminal; empty where it is not known."""
+    known = [row for row in rows if not math.isnan(row["part_floor"])]
+    lines = []
+    for row in known:
+        total = sum(row[name] for name in PARTS)
+        share = [f"{row[name] / total:.1%}" if total > 0 else "—" for name in PARTS]
+        lines.append([_named(row), *share, _short(row["part_floor"]), _short(total)])
+    if not lines:
+        return ""
+    headers = ["tr Σ from", *PARTS.values(), "floor", "tr Σ"]
+    return "\n".join([table(lines, headers), *_room(known)])
+
+
+def _room(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What another baseline could still take off the least and the most noisy of the rows."""
+    sizes = [sum(row[name] for name in PARTS) for row in rows]
+    least, most = sizes.index(min(sizes)), sizes.index(max(sizes))
+    return [
+        f"{_named(rows[i])}: no baseline of states and times takes more than "
+        f"{1 - rows[i]['part_floor'] / sizes[i]:.1%} off"
+        for i in dict.fromkeys((least, most))
+        if sizes[i] > 0
+    ]
+
+
+def _named(row: Mapping[str, Any]) -> str:
+    return row["estimator"] if math.isnan(row["kl"]) else f"{row['estimator']} at KL {row['kl']:g}"
 
 
 LIMITS = "limits"  # of the figure, in the place of a column's name
@@ -362,8 +411,10 @@ def drawn(
         slides.Dot(r["estimator"], _bias_to_show(r), r["trace_cov"] / config.batch_size)
         for r in rows
     ]
+    split = [r for r in rows if not math.isnan(r["part_floor"])]
     # Nothing to see is no picture.
     told = {
+        "parts": any(r[name] > 0 for r in split for name in PARTS),
         "variance": any(bar.value > 0 for bar in bars),
         "alignment": any(math.isfinite(y) for line in aligned for y in line.y),
         "batch_size": any(y > 0 for line in measured for y in line.y),
@@ -371,6 +422,11 @@ def drawn(
     }
     of_batch = f"variance tr Var(ĝ) of a batch of {config.batch_size}"
     draw: dict[str, Callable[[], bytes]] = {
+        "parts": lambda: slides.stacked(
+            [r["estimator"] for r in split],
+            {name: [r[key] for r in split] for key, name in PARTS.items()},
+            "exact tr Σ per trajectory", f"Where the noise comes from: {config.env.id}",
+        ),
         "variance": lambda: slides.bars(bars, "tr Σ per trajectory", f"Gradient noise: {where}"),
         "alignment": lambda: slides.lines(
             aligned, ("episodes per batch", "⟨E[ĝ], ∇J⟩ / (‖∇J‖ √E‖ĝ‖²)"), f"Direction: {where}"

@@ -281,6 +281,8 @@ def _exact(study: Study, theta: Tensor, progress: Progress, signals: list[int]) 
                 model, subject.policy, subject.theta, behaviour=acting, value=value, q=q
             )
         known = problems[key].estimate(est, config.batch_size)
+        if known is not None and config.parts:
+            known = replace(known, parts=problems[key].parts(est, known))
         if known is not None:
             exact[name] = known
         progress.advance((i + 1) / len(study.estimators), [f"exact {name}"])

@@ -55,6 +55,7 @@ class Panel(NamedTuple):
     title: str
     curves: Sequence[Curve]
     level: float = math.nan
+    shows: str = "IQM"  # of the seeds
 
 
 def draw(
@@ -125,7 +126,7 @@ def _dress(axes: Axes, panel: Panel, y_label: str, log: bool) -> None:
     axes.set_title(_literal(panel.title), loc="left", fontsize=17, fontweight="bold")
     fewest, most = (choice(curve.seeds for curve in panel.curves) for choice in (min, max))
     number = f"{most}" if fewest == most else f"{fewest} to {most}"
-    note = "one seed" if most == 1 else f"IQM and 95 % band over {number} seeds"
+    note = "one seed" if most == 1 else f"{panel.shows} and 95 % band over {number} seeds"
     axes.set_title(note, loc="right", fontsize=12, color="#555555")
     axes.set_ylabel(y_label)
     _frame(axes, panel, axes.get_yscale() == "log")

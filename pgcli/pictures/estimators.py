@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # takes a second to import: only where a picture is drawn
     from matplotlib.figure import Figure
 
 MARKS = "osD^vP*X<>hd"
+SHADES = ("#bbbbbb", "#9ecae1", "#08306b", "#fd8d3c")  # of what lies in one bar
 
 
 class Bar(NamedTuple):
@@ -83,6 +84,25 @@ def bars(rows: Sequence[Bar], x_label: str, title: str) -> bytes:
             axes.set_xscale("log")
             axes.set_xlim(seen.min() / 1.5, seen.max() * 1.5)
         axes.set_yticks(y, [row.label for row in rows])
+        axes.set_xlabel(x_label)
+        figure.suptitle(title)
+        return _png(figure)
+
+
+def stacked(
+    labels: Sequence[str], parts: Mapping[str, Sequence[float]], x_label: str, title: str
+) -> bytes:
+    """Horizontal bars in parts from 0 on, with a legend of what they are."""
+    with _figure(10.5, 1.6 + 0.42 * len(labels)) as (figure, axes):
+        y, left = np.arange(len(labels))[::-1], np.zeros(len(labels))
+        for (name, values), colour in zip(parts.items(), SHADES, strict=False):
+            if np.any(values):
+                axes.barh(y, values, left=left, color=colour, height=0.66, label=name)
+            left = left + np.array(values)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
+        axes.set_axisbelow(True)
+        axes.margins(x=0.02)
+        axes.set_yticks(y, list(labels))
         axes.set_xlabel(x_label)
         figure.suptitle(title)
         return _png(figure)

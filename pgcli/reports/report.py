@@ -17,7 +17,7 @@ from pgcli.reports import claims, document, kept, page, sensitivity
 from pgcli.reports import tables as findings
 from pgcli.reports.document import Block, Paragraph, Picture
 from pgcli.reports.groups import Group, group, shared
-from pgcli.reports.results import common_range, compare, curves
+from pgcli.reports.results import common_range, compare, curves, noise_along
 from pgcli.runs.directory import made, write_atomically
 from pgcli.runs.progress import Progress
 from pgcli.runs.saved import Run, find, read
@@ -72,6 +72,12 @@ def report(argv: Sequence[str]) -> int:
     pictures = {
         "return": _picture(groups, returns, "mean return of a batch (reward)", thresholds),
         "variance": _picture(groups, variances, "variance of ĝ, tr Σ̂/N (norm²)"),
+        "noise": _picture(
+            groups,
+            noise_along(groups),
+            "noise scale, trajectories",
+            shows="ratio of means",
+        ),
     }
     if args.over is not None:
         pictures["over"] = draw(
@@ -227,6 +233,7 @@ def _picture(
     by_label: Mapping[str, Curve],
     y_label: str,
     thresholds: Mapping[str, float] | None = None,
+    shows: str = "IQM",
 ) -> dict[str, bytes]:
     """A panel per environment, with its threshold where thresholds are returns; {} for none."""
     panels: dict[str, list[Curve]] = {}
@@ -235,7 +242,7 @@ def _picture(
             panels.setdefault(g.environment, []).append(by_label[g.label])
     levels = thresholds or {}
     return draw(
-        [Panel(name, mine, levels.get(name, math.nan)) for name, mine in panels.items()],
+        [Panel(name, mine, levels.get(name, math.nan), shows) for name, mine in panels.items()],
         y_label,
         log=thresholds is None,
     )

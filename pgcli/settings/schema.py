@@ -499,6 +499,7 @@ class CompareConfig:
     checkpoint: Optional[str]  # run directory whose policy is looked at; null: a fresh one
     iteration: Any  # of that run: a number or BEST; null: the newest
     exact: Optional[bool]  # from the model; null: where that takes no longer than minutes
+    parts: bool  # of the variance, by what is revealed
     resamples: int = field(metadata=within(ge=100))  # of the bootstrap
     level: float = field(metadata=within(gt=0, lt=1))  # of confidence
     sizes: list[int] = field(metadata=within(ge=1))  # batch sizes to study

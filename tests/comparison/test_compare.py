@@ -103,6 +103,27 @@ def test_what_is_left(mine):
     assert again.returncode == 3, again.stdout
 
 
+def test_parts_add_up_in_table_and_picture(tmp_path):
+    done = pg("compare", "env=FrozenLake-v1", "policy=tabular", "parts=true", "episodes=128",
+              "estimators=[total,rtg_value,rtg_mean,compatible]", "hydra.run.dir=run", *SMALL[1:],
+              cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(tmp_path / "run")
+    names = ("start", "actions", "dynamics", "batch")
+    for name in ("total", "rtg_value", "rtg_mean"):
+        keys = [key for key in rows[name] if key.startswith("part_")] + ["trace_cov_exact"]
+        row = {key: float(rows[name][key]) for key in keys}
+        parts = [row[f"part_{part}"] for part in names]
+        assert sum(parts) == pytest.approx(row["trace_cov_exact"], rel=1e-10)
+        assert parts[0] + parts[2] == pytest.approx(row["part_floor"], rel=1e-12)
+        assert (parts[3] > 0) == (name == "rtg_mean")
+    assert rows["compatible"]["part_floor"] == ""
+    floors = [float(rows[name]["part_floor"]) for name in ("total", "rtg_value", "rtg_mean")]
+    assert floors == pytest.approx([floors[0]] * 3, rel=1e-10)
+    assert "no baseline of states and times takes more than" in done.stdout
+    assert (tmp_path / "run" / "parts.png").stat().st_size > 10_000
+
+
 def test_exact_critics_take_the_bias_away(mine):
     cwd, _, _ = mine
     names = "estimators=[td,n_step,advantage,q,rtg_value]"
@@ -319,6 +340,7 @@ BAD = {
     "iteration=3": (2, "needs a checkpoint"),
     "critic=exact": (2, "critic.kind=exact", "does not expose its model"),
     "exact=true": (2, "exact=true", "does not expose its model"),
+    "parts=true": (2, "parts=true", "does not expose its model"),
     "estimators=[my_phi:x]": (2, "my_phi:x", "does not import"),
     "behaviour.kl=[0]": (2, "behaviour.kl", "> 0"),
     "resume=x": (2, "resume=x: no such setting"),

@@ -16,6 +16,7 @@ from pgcli.reports.report import report
 FILES = {
     "report.md", "report.html", "report.csv", "tensorboard",
     "return.png", "return.svg", "variance.png", "variance.svg",
+    "noise.png", "noise.svg",
 }  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def test_everything_is_written_and_told(runs, tmp_path, capsys):
     assert (rtg["p_better"], mean["p_better"]) == ("", "1.0")
     assert float(rtg["noise_scale"]) == 5
     page = (out / "report.html").read_text()
-    assert page.count("data:image/svg+xml;base64,") == 2
+    assert page.count("data:image/svg+xml;base64,") == 3
     assert "http://" not in page
     assert "https://" not in page
     for text in (page, (out / "report.md").read_text()):
