@@ -21,6 +21,7 @@ from pgcli.runs.tags import RECENT
 from pgcli.statistics.intervals import FEWEST, mean_interval
 
 TITLE = "Results"
+NOTES = "notes.md"  # words of one's own in the folder of its name: they end the page as they are
 NONE = tables.NONE
 ACTINGS = ("greedy", "sampled")
 HOW = (
@@ -95,7 +96,10 @@ def write(
     for row in rows:
         for run in row.group.sources:
             kept.keep(run, file.with_suffix(""), row.place, evaluated)
-    write_atomically(file, document.markdown(TITLE, blocks).encode())
+    text, notes = document.markdown(TITLE, blocks), file.with_suffix("") / NOTES
+    if notes.is_file():
+        text += f"\n{notes.read_text(encoding='utf-8').strip()}\n"
+    write_atomically(file, text.encode())
     return tables.terminal(compared if compared.rows else results, [], left_out)
 
 

@@ -36,7 +36,8 @@ examples:
   pg report outputs                           all runs at any depth below outputs
   pg report outputs/multirun/2026-01-31 --threshold 450
   pg report outputs --over optimizer.lr       every group at each of its learning rates
-  pg report outputs --page results.md         and results/, from which it can be written again
+  pg report outputs --page results.md         and results/, from which it can be written again;
+                                              results/notes.md ends the page, where it is there
 """
 
 

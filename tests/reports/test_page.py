@@ -103,6 +103,9 @@ def test_the_page_is_written_again_from_what_it_keeps(tmp_path, capsys):
     assert report(["runs", "results", "--page", "results.md"]) == 0
     assert report(["results", "--page", "results.md"]) == 0
     again = (tmp_path / "results.md").read_text()
+    (tmp_path / "results" / "notes.md").write_text("## Mine\n\n*As it is.*\n")
+    assert report(["results", "--page", "results.md"]) == 0
+    assert (tmp_path / "results.md").read_text().endswith("|\n\n## Mine\n\n*As it is.*\n")
     assert again.split("\n")[4:] == page.split("\n")[4:]  # but for the line that wrote it
     assert len(list((tmp_path / "results").rglob("metrics.csv"))) == 1
 
