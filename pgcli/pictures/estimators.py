@@ -101,7 +101,7 @@ def stacked(
             left = left + np.array(values)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, frameon=False)
         axes.set_axisbelow(True)
-        axes.margins(x=0.02)
+        axes.set_xlim(0, 1.02 * left.max())
         axes.set_yticks(y, list(labels))
         axes.set_xlabel(x_label)
         figure.suptitle(title)
