@@ -121,6 +121,7 @@ def _composed_all(
     with initialize_config_dir(str(conf_dir()), job_name=command, version_base="1.3"):
         for override in overrides:
             override.config_loader = GlobalHydra.instance().config_loader()  # glob() asks it
+        _refuse_lists(overrides)
         first = [line for choice in _choices(overrides) for line in choice[:1]]
         node = _composed(name, first, schema)
         multirun = multirun or node.hydra.mode is RunMode.MULTIRUN
@@ -353,6 +354,14 @@ def _combinations(choices: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
     ]
     few = math.prod(map(len, choices)) <= MOST_COMBINATIONS
     return list(dict.fromkeys([first, *alone, *(itertools.product(*choices) if few else ())]))
+
+
+def _refuse_lists(overrides: Sequence[Override]) -> None:
+    """Of several options of a group Hydra would take each, and the last one would hold."""
+    for override in overrides:
+        key = override.key_or_group
+        if (conf_dir() / key).is_dir() and isinstance(override.value(), list):
+            raise ConfigError(key, _text(override), "one name, not a list; -m sweeps over a,b")
 
 
 def _refuse_sweep(overrides: Sequence[Override]) -> None:

@@ -38,13 +38,14 @@ from pgcli.cli.meanings import annotated, comments, grouped, with_limits
 from pgcli.cli.origins import as_begun, as_told, brought, brought_along, names_runs, pins
 from pgcli.cli.sources import conf_dir, job_name, register, subdirectory
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
+from pgcli.policies import demand
 from pgcli.policies.fit import check_fit
 from pgcli.runs import checkpoint, saved
 from pgcli.runs.directory import holds_run, lock, made
 from pgcli.runs.progress import tell
 from pgcli.runs.provenance import typed
 from pgcli.runs.saved import HYDRAS, SETTINGS
-from pgcli.settings.schema import CompareConfig, TrainConfig, allowed
+from pgcli.settings.schema import Collect, CompareConfig, TrainConfig, allowed
 
 if TYPE_CHECKING:  # it would bring Gymnasium
     from pgcli.environments.spaces import Spaces
@@ -282,6 +283,26 @@ def _check_policy(config: Any, spaces: Spaces) -> None:
     """What a policy is asked to be must go with the actions."""
     if isinstance(config, (TrainConfig, CompareConfig)):
         check_fit(config.policy, config.behaviour, spaces.action)
+        _check_memory(config, spaces)
+
+
+def _check_memory(config: TrainConfig | CompareConfig, spaces: Spaces) -> None:
+    """More than the machine has is refused, not taken until it stands still."""
+    own = config.policy.hidden
+    given = {"policy.hidden": max(own, default=1)}
+    if isinstance(config, TrainConfig):
+        seeds = given["seeds"] = config.seeds
+        if config.collect is Collect.steps:
+            steps = given["horizon"] = config.horizon
+        elif config.batch_steps is not None:
+            steps = given["batch_steps"] = config.batch_steps
+        else:
+            steps = given["batch_size"] = config.batch_size
+    else:
+        seeds, steps = 1, config.batch_size
+        given["batch_size"] = steps
+    width = demand.parameters(spaces.obs_dim, own, 1)
+    demand.check(seeds, width, steps, spaces.obs_dim, given)
 
 
 def _check_runs(config: Any, spaces: Spaces) -> None:

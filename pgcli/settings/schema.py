@@ -17,6 +17,7 @@ from typing import Any, Optional, Union, get_args, get_origin, get_type_hints
 from pgcli.errors import ConfigError, one_of
 from pgcli.settings.registry import OWN, is_own, named_in
 
+HUGE = 2**63  # no whole number is larger
 EXACT = "exact"  # V and Q by dynamic programming
 NONE = "none"  # the baseline that subtracts nothing, the importance weights that are 1
 BEST = "best"  # the iteration, each seed's own, that did best when it was evaluated
@@ -500,7 +501,7 @@ class CompareConfig:
     iteration: Any  # of that run: a number or BEST; null: the newest
     exact: Optional[bool]  # from the model; null: where that takes no longer than minutes
     parts: bool  # of the variance, by what is revealed
-    resamples: int = field(metadata=within(ge=100))  # of the bootstrap
+    resamples: int = field(metadata=within(ge=100, le=10**6))  # of the bootstrap
     level: float = field(metadata=within(gt=0, lt=1))  # of confidence
     sizes: list[int] = field(metadata=within(ge=1))  # batch sizes to study
     pictures: bool
@@ -631,6 +632,8 @@ def check(config: Any, prefix: str = "") -> None:
                 continue
             if not _within(number, f.metadata):
                 raise ConfigError(key, value, f"must be {_described(f.metadata)}")
+            if isinstance(number, int) and number >= HUGE:
+                raise ConfigError(key, value, f"must be < {_number(HUGE)}")
 
 
 def allowed(schema: type, prefix: str = "") -> dict[str, str]:

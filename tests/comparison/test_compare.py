@@ -336,6 +336,8 @@ BAD = {
     "episodes=100": (2, "episodes=100", "multiple of batch_size"),
     "estimator.lamda=0.5": (2, "estimator.lamda", "lam"),
     "estimator.gamma=2": (2, "estimator.gamma=2", "<= 1"),
+    "resamples=1000000000000": (2, "resamples=1000000000000", "<= 1000000"),
+    "policy.hidden=[100000000000]": (2, "policy.hidden=100000000000: needs at least"),
     "checkpoint=nowhere": (4, "nowhere"),
     "iteration=3": (2, "needs a checkpoint"),
     "critic=exact": (2, "critic.kind=exact", "does not expose its model"),
