@@ -24,7 +24,7 @@ from pgcli.updates.optimizers import adam, part
 ROWS = 8192  # per forward pass, of all seeds
 WINDOW = 2048  # targets, at least, that mean and std are of, once there have been as many
 LEAST = 1e-3  # of std
-SEEN = "seen"  # how a checkpoint calls it
+SEEN, ALONE = "seen", -1.0  # how a checkpoint calls it; what earlier versions did
 
 Work = Callable[[], None]
 
@@ -67,7 +67,8 @@ class Critic:
         self._remembered = self._optimizer.init(self.theta)
         self.mean = torch.zeros(len(seeds), device=device)
         self.std = torch.ones(len(seeds), device=device)
-        self.seen = torch.zeros(len(seeds), device=device)  # targets, up to WINDOW
+        # Targets, up to WINDOW; below 0 (ALONE): mean and std are those of the newest batch.
+        self.seen = torch.zeros(len(seeds), device=device)
         self._config, self._horizon, self._seeds, self._stream = config, horizon, seeds, fit
         # Of no row: compiled code is there before anybody's clock runs.
         none = torch.zeros(0, 0, dtype=torch.bool, device=device)
@@ -205,7 +206,7 @@ class Critic:
         if not y.numel():
             return
         share, apart = self._share(own, y), y.mean(1) - self.mean[own]
-        mean = self.mean[own] + share * apart
+        mean = torch.lerp(self.mean[own], y.mean(1), share)
         variance = torch.lerp(self.std[own].square(), y.var(1, correction=0), share)
         variance += share * (1 - share) * apart.square()
         std = variance.sqrt().clamp(min=LEAST)
@@ -218,9 +219,10 @@ class Critic:
 
     def _share(self, own: slice, y: Tensor) -> Tensor:
         """Of targets y [1, M] in mean and std, [1]: all of the first ones; y counts as seen."""
-        seen = self.seen[own] + y.shape[1]
-        self.seen[own] = seen.clamp(max=WINDOW)
-        return (y.shape[1] / seen.clamp(max=max(WINDOW, y.shape[1]))).to(y)
+        seen, count = self.seen[own].clone(), y.shape[1]
+        share = count / (seen + count).clamp(max=max(WINDOW, count))
+        self.seen[own] = torch.where(seen < 0, seen, (seen + count).clamp(max=WINDOW))
+        return torch.where(seen < 0, 1.0, share).to(y)
 
 
 class ActionCritic(Critic):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from pgcli.collection.batch import Batch
 from pgcli.collection.episodes import rewards
 from pgcli.estimators.returns import returns_so_far
 from pgcli.gradients.critics import QCritic
-from pgcli.policies.critic import SEEN
+from pgcli.policies.critic import ALONE, SEEN
 from pgcli.policies.critics import StateCritic
 from pgcli.policies.fused import load
 from pgcli.policies.normalizer import Moments
@@ -22,9 +21,16 @@ from pgcli.settings.schema import TrainConfig
 from pgcli.updates.optimizers import copy_into
 from pgcli.updates.rule import Rule, Start, rule
 
-CARRIED = "carried"
-# What earlier versions did not save: each part began at 0, and a critic's scale was of all targets.
-LATER = {CARRIED: 0.0, SEEN: math.inf}
+CARRIED = "reward_scale/carried"
+
+
+def unsaved(name: str) -> float | None:
+    """What an array stands at in a run of a version that did not save it; None: all have it."""
+    if name == CARRIED:
+        return 0.0  # each part began there
+    first, *_, last = name.split("/")
+    is_scale = first in ("value", "q") and last == SEEN and "/own/" not in name
+    return ALONE if is_scale else None
 
 
 class Learner:
@@ -95,11 +101,10 @@ class Learner:
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Take over what `arrays()` gave, bit for bit; KeyError or ValueError where it differs."""
         for name, x in self._tensors().items():
-            last = name.rpartition("/")[2]
-            if name in arrays or last not in LATER:
+            if name in arrays or (before := unsaved(name)) is None:
                 copy_into(x, arrays[name])
             else:
-                x.fill_(LATER[last])
+                x.fill_(before)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that learns, live."""
@@ -109,7 +114,7 @@ class Learner:
         if self.so_far is not None:
             tensors |= _below("reward_scale", self.so_far.state())
             if self._carried.shape[1]:
-                tensors[f"reward_scale/{CARRIED}"] = self._carried
+                tensors[CARRIED] = self._carried
         for name, state in self.critics().items():
             tensors |= _below(name, state)
         return tensors

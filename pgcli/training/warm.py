@@ -17,7 +17,7 @@ from pgcli.runs.checkpoint import Checkpoint
 from pgcli.runs.saved import Unreadable, settings
 from pgcli.settings.schema import TrainConfig
 from pgcli.training.build import asked_critics
-from pgcli.training.learner import Learner
+from pgcli.training.learner import Learner, unsaved
 
 KEY = "init.checkpoint"
 CRITICS = {"value": "V", "q": "Q"}
@@ -84,7 +84,7 @@ def taken(
         elif theirs and len(names) > 1:  # a critic's unit would be another
             allowed = f"that run has estimator.{told}=true, and its critics tell scaled rewards"
             raise ConfigError(KEY, run, f"{allowed}: the same here")
-    found = {name: ckpt.arrays[name][rows] for name in names}
+    found = {name: ckpt.arrays[name][rows] for name in names if name in ckpt.arrays}
     for name, x in found.items():
         if not np.isfinite(x).all():
             raise NonFinite(f"{KEY}={run}: {name} of iteration {ckpt.iteration} is not finite")
@@ -100,7 +100,9 @@ def _of(arrays: Arrays, part: str) -> list[str]:
 def _check_critic(config: TrainConfig, critic: str, own: Arrays, ckpt: Checkpoint) -> None:
     """Raise ConfigError where the critic that is saved there is another than this run's."""
     run, differ = str(config.init.checkpoint), []
-    if set(_of(ckpt.arrays, critic)) != set(own):
+    there = set(_of(ckpt.arrays, critic))
+    lacking = {name for name in set(own) - there if unsaved(name) is None}
+    if lacking or there - set(own):
         differ.append("critic.q" if critic == "q" else "critic.kind")
     else:
         keys = {"critic.q" if critic == "q" else "critic.kind"}
@@ -109,10 +111,10 @@ def _check_critic(config: TrainConfig, critic: str, own: Arrays, ckpt: Checkpoin
         if f"{critic}/weight" in own:  # a baseline's is linear whatever that says
             keys.discard("critic.kind")
         differ += checkpoint.others(ckpt, config, sorted(keys))
-        for name, x in own.items():
-            there = ckpt.arrays[name].shape[1:]
-            if there != x.shape[1:] and not differ:
-                size = " × ".join(map(str, there)) or "1"
+        for name in there:
+            shape = ckpt.arrays[name].shape[1:]
+            if shape != own[name].shape[1:] and not differ:
+                size = " × ".join(map(str, shape)) or "1"
                 differ.append(f"number of parameters ({size} in {name})")
     if differ:
         letter = CRITICS[critic]

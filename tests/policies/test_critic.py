@@ -9,7 +9,7 @@ from settings import train_config
 
 from pgcli.machine.cores import started
 from pgcli.policies import fused
-from pgcli.policies.critic import WINDOW, Critic, LinearCritic
+from pgcli.policies.critic import ALONE, WINDOW, AdvantageCritic, Critic, LinearCritic
 from pgcli.settings.schema import Activation
 
 
@@ -104,9 +104,27 @@ def test_the_scale_follows_so_many_targets_not_single_small_batches():
     assert critic.std == pytest.approx(float(y.std()), rel=0.01)
     critic._rescale(slice(0, 1), y[:, : WINDOW // 2] + 100)  # half of the window
     assert critic.mean == pytest.approx(float(y.mean()) + 50, rel=0.01)
+    before = critic.state()
+    before["seen"].fill_(ALONE)  # a run of an earlier version: each batch by itself
+    critic._rescale(slice(0, 1), y[:, :100])
+    torch.testing.assert_close(critic.mean, y[:, :100].mean(1))
+    torch.testing.assert_close(critic.std, y[:, :100].std(1, correction=0))
+    assert critic.seen == ALONE
+    before["seen"].fill_(WINDOW)
     large = torch.cat([y, y], 1) - 30
     critic._rescale(slice(0, 1), large)  # more than the window holds: nothing else counts
     torch.testing.assert_close(critic.mean, large.mean(1), rtol=1e-5, atol=0)
+
+
+def test_the_scale_of_advantages_follows_so_many_too():
+    """Their root mean square: a mean would not be 0 under the policy."""
+    shape = (settings(), 4, 2, 6, [0], torch.device("cpu"))
+    critic = AdvantageCritic(*shape)
+    y = torch.from_numpy(np.random.default_rng(0).normal(1, 2, (1, WINDOW))).float()
+    for part in y.split(32, 1):
+        critic._rescale(slice(0, 1), part)
+    torch.testing.assert_close(critic.std, y.square().mean(1).sqrt())
+    assert not critic.mean.any()
 
 
 def test_batches_of_equal_targets_do_not_undo_a_critic(monkeypatch):

@@ -71,6 +71,19 @@ def test_a_run_begins_there_and_goes_on_without_its_source(beside):
     assert len(rows(beside / "new")) == 3
 
 
+def test_critics_of_a_version_that_saved_less_are_taken(beside):
+    """Before a critic's scale followed more targets than those of a batch."""
+    run = beside / "source"
+    for iteration in checkpoint.iterations(run):
+        one = checkpoint.load(run, iteration)
+        arrays = dict(one.arrays)
+        del arrays["value/seen"]
+        checkpoint.save(run, iteration, arrays, one.meta, None)
+    line = (*GAE, "init.checkpoint=source", "iterations=2", "hydra.run.dir=warm")
+    done = pg("train", *line, cwd=beside)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_run_of_one_seed_serves_any(beside):
     train("seed=1", "iterations=1", "hydra.run.dir=one", cwd=beside)
     line = ["init.checkpoint=one", "seed=7", "seeds=2", *STILL, "hydra.run.dir=new"]
