@@ -204,9 +204,11 @@ class Problem:
             return None
         kernel = self._kernel(config if self._off_policy else replace(config, importance=NONE))
         split = kernel.parts(found.constant)
-        if baseline(config).exact not in ("mean", "own_mean"):
-            return split
-        return split._replace(batch=found.trace_cov - split.total)
+        if not self._off_policy or (config.weighted and config.clip_ratio is None):
+            split = split._replace(floor=split.start + split.dynamics)
+        if baseline(config).exact in ("mean", "own_mean"):
+            split = split._replace(batch=found.trace_cov - split.total)
+        return split
 
     def _moments(self, config: EstimatorConfig, base: Baseline) -> Moments:
         """Of the estimate before a baseline that depends on the batch is subtracted."""

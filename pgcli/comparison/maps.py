@@ -13,11 +13,12 @@ def spread(
 
     For left [K, i, v] and right [K, j, a], sparse [cells · i · j, states · v · a].
     """
-    (k, i, v), (j, a) = left.shape, right.shape[1:]
-    value = torch.einsum("kiv,kja->kijva", left, right)
-    row = torch.arange(i * j).reshape(i, j, 1, 1) + cell.reshape(k, 1, 1, 1, 1) * (i * j)
-    column = torch.arange(v * a).reshape(v, a) + following.reshape(k, 1, 1, 1, 1) * (v * a)
+    (i, v), (j, a) = left.shape[1:], right.shape[1:]
+    (li, lv), (rj, ra) = (x.ne(0).any(0).nonzero().T for x in (left, right))  # few of many
+    value = left[:, li, lv].unsqueeze(2) * right[:, rj, ra].unsqueeze(1)  # [K, left's, right's]
+    row = cell[:, None, None] * (i * j) + (li * j)[:, None] + rj
+    column = following[:, None, None] * (v * a) + (lv * a)[:, None] + ra
     kept = value != 0
-    index = torch.stack([x.expand(value.shape)[kept] for x in (row, column)])
+    index = torch.stack([x[kept] for x in (row, column)])
     size = (shape[0] * i * j, shape[1] * v * a)
     return torch.sparse_coo_tensor(index, value[kept], size, check_invariants=False).coalesce()

@@ -7,7 +7,7 @@ Reveal s_0, a_0, s_1, a_1, ... one by one: the increments of E[g | history] are 
               + Σ_t E‖E[g|h_{t+1}] − E[g|h_t, a_t]‖²      dynamics.
 A baseline b(h_t) changes only the actions' part,
 since its term is known once a_t is and has mean zero given h_t; so start + dynamics is a floor that
-no baseline goes below.
+no baseline goes below. (Off policy the mean is zero only under full importance weights.)
 
 With z = (y, X) of `exact` and one step back z_t = B_t z_{t+1}, B affine in the score ψ of a
 parameter, the estimate is u_tᵀ z_t given the past, where u_{t+1} = B_tᵀ u_t. Hence
@@ -19,6 +19,7 @@ where z̄ goes backward, E[u uᵀ; s] forward, and δ are the increments of z̄ 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,16 +41,12 @@ class Parts(NamedTuple):
     actions: float
     dynamics: float  # states and rewards that follow
     batch: float = 0.0  # what a baseline of the batch's other trajectories adds
-
-    @property
-    def floor(self) -> float:
-        """What is left under the best baseline."""
-        return self.start + self.dynamics
+    floor: float = math.nan  # under every baseline; NaN: a baseline would bias the estimate
 
     @property
     def total(self) -> float:
         """N · tr Var(ĝ)."""
-        return sum(self)
+        return self.start + self.actions + self.dynamics + self.batch
 
 
 class Step(NamedTuple):

@@ -160,10 +160,10 @@ def row_of(finding: Finding, config: CompareConfig, solution: Solution | None) -
 
 
 def _parts(exact: Exact | None) -> dict[str, float]:
-    """By name, N · tr Var(ĝ) each, and the floor under all baselines; NaN where not known."""
+    """By name, N · tr Var(ĝ) each; NaN where not known."""
     if exact is None or exact.parts is None:
-        return dict.fromkeys((*Parts._fields, "floor"), math.nan)
-    return {**exact.parts._asdict(), "floor": exact.parts.floor}
+        return dict.fromkeys(Parts._fields, math.nan)
+    return exact.parts._asdict()
 
 
 def _limits(name: str, figure: Figure) -> dict[str, float]:
@@ -263,7 +263,7 @@ PARTS = {  # of the variance, by column: as tables and pictures call them
 
 def parts_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Where the variance of the rows comes from, for a terminal; empty where it is not known."""
-    known = [row for row in rows if not math.isnan(row["part_floor"])]
+    known = [row for row in rows if not math.isnan(row["part_actions"])]
     lines = []
     for row in known:
         total = sum(row[name] for name in PARTS)
@@ -277,6 +277,9 @@ def parts_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _room(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What another baseline could still take off the least and the most noisy of the rows."""
+    rows = [row for row in rows if not math.isnan(row["part_floor"])]
+    if not rows:
+        return []
     sizes = [sum(row[name] for name in PARTS) for row in rows]
     least, most = sizes.index(min(sizes)), sizes.index(max(sizes))
     return [
@@ -411,7 +414,7 @@ def drawn(
         slides.Dot(r["estimator"], _bias_to_show(r), r["trace_cov"] / config.batch_size)
         for r in rows
     ]
-    split = [r for r in rows if not math.isnan(r["part_floor"])]
+    split = [r for r in rows if not math.isnan(r["part_actions"])]
     # Nothing to see is no picture.
     told = {
         "parts": any(r[name] > 0 for r in split for name in PARTS),

@@ -265,7 +265,7 @@ def _exact(study: Study, theta: Tensor, progress: Progress, signals: list[int]) 
     if model is None or config.exact is False:
         return {}
     cost = len(model.state) * model.horizon * subject.policy.num_params
-    if config.exact is None and cost > AFFORDABLE:
+    if config.exact is None and not config.parts and cost > AFFORDABLE:
         progress.say("note: exact variances would take long here; exact=true computes them")
         return {}
     acting = subject.probabilities(theta, model.states) if config.off_policy else None

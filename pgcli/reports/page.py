@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pgcli.errors import ConfigError
 from pgcli.reports import document, kept, tables
 from pgcli.reports.document import Block, Heading, Paragraph, Table
 from pgcli.reports.groups import Group
@@ -51,7 +52,7 @@ class Row:
     played: dict[str, np.ndarray]  # mean returns of the seeds that were evaluated, by how they act
     seconds: float
     processors: list[str]
-    command: list[str]
+    commands: list[str]  # of its runs, that it takes several of
     own: str = ""  # words of the command that tell it from rows of the same task and method
 
     @property
@@ -88,7 +89,7 @@ def write(
         Heading("How to repeat it"),
         Table(
             ["task", "method", "command"],
-            [[r.group.environment, r.name, shlex.join(r.command)] for r in rows],
+            [[r.group.environment, r.name, "; ".join(r.commands)] for r in rows],
             words=True,
         ),
         *tables.left_out_table(left_out),
@@ -98,15 +99,23 @@ def write(
             kept.keep(run, file.with_suffix(""), row.place, evaluated)
     text, notes = document.markdown(TITLE, blocks), file.with_suffix("") / NOTES
     if notes.is_file():
-        text += f"\n{notes.read_text(encoding='utf-8').strip()}\n"
+        text += f"\n{_text(notes).strip()}\n"
     write_atomically(file, text.encode())
     return tables.terminal(compared if compared.rows else results, [], left_out)
 
 
-def is_page(file: Path) -> bool:
-    """Whether it was written by `write`, so that it may be written again."""
-    head = f"# {TITLE}\n\npg report "
-    return file.read_text(encoding="utf-8", errors="replace").startswith(head)
+def check(file: Path) -> None:
+    """ConfigError where something else stands in the place of the page or its folder."""
+    head = f"# {TITLE}\n\npg report "  # of what `write` has written
+    if file.exists() and not (file.is_file() and _text(file).startswith(head)):
+        raise ConfigError("--page", file, "is there already, and no page of results")
+    folder = file.with_suffix("")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError("--page", file, f"keeps runs in {folder}, which is no directory")
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def _row(group: Group, evaluated: kept.Evaluations) -> Row:
@@ -125,7 +134,9 @@ def _row(group: Group, evaluated: kept.Evaluations) -> Row:
         played={acting: np.array(list(mine.values())) for acting, mine in played.items()},
         seconds=sum(float(x.get("seconds") or 0) for x in told),
         processors=sorted({_machine(x) for x in told if x.get("processor")}),
-        command=["pg", "train", *overrides(runs[0].directory)],
+        commands=list(
+            dict.fromkeys(shlex.join(["pg", "train", *overrides(run.directory)]) for run in runs)
+        ),
     )
 
 
@@ -141,10 +152,10 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
         alike.setdefault((row.group.environment, row.method), []).append(row)
     named = []
     for row in rows:
-        common = set.intersection(
-            *(set(other.command) for other in alike[row.group.environment, row.method])
-        )
-        named.append(replace(row, own=" ".join(w for w in row.command if w not in common)))
+        others = alike[row.group.environment, row.method]
+        common = set.intersection(*(set(shlex.split(x.commands[0])) for x in others))
+        own = [word for word in shlex.split(row.commands[0]) if word not in common]
+        named.append(replace(row, own=" ".join(own)))
     return named
 
 

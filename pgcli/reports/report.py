@@ -76,7 +76,7 @@ def report(argv: Sequence[str]) -> int:
         "noise": _picture(
             groups,
             noise_along(groups),
-            "noise scale, trajectories",
+            "noise scale (episodes)",
             shows="ratio of means",
         ),
     }
@@ -186,8 +186,7 @@ def _check_page(args: argparse.Namespace) -> None:
         raise ConfigError("--page", args.page, "must end with .md")
     if not args.page.parent.is_dir():
         raise ConfigError("--page", args.page, f"{args.page.parent} is no directory")
-    if args.page.exists() and not (args.page.is_file() and page.is_page(args.page)):
-        raise ConfigError("--page", args.page, "is there already, and no page of results")
+    page.check(args.page)
     for name in ("out", "threshold", "unfinished", "over"):
         if getattr(args, name) not in (None, False):
             raise ConfigError(f"--{name}", getattr(args, name), "has no effect with --page")

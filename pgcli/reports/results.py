@@ -14,7 +14,7 @@ from pgcli.runs.saved import recent_return
 from pgcli.runs.tags import EPISODES, NORM_SQ, RECENT, RETURN, TRACE_COV, VARIANCE
 from pgcli.statistics.curves import Band, area, band, interpolate, steps_to
 from pgcli.statistics.effects import holm, improvement, p_value, seeds_for
-from pgcli.statistics.intervals import FEWEST, Estimate, iqm_interval, t_quantiles
+from pgcli.statistics.intervals import FEWEST, Estimate, iqm_interval, ratio_of_means
 
 LAST = 10  # the end of a run is the last tenth of its iterations
 ALPHA = 0.05  # that any of an environment's groups is wrongly told from the first
@@ -116,37 +116,26 @@ def curves(groups: Sequence[Group], column: str) -> dict[str, Curve]:
 
 
 def noise_along(groups: Sequence[Group]) -> dict[str, Curve]:
-    """By label: the noise scale in each tenth of training, of a group's seeds together.
-
-    Its limits are Student's for the logarithm, by leaving out one seed at a time (the jackknife).
-    """
+    """By label: the noise scale in each tenth of the iterations, of a group's seeds together."""
     by_label = {}
     for group in groups:
         pieces = [np.array_split(rows, min(LAST, len(rows))) for rows in group.seeds.values()]
         if not pieces or len({len(own) for own in pieces}) > 1:
             continue
         noise, signal, steps = (
-            np.array([[piece[name].mean() for piece in own] for own in pieces])
+            np.array([[_known_mean(piece[name]) for piece in own] for own in pieces])
             for name in (TRACE_COV, NORM_SQ, "env_steps")
         )
-        if np.isfinite(scale := _log_ratio(noise.sum(0), signal.sum(0))).any():
-            others = _log_ratio(noise.sum(0) - noise, signal.sum(0) - signal)  # [S, 10]
-            count = len(pieces)
-            half = np.full_like(scale, np.nan)
-            if count > 1:
-                half = t_quantiles(0.975, np.array(count - 1.0)) * np.sqrt(
-                    (count - 1) * others.var(0)
-                )
-            lower, upper = np.exp(scale - half), np.exp(scale + half)
-            over_seeds = Band(np.exp(scale), lower, upper, np.full(scale.shape, count))
-            by_label[group.label] = Curve(group.series, steps.mean(0), over_seeds, count)
+        scale = ratio_of_means(noise, signal)
+        if np.isfinite(scale.value).any():
+            over_seeds = Band(*scale, np.full(scale.value.shape, len(pieces)))
+            by_label[group.label] = Curve(group.series, steps.mean(0), over_seeds, len(pieces))
     return by_label
 
 
-def _log_ratio(noise: np.ndarray, signal: np.ndarray) -> np.ndarray:
-    """NaN where ‖G‖² is lost in the noise."""
-    with np.errstate(all="ignore"):
-        return np.where((signal > 0) & (noise > 0), np.log(noise / signal), np.nan)
+def _known_mean(x: np.ndarray) -> float:
+    known = x[~np.isnan(x)]
+    return float(known.mean()) if known.size else math.nan
 
 
 def common_range(groups: Sequence[Group], environment: str) -> Range:

@@ -777,6 +777,8 @@ def _check_parts(config: TrainConfig) -> None:
 
 
 def _check_comparison(config: CompareConfig) -> None:
+    if config.parts and config.exact is False:
+        raise ConfigError("parts", True, "they are exact figures: only false with exact=false")
     if config.estimator.get("scale_rewards"):
         allowed = "there are no earlier batches to scale by: only false"
         raise ConfigError("estimator.scale_rewards", True, allowed)

@@ -58,6 +58,26 @@ def iqm_interval(x: np.ndarray, level: float = 0.95, positive: bool = False) -> 
     return Estimate(estimate.value, lower, upper)
 
 
+def ratio_of_means(x: np.ndarray, y: np.ndarray, level: float = 0.95) -> Estimate:
+    """Mean of x [S, P] over that of y [S, P], x and y of a seed together; NaN where one is not > 0.
+
+    Limits by leaving out one seed at a time (the jackknife: Tukey 1958), Student's on the scale of
+    logarithms; NaN of fewer than FEWEST seeds, of which they would tell next to nothing.
+    """
+
+    def log_ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return np.where((a > 0) & (b > 0), np.log(a / b), np.nan)
+
+    seeds, value = len(x), log_ratio(x.sum(0), y.sum(0))
+    half = np.full_like(value, np.nan)
+    if seeds >= FEWEST:
+        others = log_ratio(x.sum(0) - x, y.sum(0) - y)  # [S, P]
+        t = t_quantiles(0.5 + level / 2, np.array(seeds - 1.0))
+        half = t * np.sqrt((seeds - 1) * others.var(0))
+    return Estimate(np.exp(value), np.exp(value - half), np.exp(value + half))
+
+
 def iqm(x: np.ndarray) -> np.ndarray:
     """Interquartile mean over the last axis: x [..., S] without its ⌊S/4⌋ smallest and largest.
 

@@ -343,6 +343,7 @@ BAD = {
     "critic=exact": (2, "critic.kind=exact", "does not expose its model"),
     "exact=true": (2, "exact=true", "does not expose its model"),
     "parts=true": (2, "parts=true", "does not expose its model"),
+    "env=FrozenLake-v1 parts=true exact=false": (2, "parts=true", "only false with exact=false"),
     "estimators=[my_phi:x]": (2, "my_phi:x", "does not import"),
     "behaviour.kl=[0]": (2, "behaviour.kl", "> 0"),
     "resume=x": (2, "resume=x: no such setting"),

@@ -185,6 +185,27 @@ def test_a_baseline_changes_the_actions_part_alone(case, phi, gamma):
     assert len(floors) >= min(len(names), 4)
 
 
+def test_no_floor_is_told_where_a_baseline_would_bias(case):
+    """Off policy without weights, or with clipped ones, scores do not have mean zero."""
+    one = problem(case, True)
+    for changes, told in (
+        ({"importance": "none"}, False),
+        ({"importance": "first_order", "clip_ratio": 1.1}, False),
+        ({"importance": "first_order"}, True),
+        ({"importance": "trajectory"}, True),
+    ):
+        config = replace(train_config().estimator, baseline="constant", constant=1.3, **changes)
+        floor = one.parts(config, one.estimate(config, 2)).floor
+        assert (floor == floor) == told, changes
+        other = replace(config, constant=-4.0)
+        parts = one.parts(other, one.estimate(other, 2))
+        if told:
+            assert parts.floor == pytest.approx(floor, rel=1e-10)
+        elif changes["importance"] == "none":
+            before = one.parts(config, one.estimate(config, 2))
+            assert abs(parts.start + parts.dynamics - before.start - before.dynamics) > 1e-3
+
+
 def test_nothing_exact_is_claimed_of_what_is_fitted_within_the_batch(case):
     config = replace(train_config().estimator, phi="compatible", baseline="none")
     assert exact(case, config, False, 2) is None

@@ -132,10 +132,12 @@ def test_rows_of_one_task_and_method_are_told_apart(tmp_path, capsys):
         (["--page", "x.md", "--threshold", "3"], "has no effect with --page"),
         (["--page", "x.md", "--out", "o"], "has no effect with --page"),
         (["--page", "mine.md"], "is there already"),
+        (["--page", "plain.md"], "keeps runs in plain, which is no directory"),
     ],
 )
 def test_what_makes_no_page_is_refused(line, said, tmp_path):
     (tmp_path / "mine.md").write_text("# Results\n\nof my own\n")
+    (tmp_path / "plain").write_text("a file")
     made_run(tmp_path / "runs" / "0", seeds=(0,))
     with pytest.raises(ConfigError, match=said):
         report(["runs", *line])

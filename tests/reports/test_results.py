@@ -78,18 +78,18 @@ def test_the_noise_scale_pools_noise_and_signal_apart(tmp_path):
 
 
 def test_the_noise_scale_along_training_is_that_of_each_tenth(tmp_path):
-    """Over three seeds with ‖G‖² of 8, 4 and 6, then with one whose signal drowns the others'."""
-    for seed, square in enumerate(("8.0", "4.0", "6.0")):
+    """Over five seeds with ‖G‖² of 4 to 8, then with one whose signal drowns the others'."""
+    for seed, square in enumerate(("8.0", "4.0", "6.0", "5.0", "7.0")):
         one = made_run(tmp_path / str(seed), seeds=(seed,))
         change(one, "gradient/norm_sq_unbiased", square)
     (curve,) = noise_along(group([read(run) for run in find([tmp_path])])).values()
     assert len(curve.steps) == 10
     assert curve.band.value == pytest.approx(40 / 6)
-    logs = np.log([80 / 10, 80 / 14, 80 / 12])  # without each
-    half = 4.302653 * np.sqrt(2 * logs.var())
+    logs = np.log([160 / (30 - one) for one in (8, 4, 6, 5, 7)])  # without each
+    half = 2.7764451 * np.sqrt(4 * logs.var())
     assert curve.band.upper == pytest.approx(40 / 6 * np.exp(half), rel=1e-5)
     assert curve.band.lower == pytest.approx(40 / 6 * np.exp(-half), rel=1e-5)
-    change(tmp_path / "0", "gradient/norm_sq_unbiased", "-20.0")
+    change(tmp_path / "0", "gradient/norm_sq_unbiased", "-30.0")
     assert not noise_along(group([read(run) for run in find([tmp_path])]))
 
 

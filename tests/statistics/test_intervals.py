@@ -8,6 +8,7 @@ from pgcli.statistics.intervals import (
     iqm_centre,
     iqm_interval,
     mean_interval,
+    ratio_of_means,
     t_quantile,
     t_quantiles,
 )
@@ -121,3 +122,15 @@ def test_a_positive_figure_has_an_interval_on_the_scale_of_logarithms():
     np.testing.assert_allclose(positive, (plain.value, plain.value / factor, plain.value * factor))
     zero = np.array([0.0, 0, 0, 0, 3])
     assert iqm_interval(zero, positive=True) == iqm_interval(zero)
+
+
+@pytest.mark.parametrize("seeds", [5, 8, 20])
+@pytest.mark.parametrize("spread", [0.3, 0.8])
+def test_the_interval_of_a_ratio_of_means_holds_the_true_one(seeds, spread):
+    """Noise and signal of each seed log-normal, at random and independent: their means are 1."""
+    generator = np.random.default_rng(0)
+    x, y = np.exp(spread * generator.normal(size=(2, seeds, 4000)) - spread**2 / 2)
+    found = ratio_of_means(x, y)
+    assert 0.90 <= ((found.lower <= 1) & (found.upper >= 1)).mean() <= 0.97
+    assert np.isnan(ratio_of_means(x[:4], y[:4]).lower).all()
+    assert np.isnan(ratio_of_means(x, -y).value).all()
