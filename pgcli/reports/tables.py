@@ -189,10 +189,9 @@ def explanation(ranges: Ranges) -> list[Block]:
         ),
         (
             "noise.png",
-            "noise scale in each tenth of the iterations: mean tr Σ over mean ‖G‖² of all seeds, "
-            f"none where the signal is lost; band, of {FEWEST} seeds or more, by leaving out one at "
-            "a time on the scale of logarithms; in simulations with 5, 8 and 20 seeds it covers 93 "
-            "to 95 %",
+            "noise scale in tenths of the iterations: mean tr Σ over mean ‖G‖² of all seeds, none "
+            f"where the signal is lost; band, of {FEWEST} seeds or more, by leaving out one at a "
+            "time, on the scale of logarithms; it covers 93 to 95 % in simulations with 5 to 20",
             "episodes",
         ),
     ]
