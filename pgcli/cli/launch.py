@@ -41,7 +41,7 @@ from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
 from pgcli.policies import demand
 from pgcli.policies.fit import check_fit
 from pgcli.runs import checkpoint, saved
-from pgcli.runs.directory import holds_run, lock, made
+from pgcli.runs.directory import LOCK, holds_run, is_locked, lock, made
 from pgcli.runs.progress import tell
 from pgcli.runs.provenance import typed
 from pgcli.runs.saved import HYDRAS, SETTINGS
@@ -50,7 +50,7 @@ from pgcli.settings.schema import Collect, CompareConfig, TrainConfig, allowed
 if TYPE_CHECKING:  # it would bring Gymnasium
     from pgcli.environments.spaces import Spaces
 
-HYDRAS_OWN = {HYDRAS, ".lock"}  # what a directory may hold without a result
+HYDRAS_OWN = {HYDRAS, LOCK}  # what a directory may hold without a result
 
 
 def _note(lines: Sequence[str]) -> None:
@@ -106,9 +106,12 @@ def launch(
             _check_runs(config, own)
     idle = without_effect(command, given, composed, spaces)
     if resumed is not None:
-        checkpoint.load_for(resumed, composed[0].config)
+        newest = checkpoint.load_for(resumed, composed[0].config)
         noted(idle)
         placed(resumed)
+        if saved.is_complete(resumed, newest, composed[0].config):
+            tell(f"the budget is spent already\ntensorboard --logdir {resumed}")
+            return 0
         _hydra(command, flags, [*lines, f"hydra.run.dir={literal(str(resumed))}"])
         return 0
     if any(getattr(c.config, "resume", None) is not None for c in composed):
@@ -259,7 +262,7 @@ def _resumed(overrides: Sequence[Override], multirun: bool) -> Path | None:
         text = (given[-1].input_line or "").partition("=")[2]
         raise ConfigError("resume", text, "continues one run: no -m")
     directory = Path(str(given[-1].value()))
-    if directory.is_dir():
+    if holds_run(directory) or is_locked(directory):
         with lock(directory):  # another process may be about to write the first one
             pass
     if not checkpoint.iterations(directory):

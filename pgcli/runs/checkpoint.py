@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pgcli.errors import ConfigError, NoCheckpoint, RunDirectoryError
+from pgcli.machine import memory
 from pgcli.runs.directory import write_atomically
 from pgcli.settings.schema import BEST, Role, TrainConfig, before, flat, having, role_of
 
@@ -24,7 +26,10 @@ META = "meta.json"
 # 1: no number saved; slots are seeded by 32 bits each; steps that a step quota throws away are not
 #    counted; all seeds share one budget, of the one with fewest steps.
 FORMAT = 2
-UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, MemoryError,
+    zipfile.BadZipFile, zlib.error, NotImplementedError,
+)  # fmt: skip
 # What a policy is, beside its parameters.
 SAME_POLICY = (
     "env.id",
@@ -205,7 +210,8 @@ def _digest(value: Any) -> str:
 def iterations(run: Path) -> list[int]:
     """The iterations that are saved, in order."""
     files = (run / "checkpoint").glob("*.npz")
-    return sorted(int(path.stem) for path in files if path.stem.isdigit())
+    numbers = [int(path.stem) for path in files if path.stem.isdecimal() and path.stem.isascii()]
+    return sorted(number for number in numbers if _path(run, number).is_file())
 
 
 def _path(run: Path, iteration: int | str) -> Path:
@@ -214,11 +220,33 @@ def _path(run: Path, iteration: int | str) -> Path:
 
 
 def _read(path: Path, iteration: int | str, damage: str) -> Checkpoint:
-    arrays = {}
+    if not path.is_file():  # a pipe would be waited for
+        raise OSError("no regular file")
+    arrays: dict[str, np.ndarray] = {}
     with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > memory.total():
+            raise ValueError("larger than this machine's memory")
         index = json.loads(archive.read(META))
+        if not (isinstance(index, dict) and isinstance(index.get("meta"), dict)):
+            raise ValueError(f"{META} is not what pg writes")
+        if not isinstance(index["meta"].get("settings"), dict):
+            raise ValueError(f"{META} tells no settings")
         for name in index["arrays"]:
-            entry = io.BytesIO(archive.read(f"{name}.npy"))  # verifies the entry's checksum
-            arrays[name] = np.lib.format.read_array(entry, allow_pickle=False)
+            arrays[name] = _array(archive.read(f"{name}.npy"))  # verifies the entry's checksum
+    if isinstance(iteration, int) and not np.isfinite(arrays["theta"]).all():
+        raise ValueError("its policy is not finite")
     number = int(arrays["iteration"].max()) if isinstance(iteration, str) else iteration
     return Checkpoint(number, arrays, index["meta"], damage)
+
+
+def _array(content: bytes) -> np.ndarray:
+    """Of numbers, and of as many as its header says."""
+    entry = io.BytesIO(content)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0,
+                   (2, 0): np.lib.format.read_array_header_2_0}  # fmt: skip
+    shape, _, dtype = read_header[np.lib.format.read_magic(entry)](entry)
+    if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != len(content) - entry.tell():
+        raise ValueError("an array is not what its header says")
+    entry.seek(0)
+    array: np.ndarray = np.lib.format.read_array(entry, allow_pickle=False)
+    return array

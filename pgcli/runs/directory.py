@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pgcli.errors import RunDirectoryError, StorageFailed
 
+LOCK = ".lock"
 EVALUATION = "eval.json"  # what pg eval writes
 HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # by another process
 
@@ -26,7 +27,7 @@ def lock(directory: Path) -> Iterator[None]:
 
     The operating system lets go of the lock with the process, so a crash leaves none behind.
     """
-    path = directory / ".lock"
+    path = directory / LOCK
     try:
         directory.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -47,6 +48,11 @@ def lock(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process holds it or has once held it: it may be about to write there."""
+    return (directory / LOCK).exists()
 
 
 def is_held(directory: Path) -> bool:

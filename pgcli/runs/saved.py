@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 import numpy as np
 import yaml  # type: ignore[import-untyped]
 
+from pgcli.runs import summary
+from pgcli.runs.checkpoint import Checkpoint
 from pgcli.runs.directory import write_atomically
 from pgcli.runs.tags import EPISODES, KEYS, NORM_SQ, RECENT, RETURN, TRACE_COV, VARIANCE
 from pgcli.settings.schema import TrainConfig, before, budget
@@ -223,6 +225,16 @@ def limits(directory: Path) -> tuple[int | None, int | None] | None:
         return budget(tree["iterations"], tree["total_steps"])
     except (Unreadable, KeyError):
         return None
+
+
+def is_complete(directory: Path, newest: Checkpoint, config: TrainConfig) -> bool:
+    """Whether a run has come to the end of this budget: there is nothing to go on with."""
+    told = summary.read(directory)
+    return (
+        (told.get("status"), told.get("reason")) == ("finished", None)
+        and told.get("iterations") == newest.iteration
+        and limits(directory) == budget(config.iterations, config.total_steps)
+    )
 
 
 class Unreadable(Exception):
