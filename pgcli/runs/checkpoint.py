@@ -233,8 +233,6 @@ def _read(path: Path, iteration: int | str, damage: str) -> Checkpoint:
             raise ValueError(f"{META} tells no settings")
         for name in index["arrays"]:
             arrays[name] = _array(archive.read(f"{name}.npy"))  # verifies the entry's checksum
-    if isinstance(iteration, int) and not np.isfinite(arrays["theta"]).all():
-        raise ValueError("its policy is not finite")
     number = int(arrays["iteration"].max()) if isinstance(iteration, str) else iteration
     return Checkpoint(number, arrays, index["meta"], damage)
 

@@ -9,6 +9,7 @@ from settings import train_config
 from pgcli.errors import NoCheckpoint, RunDirectoryError
 from pgcli.runs import checkpoint
 
+SOME = {"settings": {}}
 ARRAYS = {
     "theta": np.arange(6, dtype=np.float32).reshape(2, 3),
     "critic/optimizer/step": np.array(3.0),
@@ -33,7 +34,7 @@ def test_arrays_come_back_bit_for_bit_without_pickle(tmp_path):
 
 def test_only_the_newest_are_kept(tmp_path):
     for i in range(1, 6):
-        checkpoint.save(tmp_path, i, ARRAYS, {}, keep=2)
+        checkpoint.save(tmp_path, i, ARRAYS, SOME, keep=2)
     assert checkpoint.iterations(tmp_path) == [4, 5]
     assert checkpoint.load(tmp_path, 4).iteration == 4
 
@@ -41,7 +42,7 @@ def test_only_the_newest_are_kept(tmp_path):
 @pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
 def test_a_damaged_newest_one_falls_back(tmp_path, damage):
     for i in (1, 2):
-        checkpoint.save(tmp_path, i, ARRAYS, {}, keep=None)
+        checkpoint.save(tmp_path, i, ARRAYS, SOME, keep=None)
     path = tmp_path / "checkpoint" / "00000002.npz"
     data = bytearray(path.read_bytes())
     if damage == "flip":
@@ -92,15 +93,15 @@ def test_no_secret_is_in_a_checkpoint(tmp_path):
 
 
 def test_a_damaged_newer_one_does_not_displace_what_is_saved(tmp_path):
-    checkpoint.save(tmp_path, 50, ARRAYS, {}, keep=1)
+    checkpoint.save(tmp_path, 50, ARRAYS, SOME, keep=1)
     (tmp_path / "checkpoint" / "00000100.npz").write_bytes(b"")
-    checkpoint.save(tmp_path, 60, ARRAYS, {}, keep=1)
+    checkpoint.save(tmp_path, 60, ARRAYS, SOME, keep=1)
     assert checkpoint.load(tmp_path).iteration == 60
 
 
 def test_every_flipped_bit_is_refused_or_harmless(tmp_path):
     small = {"theta": np.arange(3.0), "n": np.array(2)}
-    checkpoint.save(tmp_path, 1, small, {"a": "b"}, keep=None)
+    checkpoint.save(tmp_path, 1, small, {**SOME, "a": "b"}, keep=None)
     path = tmp_path / "checkpoint" / "00000001.npz"
     whole = path.read_bytes()
     for i in range(len(whole)):
@@ -109,5 +110,5 @@ def test_every_flipped_bit_is_refused_or_harmless(tmp_path):
             found = checkpoint.load(tmp_path)
         except NoCheckpoint:
             continue
-        assert found.meta == {"a": "b"}
+        assert found.meta == {**SOME, "a": "b"}
         np.testing.assert_equal(found.arrays, small)
