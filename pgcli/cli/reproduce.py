@@ -18,6 +18,7 @@ from pgcli.cli.compose import compose_all, literal, parse
 from pgcli.cli.origins import as_told, brought
 from pgcli.errors import ConfigError, NoCheckpoint, PgError
 from pgcli.runs import saved
+from pgcli.runs.directory import content
 from pgcli.runs.provenance import differences, provenance
 from pgcli.runs.saved import HYDRAS
 from pgcli.settings.schema import Role, before, budget, flat, role_of
@@ -171,7 +172,7 @@ def _noted(run: Path) -> dict[str, Any]:
     """The provenance that a run noted; {} where it has not ended yet."""
     for name in ("summary.json", *(one.result for one in COMMANDS.values() if one.result)):
         with suppress(OSError, ValueError):
-            noted = json.loads((run / name).read_bytes())
+            noted = json.loads(content(run / name))
             if isinstance(noted, dict):
                 return noted
     return {}

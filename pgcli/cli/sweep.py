@@ -22,7 +22,7 @@ from pgcli.machine import signals
 from pgcli.reports.results import at_end
 from pgcli.runs import summary
 from pgcli.runs.checkpoint import MAY_CHANGE
-from pgcli.runs.directory import holds_run, is_held, lock, write_atomically
+from pgcli.runs.directory import content, holds_run, is_held, lock, write_atomically
 from pgcli.runs.progress import Progress, Series, fitting, series, short, table
 from pgcli.runs.saved import HYDRAS, Run, limits, natural, overrides, read, recent_return
 from pgcli.runs.tags import RECENT, VARIANCE
@@ -265,7 +265,7 @@ def _stopping(directory: Path, release: Callable[[], None]) -> AbstractContextMa
 
 def _noted(directory: Path) -> Plan | None:
     try:
-        plan = Plan(**json.loads((directory / NOTE).read_bytes()))
+        plan = Plan(**json.loads(content(directory / NOTE)))
         _settings(plan)
     except (OSError, ValueError, TypeError, AttributeError):  # none, or a hand has been at it
         return None
@@ -311,7 +311,7 @@ def _number(text: str) -> float | str:
 def _failures(directory: Path) -> dict[str, dict[str, str]]:
     """What the jobs that ended early said, by their names."""
     try:
-        lines = (directory / FAILURES).read_text().splitlines()
+        lines = content(directory / FAILURES).decode(errors="replace").splitlines()
     except OSError:
         return {}
     notes = []

@@ -14,6 +14,7 @@ import numpy as np
 
 from pgcli.errors import ConfigError, NoCheckpoint
 from pgcli.runs import checkpoint, saved, summary
+from pgcli.runs.directory import content, text_lines
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,8 +63,7 @@ class Run:
 
         As pandas.DataFrame takes it.
         """
-        with open(self.path / "metrics.csv", newline="") as file:
-            names, *rows = csv.reader(file)
+        names, *rows = csv.reader(text_lines(self.path / "metrics.csv"))
         columns = zip(*rows, strict=True) if rows else [[] for _ in names]
         return {
             name: np.array(column, np.int64 if name in WHOLE else np.float64)
@@ -172,7 +172,7 @@ class Result:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The whole file."""
-        told: dict[str, Any] = json.loads((self.path / self.name).read_bytes())
+        told: dict[str, Any] = json.loads(content(self.path / self.name))
         return told
 
     @cached_property

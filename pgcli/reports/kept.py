@@ -7,14 +7,14 @@ import hashlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pgcli.runs.directory import EVALUATION, write_atomically
+from pgcli.runs.directory import EVALUATION, content, write_atomically
 from pgcli.runs.saved import HYDRAS, MEASURED, NEEDED, SETTINGS, WHOLE, Run
 from pgcli.runs.summary import NAME
 from pgcli.runs.tags import EPISODES, RECENT, RETURN
@@ -34,7 +34,7 @@ def evaluations(paths: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
     files = {os.path.realpath(file) for path in paths for file in path.rglob(EVALUATION)}
     for file in sorted(map(Path, files), key=os.path.getmtime):
         try:
-            runs = json.loads(file.read_bytes())["runs"]
+            runs = json.loads(content(file))["runs"]
             for one in runs:
                 own = (file.parent / "metrics.csv").exists()
                 place = file.parent if own else Path(one["run"])
@@ -63,13 +63,14 @@ def keep(run: Run, folder: Path, place: Sequence[str], found: Evaluations) -> No
     source = os.path.realpath(run.directory)
     if Path(os.path.realpath(folder)) in Path(source).parents:
         return
-    name = hashlib.sha256((run.directory / "metrics.csv").read_bytes()).hexdigest()[:LETTERS]
+    name = hashlib.sha256(content(run.directory / "metrics.csv")).hexdigest()[:LETTERS]
     directory = folder.joinpath(*place, name)
     (directory / HYDRAS).mkdir(parents=True, exist_ok=True)
     for name in COPIED:
         is_told = name == f"{HYDRAS}/{SETTINGS}" and (directory / SETTINGS).exists()
-        if (run.directory / name).exists() and not is_told:
-            shutil.copyfile(run.directory / name, directory / name)
+        with suppress(OSError):  # not there, or no file
+            if not is_told:
+                write_atomically(directory / name, content(run.directory / name))
     write_atomically(directory / "metrics.csv", _rows(run).encode())
     if mine := found.get(source):
         facts = [{**one, "run": ".", "notices": one.get("notices", [])} for one in mine]

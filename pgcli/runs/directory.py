@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +15,7 @@ from pgcli.errors import RunDirectoryError, StorageFailed
 
 LOCK = ".lock"
 EVALUATION = "eval.json"  # what pg eval writes
+LARGEST = 2**32  # bytes of a file that is read: of metrics.csv some 20 million rows
 HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # by another process
 
 try:
@@ -113,6 +116,26 @@ def clear_records(directory: Path) -> None:
         files += [*directory.glob("events.out.tfevents.*"), *directory.glob("seed-*/events.out.*")]
         for path in files:
             path.unlink(missing_ok=True)
+
+
+def content(path: Path) -> bytes:
+    """What a file of a run holds; OSError where it is no regular one, or larger than LARGEST.
+
+    A pipe would be waited for, and a device has no end: who runs `pg` need not have made the run.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        if found.st_size > LARGEST:
+            raise OSError(errno.EFBIG, f"is larger than {LARGEST >> 30} GiB", str(path))
+        return file.read()
+
+
+def text_lines(path: Path) -> io.StringIO:
+    """The same as a CSV is read."""
+    return io.StringIO(content(path).decode(errors="replace"), newline="")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

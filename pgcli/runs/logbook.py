@@ -14,7 +14,7 @@ from torch.utils.tensorboard.summary import custom_scalars, hparams, text
 
 from pgcli.errors import StorageFailed
 from pgcli.machine.randomness import per_seed
-from pgcli.runs.directory import write_atomically
+from pgcli.runs.directory import content, write_atomically
 from pgcli.runs.events import Appended, Events
 from pgcli.runs.tags import EVALUATED, KEYS
 from pgcli.statistics.intervals import mean_interval
@@ -177,7 +177,7 @@ def _drop_rows_after(
     if not path.exists():
         return [], {}
     try:
-        header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
+        header, *rows = content(path).splitlines(keepends=True) or [b""]
     except OSError as error:
         raise StorageFailed(f"{path}: {error.strerror}") from error
     new = [tag for tag in also if tag not in header.decode().strip().split(",")]

@@ -22,7 +22,7 @@ import yaml  # type: ignore[import-untyped]
 
 from pgcli.runs import summary
 from pgcli.runs.checkpoint import Checkpoint
-from pgcli.runs.directory import write_atomically
+from pgcli.runs.directory import content, text_lines, write_atomically
 from pgcli.runs.tags import EPISODES, KEYS, NORM_SQ, RECENT, RETURN, TRACE_COV, VARIANCE
 from pgcli.settings.schema import TrainConfig, before, budget
 from pgcli.statistics.curves import running_mean
@@ -98,8 +98,8 @@ class Run:
     def column(self, seed: int, name: str) -> np.ndarray:
         """Any column of metrics.csv for one seed, [R]; a single NaN where it cannot be read."""
         try:
-            with open(self.directory / "metrics.csv", newline="") as file:
-                cells = [row[name] for row in csv.DictReader(file) if row["seed"] == str(seed)]
+            rows = csv.DictReader(text_lines(self.directory / "metrics.csv"))
+            cells = [row[name] for row in rows if row["seed"] == str(seed)]
             return np.array(cells, float)
         except (OSError, KeyError, TypeError, ValueError):
             return np.full(1, np.nan)
@@ -145,8 +145,8 @@ def recent_return(rows: np.ndarray) -> np.ndarray:
 def as_composed(directory: Path) -> str | None:
     """What Hydra composed for a run that a command line begins here, interpolations unresolved."""
     try:
-        return (directory / HYDRAS / SETTINGS).read_text(encoding="utf-8")
-    except OSError:
+        return content(directory / HYDRAS / SETTINGS).decode()
+    except (OSError, ValueError):
         return None
 
 
@@ -270,12 +270,12 @@ def _is_training(directory: Path) -> bool:
 
 def _records(path: Path) -> dict[int, np.ndarray]:
     try:
-        content = path.read_bytes()
+        whole = content(path)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise Unreadable(f"{path.name}: {error.strerror}") from error
-    header, _, body = content.partition(b"\n")
+    header, _, body = whole.partition(b"\n")
     body = body[: body.rfind(b"\n") + 1]  # a killed process may leave half a row
     if not body.strip():
         return {}
@@ -309,7 +309,7 @@ def _ending(path: Path, records: dict[int, np.ndarray]) -> tuple[State, str]:
     rows = min((int(r["iteration"][-1]) for r in records.values()), default=0)
     unfinished = State.unfinished if rows else State.empty
     try:
-        summary = json.loads(path.read_bytes())
+        summary = json.loads(content(path))
         status, reason = summary["status"], summary.get("reason")
         iterations = _iterations(summary)
     except FileNotFoundError:
@@ -349,7 +349,10 @@ def _plain(value: Any) -> Any:
 
 def _yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_bytes(), LOADER)
+        text = content(path)
+        if b"*" in text and any(isinstance(e, yaml.AliasEvent) for e in yaml.parse(text, LOADER)):
+            raise Unreadable(f"{path.name}: aliases, which pg never writes")  # small, and endless
+        return yaml.load(text, LOADER)
     except OSError as error:
         raise Unreadable(f"{path.name}: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pgcli.errors import StorageFailed
-from pgcli.runs.directory import write_atomically
+from pgcli.runs.directory import content, write_atomically
 
 NAME = "summary.json"
 
@@ -17,7 +17,7 @@ NAME = "summary.json"
 def read(directory: Path) -> dict[str, Any]:
     """What summary.json says; {} where there is none that can be read."""
     try:
-        summary = json.loads((directory / NAME).read_bytes())
+        summary = json.loads(content(directory / NAME))
     except (OSError, ValueError, RecursionError):
         return {}
     return summary if isinstance(summary, dict) else {}
