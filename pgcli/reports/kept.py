@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml  # type: ignore[import-untyped]
 
 from pgcli.runs.directory import EVALUATION, content, write_atomically
 from pgcli.runs.saved import HYDRAS, MEASURED, NEEDED, SETTINGS, WHOLE, Run
@@ -21,7 +22,8 @@ from pgcli.runs.tags import EPISODES, RECENT, RETURN
 
 LETTERS = 8  # of a name
 ROWS = 200  # of a seed before its last RECENT episodes, which are kept batch by batch
-COPIED = (SETTINGS, NAME, *(f"{HYDRAS}/{name}.yaml" for name in ("config", "hydra", "overrides")))
+COPIED = (SETTINGS, NAME, f"{HYDRAS}/config.yaml", f"{HYDRAS}/overrides.yaml")
+CHOICES = f"{HYDRAS}/hydra.yaml"  # and of that what was chosen: the rest is of the machine
 Evaluations = Mapping[str, Sequence[Mapping[str, Any]]]  # of runs, by their real path
 
 
@@ -71,6 +73,10 @@ def keep(run: Run, folder: Path, place: Sequence[str], found: Evaluations) -> No
         with suppress(OSError):  # not there, or no file
             if not is_told:
                 write_atomically(directory / name, content(run.directory / name))
+    if run.choices:
+        runtime = {"cwd": ".", "config_sources": [], "choices": dict(run.choices)}
+        note = {"hydra": {"job": {"name": "train"}, "runtime": runtime}}
+        write_atomically(directory / CHOICES, yaml.safe_dump(note).encode())
     write_atomically(directory / "metrics.csv", _rows(run).encode())
     if mine := found.get(source):
         facts = [{**one, "run": ".", "notices": one.get("notices", [])} for one in mine]
