@@ -75,7 +75,7 @@ def terminal(results: Table, notes: Sequence[str], left_out: LeftOut) -> str:
     rows = [[row[0].ljust(width), *row[1:]] for row in results.rows]
     out = [f"left out, {run.state.name}: {run.directory}: {why}" for run, why in left_out]
     if len(left_out) > SHOWN:
-        out[SHOWN:] = [f"left out: {len(left_out) - SHOWN} more, named in report.md"]
+        out[SHOWN:] = [f"left out: {len(left_out) - SHOWN} more, named in what is written"]
     return "\n".join([table(rows, results.headers), *notes, *out])
 
 
