@@ -205,17 +205,21 @@ class Critic:
         """Let mean and std of the seed `own` follow the targets y [1, M], leaving V as it is."""
         if not y.numel():
             return
-        share, apart = self._share(own, y), y.mean(1) - self.mean[own]
-        mean = torch.lerp(self.mean[own], y.mean(1), share)
-        variance = torch.lerp(self.std[own].square(), y.var(1, correction=0), share)
-        variance += share * (1 - share) * apart.square()
-        std = variance.sqrt().clamp(min=LEAST)
+        mean, square = self._scale(own, y, self._share(own, y))
+        std = square.sqrt().clamp(min=LEAST)
         weight, bias = self.net.unpack(self.theta[own])[-1]
         weight *= self.std[own] / std
         bias *= self.std[own] / std
         bias += (self.mean[own] - mean) / std
         self.mean[own] = mean
         self.std[own] = std
+
+    def _scale(self, own: slice, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance [1] each, of targets among which y [1, M] has this share."""
+        apart = y.mean(1) - self.mean[own]
+        variance = torch.lerp(self.std[own].square(), y.var(1, correction=0), share)
+        variance += share * (1 - share) * apart.square()
+        return torch.lerp(self.mean[own], y.mean(1), share), variance
 
     def _share(self, own: slice, y: Tensor) -> Tensor:
         """Of targets y [1, M] in mean and std, [1]: all of the first ones; y counts as seen."""
@@ -261,17 +265,10 @@ class AdvantageCritic(ActionCritic):
     GAIN = 0.0
     PACE = 0.1
 
-    def _rescale(self, own: slice, y: Tensor) -> None:
-        """The scale alone: a mean would not be 0 under π."""
-        if not y.numel():
-            return
-        share = self._share(own, y)
+    def _scale(self, own: slice, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean square alone: a mean would not be 0 under π."""
         square = torch.lerp(self.std[own].square(), y.square().mean(1), share)
-        std = square.sqrt().clamp(min=LEAST)
-        weight, bias = self.net.unpack(self.theta[own])[-1]
-        weight *= self.std[own] / std
-        bias *= self.std[own] / std
-        self.std[own] = std
+        return self.mean[own].clone(), square
 
 
 class LinearCritic:

@@ -52,7 +52,7 @@ class Row:
     played: dict[str, np.ndarray]  # mean returns of the seeds that were evaluated, by how they act
     seconds: float
     processors: list[str]
-    commands: list[str]  # of its runs, that it takes several of
+    commands: list[list[str]]  # of its runs, that it takes several of
     own: str = ""  # words of the command that tell it from rows of the same task and method
 
     @property
@@ -89,7 +89,7 @@ def write(
         Heading("How to repeat it"),
         Table(
             ["task", "method", "command"],
-            [[r.group.environment, r.name, "; ".join(r.commands)] for r in rows],
+            [[r.group.environment, r.name, "; ".join(map(shlex.join, r.commands))] for r in rows],
             words=True,
         ),
         *tables.left_out_table(left_out),
@@ -134,10 +134,12 @@ def _row(group: Group, evaluated: kept.Evaluations) -> Row:
         played={acting: np.array(list(mine.values())) for acting, mine in played.items()},
         seconds=sum(float(x.get("seconds") or 0) for x in told),
         processors=sorted({_machine(x) for x in told if x.get("processor")}),
-        commands=list(
-            dict.fromkeys(shlex.join(["pg", "train", *overrides(run.directory)]) for run in runs)
-        ),
+        commands=[list(words) for words in dict.fromkeys(map(_words, runs))],
     )
+
+
+def _words(run: Run) -> tuple[str, ...]:
+    return ("pg", "train", *overrides(run.directory))
 
 
 def _machine(told: Mapping[str, Any]) -> str:
@@ -153,8 +155,8 @@ def _told_apart(rows: Sequence[Row]) -> list[Row]:
     named = []
     for row in rows:
         others = alike[row.group.environment, row.method]
-        common = set.intersection(*(set(shlex.split(x.commands[0])) for x in others))
-        own = [word for word in shlex.split(row.commands[0]) if word not in common]
+        common = set.intersection(*(set(x.commands[0]) for x in others))
+        own = [word for word in row.commands[0] if word not in common]
         named.append(replace(row, own=" ".join(own)))
     return named
 
