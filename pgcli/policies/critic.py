@@ -205,8 +205,8 @@ class Critic:
         """Let mean and std of the seed `own` follow the targets y [1, M], leaving V as it is."""
         if not y.numel():
             return
-        mean, square = self._scale(own, y, self._share(own, y))
-        std = square.sqrt().clamp(min=LEAST)
+        mean, std = self._scale(own, y, self._share(own, y))
+        std = std.clamp(min=LEAST)
         weight, bias = self.net.unpack(self.theta[own])[-1]
         weight *= self.std[own] / std
         bias *= self.std[own] / std
@@ -215,11 +215,13 @@ class Critic:
         self.std[own] = std
 
     def _scale(self, own: slice, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance [1] each, of targets among which y [1, M] has this share."""
+        """Mean and std [1] each, of targets among which y [1, M] has this share."""
         apart = y.mean(1) - self.mean[own]
         variance = torch.lerp(self.std[own].square(), y.var(1, correction=0), share)
         variance += share * (1 - share) * apart.square()
-        return torch.lerp(self.mean[own], y.mean(1), share), variance
+        # Those of a whole batch to the last bit: the root of a rounded variance is not.
+        std = torch.where(share == 1, y.std(1, correction=0), variance.sqrt())
+        return torch.lerp(self.mean[own], y.mean(1), share), std
 
     def _share(self, own: slice, y: Tensor) -> Tensor:
         """Of targets y [1, M] in mean and std, [1]: all of the first ones; y counts as seen."""
@@ -268,7 +270,7 @@ class AdvantageCritic(ActionCritic):
     def _scale(self, own: slice, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         """The mean square alone: a mean would not be 0 under π."""
         square = torch.lerp(self.std[own].square(), y.square().mean(1), share)
-        return self.mean[own].clone(), square
+        return self.mean[own].clone(), square.sqrt()
 
 
 class LinearCritic:

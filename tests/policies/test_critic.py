@@ -114,6 +114,7 @@ def test_the_scale_follows_so_many_targets_not_single_small_batches():
     large = torch.cat([y, y], 1) - 30
     critic._rescale(slice(0, 1), large)  # more than the window holds: nothing else counts
     torch.testing.assert_close(critic.mean, large.mean(1), rtol=1e-5, atol=0)
+    assert torch.equal(critic.std, large.std(1, correction=0))  # to the last bit
 
 
 def test_the_scale_of_advantages_follows_so_many_too():
