@@ -10,27 +10,41 @@ import torch
 from torch import Tensor
 
 from pgcli.collection.batch import Batch
+from pgcli.environments.linear import Linear, linear_model
 from pgcli.environments.tabular import Tabular, hidden_model, tabular_model
 from pgcli.errors import ConfigError, EnvironmentFailed
+from pgcli.gradients.linear import is_linear
+from pgcli.policies.policy import Policy
 from pgcli.settings.schema import EXACT, CompareConfig
 
 
 class Belief:
     """The environment's model, as long as nothing that is collected contradicts it."""
 
-    model: Tabular | None
+    model: Tabular | Linear | None
 
-    def __init__(self, config: CompareConfig) -> None:
-        """ConfigError where a model is asked for and there is none."""
+    def __init__(self, config: CompareConfig, policy: Policy) -> None:
+        """ConfigError where a model is asked for and there is none that serves this policy."""
         self._id, self.notice, self.model = config.env.id, "", None
+        self._trial: Trial | LinearTrial
         exact_critic = config.critic.kind == EXACT
         self._needed = exact_critic or config.exact is True or config.parts
+        shift = config.env.reward_shift
         if (model := tabular_model(config.env)) is not None:
             self._trial = Trial(model)
-            self.model = replace(model, reward=model.reward + config.env.reward_shift)
+            self.model = replace(model, reward=model.reward + shift)
+            return
+        linear = linear_model(config.env)
+        if linear is not None and is_linear(policy):
+            self._trial = LinearTrial(linear)
+            self.model = replace(linear, shift=shift)
             return
         missing = f"{self._id} does not expose its model"
-        if (wrapper := hidden_model(config.env)) is not None:
+        if linear is not None:
+            missing = "a linear model serves a linear policy: policy=linear, its noise the same in"
+            missing += " every state, nothing clipped"
+            self.notice = f"no exact figures: {missing}"
+        elif (wrapper := hidden_model(config.env)) is not None:
             missing += f": its wrapper {wrapper} has no P of its own"
             self.notice = f"no exact figures: {missing}"
         if exact_critic:
@@ -174,3 +188,74 @@ class Trial:
 
     def _place(self, following: int) -> str:
         return "the end" if following == self._model.states else f"state {following}"
+
+
+class LinearTrial:
+    """A linear model, held against what has been collected.
+
+    Rewards follow from states and actions, up to what float32 leaves of these. What is left of the
+    next state, and of the first one, over its deviation has mean 0 and square 1: all of it so far
+    may be FAR deviations away, which a true model is with chance 1e-11 at each look.
+    """
+
+    FAR = 7.0
+    ENOUGH = 100  # numbers, for sums of squares to be nearly normal
+    ROUNDING = 1e-5
+
+    def __init__(self, model: Linear) -> None:
+        self._model = model
+        self._sums = {"noise": np.zeros((3, len(model.noise)))}  # count, Σ z, Σ z²
+        self._sums["start"] = np.zeros_like(self._sums["noise"])
+
+    def add(self, batch: Batch) -> str | None:
+        """Take in a batch; what contradicts the model, if anything."""
+        model, mask = self._model, batch.mask
+        if bool((early := batch.truncated & (batch.length != model.horizon)).any()):
+            length = int(batch.length[early][0])
+            return f"an episode was cut after {length} steps, and the limit is {model.horizon}"
+        if bool(batch.terminated.any()):
+            return "an episode ended by itself"
+        obs, act = batch.obs.double(), batch.act.double()
+        step, end = torch.arange(mask.shape[-1]), (batch.length - 1).unsqueeze(-1)
+        last = batch.final_obs.double().unsqueeze(-2)
+        following = torch.where((step == end).unsqueeze(-1), last, obs.roll(-1, -2))[mask]
+        state, action = obs[mask], act[mask]
+        size = state.abs() @ model.Q.abs() @ torch.ones_like(model.noise)
+        size = size * state.abs().amax(-1) + (action.square() @ model.R.abs()).sum(-1)
+        expected = replace(model, shift=0.0).reward(state, action)
+        wrong = (batch.rew[mask] - expected).abs() > self.ROUNDING * (size + 1e-3)
+        if bool(wrong.any()):
+            s, a, r, x = (x[wrong][0].tolist() for x in (state, action, batch.rew[mask], expected))
+            return f"in state {s} action {a} paid {r:g}, and Q and R say {x:g}"
+        left = following - model.following(state, action)
+        scale = following.abs() + (state.abs() @ model.A.abs().T) + (action.abs() @ model.B.abs().T)
+        first = obs[..., 0, :][batch.length > 0]
+        return self._apart("noise", left, model.noise, scale) or self._apart(
+            "start", first - model.start_mean, model.start_std, first.abs() + 1e-3
+        )
+
+    def _apart(self, name: str, left: Tensor, std: Tensor, scale: Tensor) -> str | None:
+        """What is wrong with deviations [M, d] that are said to be std large."""
+        what = "of the next state from As + Ba" if name == "noise" else "of the first state"
+        exact = std == 0
+        if bool((left.abs() > self.ROUNDING * (scale + 1e-3))[:, exact].any()):
+            worst = float(left[:, exact].abs().max())
+            return f"a deviation {what} of {worst:g}, where none is said"
+        z = torch.where(exact, 0.0, left / torch.where(exact, 1.0, std)).numpy()
+        known = self._sums[name]
+        known += np.stack([np.full(z.shape[1], len(z)), z.sum(0), (z**2).sum(0)])
+        count, total, square = known
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = np.abs(total) / np.sqrt(count)
+            spread = np.abs(square - count) / np.sqrt(2 * count)
+        far = ~exact.numpy() & (count >= self.ENOUGH)
+        far &= (mean > self.FAR) | (spread > self.FAR)
+        if not far.any():
+            return None
+        i = int(far.argmax())
+        unit = float(std[i])
+        found = unit * total[i] / count[i], unit * math.sqrt(square[i] / count[i])
+        return (
+            f"deviations {what} in dimension {i} have mean {found[0]:.4g} and are {found[1]:.4g} "
+            f"large, and it says 0 and {unit:.4g}"
+        )

@@ -1,4 +1,4 @@
-"""Exact J, ∇J and the exact mean and variance of every estimator, where the model is known.
+"""The exact mean and variance of every estimator, where the model is known.
 
 Nothing is sampled and no trajectory is listed. Every estimate is a linear functional of vectors
 that obey a backward recursion along the trajectory: with ψ_t = ∇log π(a_t|s_t),
@@ -11,7 +11,7 @@ only. So E[y yᵀ], E[X yᵀ] and E[X Xᵀ], parameter by parameter, obey recurs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -21,28 +21,16 @@ from torch import Tensor
 
 from pgcli.comparison.maps import spread
 from pgcli.comparison.parts import Parts, Step, parts
-from pgcli.environments.tabular import Tabular
 from pgcli.estimators.baselines import Baseline, baseline
 from pgcli.estimators.importance import importance
 from pgcli.estimators.phi import Episodes, Stream, phi
-from pgcli.gradients.trajectory import trajectory_gradients
+from pgcli.gradients.truth import Placed, transitions, visits
 from pgcli.machine.cores import ordered
-from pgcli.policies.policy import Policy
 from pgcli.settings.registry import is_own
 from pgcli.settings.schema import NONE, EstimatorConfig
-from pgcli.updates.natural import conjugate_gradients
 
 BLOCK = 2**21  # numbers in one moment's table at once
 LARGE = 1e4  # a reward beside the spread of all rewards
-
-
-class Solution(NamedTuple):
-    """What dynamic programming says about one policy."""
-
-    objective: float  # J_γ = E[Σ_t γ^t r_t]
-    gradient: Tensor  # [P] float64: ∇J_γ
-    value: Tensor  # [T + 1, states + 1]: V_t(s); 0 at the time limit and in the terminal state
-    action_value: Tensor  # [T, states + 1, actions]: Q_t(s, a)
 
 
 @dataclass(frozen=True)
@@ -58,117 +46,26 @@ class Exact:
     parts: Parts | None = None  # of trace_cov, where they were asked for
 
 
-def action_probabilities(policy: Policy, theta: Tensor, states: int) -> Tensor:
-    """π(a|s) [states, actions] at theta [1, P]; differentiable."""
-    eye = torch.eye(states, dtype=theta.dtype, device=theta.device).unsqueeze(0)
-    return policy.distribution(theta, eye)[0][0].softmax(-1)
-
-
-def scores(policy: Policy, theta: Tensor, states: int, actions: int) -> Tensor:
-    """ψ(s, a) = ∇log π(a|s), [states, actions, P] float64, at theta [1, P]."""
-    obs = torch.eye(states, dtype=torch.float64).repeat_interleave(actions, 0).unsqueeze(0)
-    act = torch.arange(actions).repeat(states).unsqueeze(0)
-    factors, _ = policy.score_factors(theta.double(), obs, act)
-    one = torch.ones(1, states * actions, 1, dtype=torch.float64)
-    return trajectory_gradients(factors, one, policy.num_params)[0].unflatten(0, (states, actions))
-
-
-def solve(model: Tabular, policy: Policy, theta: Tensor, gamma: float) -> Solution:
-    """J_γ, its gradient at theta [1, P] by autograd through the programme, V_t and Q_t."""
-    theta = theta.detach().double().requires_grad_()
-    pi = action_probabilities(policy, theta, model.states)
-    v = torch.zeros(model.states + 1, dtype=torch.float64)
-    values = [v]
-    action_values: list[Tensor] = []
-    for _ in range(model.horizon):
-        q = _expected(model, model.reward + gamma * v[model.following])
-        v = torch.cat([(pi * q).sum(-1), v.new_zeros(1)])
-        values.insert(0, v)
-        action_values.insert(0, torch.cat([q, q.new_zeros(1, model.actions)]))
-    objective = (model.start * v[:-1]).sum()
-    gradient = policy.learned(torch.autograd.grad(objective, theta)[0])
-    q = torch.stack(action_values).detach()
-    size = _size(model, pi.detach(), scores(policy, theta.detach(), *pi.shape), q[:, :-1])
-    gradient = torch.where(gradient[0].abs() <= 1e-13 * size, 0.0, gradient[0])
-    return Solution(objective.item(), gradient, torch.stack(values).detach(), q)
-
-
-def objective(model: Tabular, policy: Policy, theta: Tensor, gamma: float) -> float:
-    """J_γ at theta [1, P]."""
-    pi = action_probabilities(policy, theta.detach().double(), model.states)
-    v = torch.zeros(model.states + 1, dtype=torch.float64)
-    for _ in range(model.horizon):
-        q = _expected(model, model.reward + gamma * v[model.following])
-        v = torch.cat([(pi * q).sum(-1), v.new_zeros(1)])
-    return float((model.start * v[:-1]).sum())
-
-
-def natural_gradient(model: Tabular, policy: Policy, theta: Tensor, gamma: float) -> Tensor:
-    """F⁺∇J_γ [P] float64 at theta [1, P], F = E[Σ_t ψψᵀ] over the states that the policy visits.
-
-    By conjugate gradients from 0, which stay in the range of F (Kakade 2001).
-    """
-    pi = action_probabilities(policy, theta.detach().double(), model.states)
-    chance = model.probability * pi[model.state, model.action]
-    visits = torch.stack(list(_visits(model, chance))).sum(0)
-    psi = scores(policy, theta, *pi.shape)
-    weight = visits.unsqueeze(-1) * pi
-
-    def product(v: Tensor) -> Tensor:
-        along = weight * (psi @ v[0])
-        return torch.einsum("sap,sa->p", psi, along)[None]
-
-    gradient = solve(model, policy, theta, gamma).gradient[None]
-    return conjugate_gradients(product, gradient, 2 * policy.num_params, 1e-12).x[0]
-
-
-def _size(model: Tabular, pi: Tensor, psi: Tensor, q: Tensor) -> Tensor:
-    """Σ_t Σ_s d_t(s) Σ_a π(a|s) |ψ(s, a) Q_t(s, a)| [P]: beside it, ∇J may be rounding only."""
-    visits = torch.stack(list(_visits(model, model.probability * pi[model.state, model.action])))
-    weight = (visits.unsqueeze(-1) * pi * q.abs()).sum(0)  # [states, actions]
-    return torch.einsum("sap,sa->p", psi.abs(), weight)
-
-
-def _visits(model: Tabular, chance: Tensor) -> Iterator[Tensor]:
-    """The distribution of the state [states] at times [0, T), for transition chances [K]."""
-    d = model.start
-    for _ in range(model.horizon):
-        yield d
-        flow = chance * d[model.state]
-        d = d.new_zeros(model.states + 1).index_add(0, model.following, flow)[:-1]
-
-
-def _expected(model: Tabular, outcome: Tensor) -> Tensor:
-    """E[outcome | s, a] [states, actions] of a number per transition [K]."""
-    cell = model.state * model.actions + model.action
-    total = outcome.new_zeros(model.states * model.actions)
-    return total.index_add(0, cell, model.probability * outcome).unflatten(0, (model.states, -1))
-
-
 class Problem:
     """One policy in one model, with the data of a behaviour policy and with given critics."""
 
     def __init__(
         self,
-        model: Tabular,
-        policy: Policy,
-        theta: Tensor,
+        at: Placed,
         *,
         behaviour: Tensor | None = None,
         value: Tensor | None = None,
         q: Tensor | None = None,
     ) -> None:
-        """theta [1, P]; behaviour: probabilities [states, actions] of who collects, None: π.
+        """`behaviour`: probabilities [states, actions] of who collects, None: the policy itself.
 
         value [T + 1, states + 1] and q [T, states + 1, actions]: what the estimator takes for
         V_t(s), with value[T] at a time limit, and for Q_t(s, a).
         """
-        self.model, self.value, self.q = model, value, q
-        pi = action_probabilities(policy, theta.detach().double(), model.states)
-        acting = pi if behaviour is None else behaviour.double()
-        self.psi = scores(policy, theta, model.states, model.actions)
-        self.chance = model.probability * acting[model.state, model.action]  # [K]: a, s', r
-        self.ratio = (pi / acting)[model.state, model.action]  # [K]
+        self.model, self.value, self.q, self.psi = at.model, value, q, at.psi
+        acting = at.chance if behaviour is None else behaviour.double()
+        self.chance = transitions(at._replace(chance=acting))  # [K]: a, s', r
+        self.ratio = (at.chance / acting)[self.model.state, self.model.action]  # [K]
         self._off_policy = behaviour is not None
         self._known: dict[str, Moments] = {}
 
@@ -305,7 +202,7 @@ class Problem:
 
     def visits(self) -> Tensor:
         """The chance that the collecting policy is in each state at each time, [T, states]."""
-        return torch.stack(list(_visits(self.model, self.chance)))
+        return visits(self.model, self.chance)
 
 
 class Moments(NamedTuple):

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import text
 
-from pgcli.comparison.exact import Exact, Solution
+from pgcli.comparison.exact import Exact
 from pgcli.comparison.parts import Parts
 from pgcli.comparison.resampled import Figure, Verdict
 from pgcli.comparison.steps import PassFinding, Point, StepFinding
+from pgcli.gradients.truth import Solution
 from pgcli.pictures import estimators as slides
 from pgcli.runs import summary
 from pgcli.runs.directory import write_atomically

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from pgcli.collection.batch import Batch
-from pgcli.comparison.exact import natural_gradient, objective, solve
 from pgcli.comparison.paired import in_batches
 from pgcli.comparison.resampled import Comparison, Figure
 from pgcli.comparison.subject import Critics, Subject
+from pgcli.environments.linear import Linear
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import ConfigError
 from pgcli.estimators.baselines import baseline
@@ -28,6 +28,7 @@ from pgcli.gradients.around import Batched
 from pgcli.gradients.estimate import weighted_sums
 from pgcli.gradients.fisher import Fisher
 from pgcli.gradients.statistics import Measurement, measure
+from pgcli.gradients.truth import natural_gradient, objective, solve
 from pgcli.settings.schema import CompareConfig, EstimatorConfig, OptimizerConfig, UpdateConfig
 from pgcli.statistics.intervals import t_quantile
 from pgcli.updates import rule as rules
@@ -173,7 +174,7 @@ class Steps:
         subject: Subject,
         estimators: Mapping[str, EstimatorConfig],
         updates: Mapping[str, UpdateConfig],
-        model: Tabular | None,
+        model: Tabular | Linear | None,
         fresh: int,
     ) -> None:
         """`model`: to tell J exactly. `fresh`: the first number of episodes nobody else plays."""

@@ -10,19 +10,21 @@ from torch import Tensor
 
 from pgcli.comparison import results, steps
 from pgcli.comparison.belief import Belief
-from pgcli.comparison.exact import Exact, Problem, Solution, solve
+from pgcli.comparison.exact import Exact, Problem
 from pgcli.comparison.paired import MOST_UNITS, Sample, joined, samples
 from pgcli.comparison.resampled import Comparison, Resamples
 from pgcli.comparison.results import Finding, Looks
 from pgcli.comparison.subject import Critics, Subject
 from pgcli.environments.choose import open_engine, slots_per_seed
 from pgcli.environments.choose import unused as unused_of_environment
+from pgcli.environments.linear import Linear
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import Stopped
 from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.estimators.estimator import check_estimator, couples, critics
 from pgcli.estimators.importance import effective_sample_size, log_prefix
 from pgcli.estimators.unused import unused as unused_of_estimator
+from pgcli.gradients.truth import Solution, placed, solve
 from pgcli.machine import cores
 from pgcli.machine.randomness import Purpose, generator
 from pgcli.machine.signals import noted
@@ -50,7 +52,7 @@ class Study:
     notes: dict[str, list[str]]  # sources of bias, by estimator
     subject: Subject
     critics: Critics
-    model: Tabular | None
+    model: Tabular | Linear | None
     solution: Solution | None
     updates: dict[str, UpdateConfig]  # whose steps are looked at
 
@@ -138,7 +140,7 @@ def run(
         engine = open_engine(config.env, slots, shared=True)
         try:
             subject = Subject(config, engine, slots)
-            subject.believe(belief := Belief(config))
+            subject.believe(belief := Belief(config, subject.policy))
             solution = _solution(config, subject, belief.model)
             known = solution if config.critic.kind == EXACT else None
             fitted = Critics(subject, estimators, known)
@@ -181,7 +183,9 @@ def _silent(config: CompareConfig, subject: Subject) -> str | None:
     return f"{text}; iteration={found[0]}, where the return was {found[1]:.3g}, tells more"
 
 
-def _solution(config: CompareConfig, subject: Subject, model: Tabular | None) -> Solution | None:
+def _solution(
+    config: CompareConfig, subject: Subject, model: Tabular | Linear | None
+) -> Solution | None:
     return None if model is None else solve(model, subject.policy, subject.theta, config.gamma)
 
 
@@ -264,22 +268,27 @@ def _exact(study: Study, theta: Tensor, progress: Progress, signals: list[int]) 
     config, subject, model = study.config, study.subject, study.model
     if model is None or config.exact is False:
         return {}
-    cost = len(model.state) * model.horizon * subject.policy.num_params
+    if isinstance(model, Linear) and config.off_policy:
+        progress.say("note: no exact variances: weights of Gaussians are no polynomials")
+        return {}
+    at = placed(model, subject.policy, subject.theta)
+    cost = len(at.model.state) * model.horizon * subject.policy.num_params
     if config.exact is None and not config.parts and cost > AFFORDABLE:
         progress.say("note: exact variances would take long here; exact=true computes them")
         return {}
-    acting = subject.probabilities(theta, model.states) if config.off_policy else None
+    acting = subject.probabilities(theta, at.model.states) if config.off_policy else None
     problems: dict[tuple[str, ...], Problem] = {}  # estimators with the same critics share one
     exact = {}
     for i, (name, est) in enumerate(study.estimators.items()):
         if signals:
             break
         key = tuple(sorted(critics(est)))
+        if isinstance(model, Linear) and not study.critics.quadratic(est):
+            progress.say(f"note: {name}: nothing exact: its critic is no polynomial of the state")
+            continue
         if key not in problems:
-            value, q = study.critics.tables(est, model)
-            problems[key] = Problem(
-                model, subject.policy, subject.theta, behaviour=acting, value=value, q=q
-            )
+            value, q = study.critics.tables(est, at.model)
+            problems[key] = Problem(at, behaviour=acting, value=value, q=q)
         known = problems[key].estimate(est, config.batch_size)
         if known is not None and config.parts:
             known = replace(known, parts=problems[key].parts(est, known))

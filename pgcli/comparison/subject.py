@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from pgcli.collection.batch import Batch
 from pgcli.collection.episodes import episodes, rewards
 from pgcli.collection.rollout import Quota, collect
 from pgcli.comparison.belief import Belief
-from pgcli.comparison.exact import Solution, action_probabilities
 from pgcli.comparison.paired import in_batches
 from pgcli.environments.engine import Engine
 from pgcli.environments.spaces import Spaces
@@ -29,6 +28,7 @@ from pgcli.gradients.critics import (
     state_values,
 )
 from pgcli.gradients.trajectory import log_probs
+from pgcli.gradients.truth import Solution, action_probabilities
 from pgcli.machine.cores import started
 from pgcli.machine.randomness import Purpose, generator
 from pgcli.policies.actor import PolicyActor
@@ -166,14 +166,6 @@ class Subject:
         return changed[0].softmax(-1)
 
 
-@dataclass(frozen=True)
-class Tables:
-    """V_t(s) [T + 1, states + 1] and Q_t(s, a) [T, states + 1, actions], 0 where it is over."""
-
-    value: Tensor
-    q: Tensor
-
-
 class Critics:
     """V (a network, or linear in features) and Q of the frozen policy, for its discount γ.
 
@@ -190,7 +182,7 @@ class Critics:
         self._subject, config = subject, subject.config
         ests = list(estimators.values())
         known = {"value", "q"} if solution else set[str]()
-        self._exact = Tables(solution.value, solution.action_value) if solution else None
+        self._exact = solution
         asked = [estimator.critics(est) - known for est in ests]
         settings: CriticConfig = config.critic
         of_q = [discount_of(est) for kinds, est in zip(asked, ests, strict=True) if "q" in kinds]
@@ -238,14 +230,20 @@ class Critics:
         q = None
         if "q" in kinds:
             if self._exact is not None:
-                q = self._exact.q[time, batch.obs.argmax(-1), batch.act] * batch.mask
+                q = self._exact.action_values(time, batch.obs, batch.act) * batch.mask
             else:
                 assert self._q is not None
                 q = self._q.along(theta, batch)
         if "value" in kinds and self._exact is not None:
-            along = self._exact.value[time, batch.obs.argmax(-1)] * batch.mask
-            return (along, self._exact.value[batch.length, batch.final_obs.argmax(-1)]), q
+            along = self._exact.values(time, batch.obs) * batch.mask
+            return (along, self._exact.values(batch.length, batch.final_obs)), q
         return state_values(kinds, self._states, self._q, self._subject.policy, theta, batch), q
+
+    def quadratic(self, config: EstimatorConfig) -> bool:
+        """Whether V and Q, as far as it asks for them, are polynomials of degree 2 in the state."""
+        kinds = estimator.critics(config)
+        linear = {"linear"} | ({"value"} if self._subject.config.critic.kind == "linear" else set())
+        return kinds <= (linear if self._exact is None else {"linear", "value", "q"})
 
     def tables(
         self, config: EstimatorConfig, model: Tabular
@@ -270,12 +268,13 @@ class Critics:
 def _grid(model: Tabular, actions: int) -> Batch:
     """So many actions in every state at every time, as if an episode stayed there."""
     rows, horizon = model.states * actions, model.horizon
-    state = torch.eye(model.states).repeat_interleave(actions, 0)
+    state = model.observations.repeat_interleave(actions, 0)
+    act = model.choices[:, :actions].flatten(0, 1)
     mask = torch.ones(1, rows, horizon, dtype=torch.bool)
     nothing = torch.zeros(1, rows, dtype=torch.bool)
     return Batch(
         obs=state[None, :, None].expand(-1, -1, horizon, -1),
-        act=torch.arange(actions).repeat(model.states)[None, :, None].expand(mask.shape),
+        act=act[None, :, None].expand(1, rows, horizon, *act.shape[1:]),
         rew=torch.zeros(mask.shape, dtype=torch.float64),
         mask=mask,
         terminated=nothing,

@@ -22,6 +22,7 @@ from pgcli.settings.schema import Engine as EngineName
 from pgcli.settings.schema import EnvConfig
 
 EXTRAS = ("box2d", "mujoco")  # as Gymnasium calls its own modules, too
+OWN = ("pgcli.environments.teaching", "pgcli.environments.linear")  # register ours
 COMPILED = ("CartPoleEnv", "AcrobotEnv", "MountainCarEnv", "PendulumEnv")  # of classic control
 
 
@@ -82,8 +83,9 @@ def spec_of(env_id: str) -> EnvSpec:
     module, _, name = env_id.rpartition(":")
     try:
         with quiet():
-            if module:
-                importlib.import_module(module)
+            for one in (module, *(OWN if name.startswith("pg/") else ())):
+                if one:
+                    importlib.import_module(one)
             return gym.spec(name)
     except ImportError as error:
         raise ConfigError("env", env_id, f"the module does not import: {error}") from error

@@ -43,6 +43,16 @@ class Tabular:
         """How many there are, the terminal one not counted."""
         return len(self.start)
 
+    @property
+    def observations(self) -> Tensor:
+        """What is seen in each state, [states, D]."""
+        return torch.eye(self.states)
+
+    @property
+    def choices(self) -> Tensor:
+        """The actions of each state, [states, actions, ...]."""
+        return torch.arange(self.actions).expand(self.states, -1)
+
 
 def read_model(env: gym.Env[Any, Any], horizon: int) -> Tabular | None:
     """The model of an environment; None where it does not expose one.

@@ -8,12 +8,13 @@ import torch
 from settings import train_config
 
 from pgcli.collection.rollout import Quota, collect
-from pgcli.comparison.exact import Problem, solve
+from pgcli.comparison.exact import Problem
 from pgcli.comparison.paired import samples
 from pgcli.comparison.resampled import Comparison, Resamples
 from pgcli.environments.choose import open_engine
 from pgcli.environments.tabular import tabular_model
 from pgcli.estimators.phi import Episodes
+from pgcli.gradients.truth import placed, solve
 from pgcli.policies.actor import PolicyActor
 from pgcli.policies.build import build_policy
 
@@ -37,7 +38,7 @@ def test_intervals_cover_exact_variances_on_frozen_lake():
     theta = policy.init(config.policy, [0])
     model = tabular_model(config.env)
     solution = solve(model, policy, theta, 1.0)
-    problem = Problem(model, policy, theta, value=solution.value)
+    problem = Problem(placed(model, policy, theta), value=solution.value)
     exact = {name: problem.estimate(est, BATCH) for name, est in estimators.items()}
     hits = {(kind, name): 0 for kind in ("trace", "ratio") for name in estimators}
     time = torch.arange(model.horizon)

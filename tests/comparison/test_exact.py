@@ -7,13 +7,14 @@ import pytest
 import torch
 from settings import train_config
 
-from pgcli.comparison.exact import Problem, action_probabilities, solve
+from pgcli.comparison.exact import Problem
 from pgcli.environments.tabular import Tabular
 from pgcli.estimators.baselines import BASELINES
 from pgcli.estimators.estimator import terms
 from pgcli.estimators.importance import IMPORTANCES
 from pgcli.estimators.phi import PHIS, Episodes
 from pgcli.gradients.trajectory import trajectory_gradients
+from pgcli.gradients.truth import action_probabilities, placed, solve
 from pgcli.proof.listed import TinyMdp, tabular
 
 
@@ -65,7 +66,7 @@ def estimates(case, config, off, n):
 def problem(case, off):
     mdp, policy, theta, other, value, q = case
     behaviour = action_probabilities(policy, other, mdp.states) if off else None
-    return Problem(tabular(mdp), policy, theta, behaviour=behaviour, value=value, q=q)
+    return Problem(placed(tabular(mdp), policy, theta), behaviour=behaviour, value=value, q=q)
 
 
 def exact(case, config, off, n):
@@ -288,7 +289,7 @@ def test_closed_forms_on_a_chain(steps, mu):
     policy = replace(policy, net=replace(policy.net, bias=False))
     theta = theta[:, : policy.num_params]
     solution = solve(model, policy, theta, 1.0)
-    problem = Problem(model, policy, theta, value=solution.value)
+    problem = Problem(placed(model, policy, theta), value=solution.value)
     pairs = t * (t - 1) / 2
     expected = {
         ("total_return", "none"): (t**3 * mu**2 + 2 * t**2 - 2 * t) / 2,
@@ -315,10 +316,10 @@ def test_a_variance_that_is_lost_to_rounding_is_not_told(base):
     theta = 0.3 * torch.ones(1, policy.num_params, dtype=torch.float64)
     config = replace(train_config().estimator, phi="reward_to_go", baseline=base, gamma=1.0)
     model = tabular(mdp)
-    plain = Problem(model, policy, theta).estimate(config, 8).trace_cov
+    plain = Problem(placed(model, policy, theta)).estimate(config, 8).trace_cov
     for shift in (1e2, 1e4, 1e6, 1e8, 1e10):
         shifted = replace(model, reward=model.reward + shift)
-        found = Problem(shifted, policy, theta).estimate(config, 8).trace_cov
+        found = Problem(placed(shifted, policy, theta)).estimate(config, 8).trace_cov
         if base == "none":
             assert found > plain
         elif found is None:

@@ -195,10 +195,11 @@ def test_variance_falls_with_the_batch_size():
 def test_figures_of_coupled_estimators_come_from_whole_batches(case):
     """Leave-one-out: the exact N · tr Var(ĝ) lies within the interval from independent batches."""
     from pgcli.comparison.exact import Problem
+    from pgcli.gradients.truth import placed
     from pgcli.proof.listed import tabular
 
     mdp, policy, theta = case
-    exact = Problem(tabular(mdp), policy, theta).estimate(CASES["mean"], 4)
+    exact = Problem(placed(tabular(mdp), policy, theta)).estimate(CASES["mean"], 4)
     batch = drawn(mdp, policy, theta, 4 * 600)
     looks = Episodes(batch.rew, batch.mask, batch.truncated)
     found = samples(policy, theta, batch, {k: (CASES[k], looks) for k in ("mean", "rtg")}, 4, 1)

@@ -9,8 +9,8 @@ from command_line import pg
 
 from pgcli.cli.commands import COMMANDS
 from pgcli.cli.compose import compose_all
-from pgcli.comparison.exact import action_probabilities, natural_gradient, objective, solve
 from pgcli.errors import ConfigError
+from pgcli.gradients.truth import action_probabilities, natural_gradient, objective, solve
 from pgcli.proof.listed import TinyMdp, tabular
 
 RULES = "updates=[ascent,natural,trust_region,proximal]"

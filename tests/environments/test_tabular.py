@@ -155,7 +155,7 @@ def test_the_outermost_model_counts():
         ("HonestLake-v0", {}),
         ("Taxi-v4", {}),
         ("Taxi-v4", {"is_rainy": True}),
-        ("pgcli.environments.teaching:pg/RareReward-v0", {}),
+        ("pg/RareReward-v0", {}),
     ],
 )
 def test_a_true_model_is_not_doubted(env_id, kwargs):

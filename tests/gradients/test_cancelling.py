@@ -8,7 +8,6 @@ import torch
 from settings import train_config
 
 from pgcli.collection.batch import Batch
-from pgcli.comparison.exact import solve
 from pgcli.comparison.paired import Sample, samples
 from pgcli.comparison.resampled import Comparison, Resamples
 from pgcli.environments.tabular import Tabular
@@ -18,6 +17,7 @@ from pgcli.estimators.phi import Episodes
 from pgcli.estimators.returns import td_residual
 from pgcli.gradients.statistics import measure
 from pgcli.gradients.trajectory import fitted_gradient_sums, gradient_sums
+from pgcli.gradients.truth import solve
 from pgcli.policies.heads import Categorical
 from pgcli.policies.network import Mlp
 from pgcli.policies.policy import Policy

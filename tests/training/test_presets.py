@@ -28,6 +28,7 @@ class Preset(NamedTuple):
 
 PRESETS = [
     Preset("Acrobot-v1", -110),
+    Preset("LQG", -4),
     Preset("MountainCar-v0", -160),
     Preset("MountainCarContinuous-v0", 85),
     Preset("Pendulum-v1", -250),

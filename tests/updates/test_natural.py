@@ -6,9 +6,10 @@ import pytest
 import torch
 from settings import train_config
 
-from pgcli.comparison.exact import Problem, action_probabilities, solve
+from pgcli.comparison.exact import Problem
 from pgcli.gradients.around import Batched
 from pgcli.gradients.fisher import Fisher as Products
+from pgcli.gradients.truth import action_probabilities, placed, solve
 from pgcli.policies.heads import Categorical
 from pgcli.policies.network import Mlp
 from pgcli.policies.policy import Policy
@@ -80,7 +81,7 @@ def test_a_tables_natural_gradient_is_its_advantage_but_for_a_constant_in_each_s
     mdp, policy, theta = weighted_batch()
     model, gamma = tabular(mdp), 0.9
     solution = solve(model, policy, theta, gamma)
-    problem = Problem(model, policy, theta)
+    problem = Problem(placed(model, policy, theta))
     pi = action_probabilities(policy, theta, mdp.states)
     visits = problem.visits()  # [T, states]
     psi = problem.psi  # [states, actions, P]
