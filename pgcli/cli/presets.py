@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Optional, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pgcli.cli.sources import conf_dir, files, is_whole
 from pgcli.errors import ConfigError, one_of
+from pgcli.settings.ladders import listed, rungs
 from pgcli.settings.registry import OWN, is_own
 from pgcli.settings.schema import (
     CompareConfig,
@@ -33,15 +35,20 @@ def estimator_configs(config: CompareConfig) -> dict[str, EstimatorConfig]:
     """
     presets = files("estimator")
     names = config.estimators or list(presets)
+    ladders = _ladders(config)
+    shared = config.estimator | {key: values[0] for key, values in ladders.items()}
+    shared["gamma"] = config.gamma
     configs = {}
     for name in names:
         if name not in presets and ":" not in name:
             raise ConfigError("estimators", name, one_of(name, [*presets, OWN]))
-        configs[name] = _merged(presets.get(name), name, config.estimator)
+        configs[name] = _merged(presets.get(name), name, shared)
     if not config.estimators:
         configs = {
             name: est for name, est in configs.items() if _fits(name, est, config.off_policy)
         }
+    if ladders:
+        configs = _climbed(configs, ladders, config.off_policy)
     for est in configs.values():
         check(est, "estimator.")
         check_switches(est)
@@ -49,6 +56,40 @@ def estimator_configs(config: CompareConfig) -> dict[str, EstimatorConfig]:
     if reference is not None and reference not in configs:
         raise ConfigError("reference", reference, one_of(reference, list(configs)))
     return configs
+
+
+def _ladders(config: CompareConfig) -> dict[str, list[float]]:
+    """The settings that are lists of numbers; ConfigError for a list of something else."""
+    ladders = listed(config.estimator)
+    kinds = get_type_hints(EstimatorConfig)
+    for key, values in ladders.items():
+        numeric = kinds.get(key) in (int, float, Optional[float])
+        numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in values)
+        if not (numeric and numbers and len(set(values)) == len(values) > 1):
+            allowed = "a list of different numbers, of a setting that is a number"
+            raise ConfigError(f"estimator.{key}", values, allowed)
+    return ladders
+
+
+def _climbed(
+    configs: Mapping[str, EstimatorConfig], ladders: Mapping[str, list[float]], off_policy: bool
+) -> dict[str, EstimatorConfig]:
+    """Every estimator once for each value of the lists that have an effect on it."""
+    from pgcli.estimators.estimator import critics
+    from pgcli.estimators.unused import unused
+
+    found = {}
+    for name, est in configs.items():
+        idle = unused(est, None, off_policy)
+        own = {key: x for key, x in ladders.items() if f"estimator.{key}" not in idle}
+        if critics(est):  # which are of the objective's γ
+            own.pop("gamma", None)
+        for rung in rungs(name, own):
+            found[rung.name] = replace(est, **rung.values)  # type: ignore[arg-type]
+    for key, values in ladders.items():
+        if not any(f" {key}=" in name for name in found):
+            raise ConfigError(f"estimator.{key}", values, "it has no effect on any estimator here")
+    return found
 
 
 def _fits(name: str, config: EstimatorConfig, off_policy: bool) -> bool:

@@ -143,6 +143,24 @@ class Comparison:
         """trace_cov itself, without its interval."""
         return float(self._spread(name).value[0])
 
+    def errors(self, name: str, truth: Tensor | str | None, size: int, *, unbiased: bool) -> Errors:
+        """Squared bias and variance of an estimate from `size` episodes; see `verdict`."""
+        signal = self._signal(name, name)
+        _, bias, square = self._against(name, truth, signal, unbiased)
+        nothing = unbiased or name == truth
+        squared = np.zeros_like(signal) if nothing else np.sign(bias) * bias**2 * square
+        return Errors(squared, self._spread(name), size)
+
+    def figures(self, errors: Errors) -> tuple[Figure, Figure, Figure]:
+        """Squared bias, variance and their sum, with limits."""
+        spread = self._studentised(errors.spread)
+        variance = Figure(*(x / errors.size for x in spread))
+        return self._percentiles(errors.bias), variance, self._percentiles(errors.mse)
+
+    def limits(self, draws: Array) -> tuple[float, float]:
+        """Between which so many of these lie."""
+        return self._limits(draws) if len(draws) else (np.nan, np.nan)
+
     def variances(self, name: str, sizes: list[int]) -> list[tuple[int, float]]:
         """(N, tr Var(ĝ)) measured between disjoint groups of N trajectories, where there are 4.
 
@@ -288,6 +306,20 @@ class Comparison:
         tail = (1 - self._level) / 2
         low, high = np.quantile(draws, [tail, 1 - tail], method="inverted_cdf")
         return float(low), float(high)
+
+
+class Errors(NamedTuple):
+    """Of one estimator at one batch size, on every resample."""
+
+    bias: Array  # [draws]: ‖E ĝ − ∇J‖², its noise taken out
+    spread: _Positive  # of single trajectories
+    size: int  # of a batch
+
+    @property
+    def mse(self) -> Array:
+        """Squared bias and variance of a batch's estimate, [draws]."""
+        total: Array = self.bias + self.spread.value / self.size
+        return total
 
 
 def _directions(x: Tensor) -> Tensor:

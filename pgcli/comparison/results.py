@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.summary import text
 
 from pgcli.comparison.exact import Exact
+from pgcli.comparison.ladder import Best
+from pgcli.comparison.ladder import Point as Rise
 from pgcli.comparison.parts import Parts
 from pgcli.comparison.resampled import Figure, Verdict
 from pgcli.comparison.steps import PassFinding, Point, StepFinding
@@ -47,11 +50,13 @@ class Finding:
 
 
 class Looks(NamedTuple):
-    """What is told of update rules."""
+    """What is told beside the estimators themselves: of update rules, and of ladders."""
 
     steps: Sequence[StepFinding] = ()
     along: Sequence[Point] = ()
     passes: Sequence[PassFinding] = ()
+    ladder: Sequence[Rise] = ()  # figures over the values of settings that are lists
+    best: Sequence[Best] = ()
 
 
 def write(
@@ -71,6 +76,8 @@ def write(
         "updates": [step_row(one) for one in looks.steps],
         "along": [point_row(one) for one in looks.along],
         "passes": [pass_row(one) for one in looks.passes],
+        "ladder": [ladder_row(one) for one in looks.ladder],
+        "best": [best_row(one) for one in looks.best],
     }
     for name, made in tables.items():
         if made:
@@ -110,7 +117,7 @@ def write(
     if parts := parts_table(rows):
         progress.say(parts)
     for name, made in tables.items():
-        if made:
+        if made and name in COLUMNS:
             progress.say(looks_table(name, made, config))
     written = ", ".join(f"{name}.csv" for name, made in {"compare": rows, **tables}.items() if made)
     progress.say(f"{directory}: {written}, compare.json, {len(pictures)} pictures")
@@ -195,6 +202,32 @@ def pass_row(finding: PassFinding) -> dict[str, Any]:
     cosine = _limits("cos_to_true", finding.cos_to_true)
     kl = _limits("kl", finding.kl)
     return {"pass": finding.number, "batches": finding.batches, **cosine, **kl}
+
+
+def ladder_row(point: Rise) -> dict[str, Any]:
+    """One row of ladder.csv."""
+    row = _of_ladder(point) | {"value": point.value}
+    row |= _limits("squared_bias", point.bias) | _limits("variance", point.variance)
+    row |= _limits("mse", point.mse) | {"least_in": point.share}
+    exact = point.bias_exact, point.variance_exact, point.bias_exact + point.variance_exact
+    names = ("squared_bias_exact", "variance_exact", "mse_exact")
+    return row | dict(zip(names, exact, strict=True))
+
+
+def best_row(best: Best) -> dict[str, Any]:
+    """One row of best.csv."""
+    row = _of_ladder(best) | _limits("best", best.value)
+    return row | {"least_in": best.share, "best_exact": best.exact}
+
+
+def _of_ladder(one: Rise | Best) -> dict[str, Any]:
+    kl = math.nan if one.kl is None else one.kl
+    return {
+        "estimator": one.estimator,
+        "setting": one.setting,
+        "kl": kl,
+        "batch_size": one.size,
+    }
 
 
 def contradicts(finding: Finding) -> bool:
@@ -310,6 +343,11 @@ COLUMNS = {  # of the tables on update rules: what is said above each, and which
         ("pass of {}", "pass"), ("batches", "batches"), ("cos to ∇J there", "cos_to_true"),
         (LIMITS, "cos_to_true"), ("KL so far", "kl"),
     ],
+    "best": [
+        ("least error of", "estimator"), ("over", "setting"), ("batch", "batch_size"),
+        ("at", "best"), (LIMITS, "best"), ("in so many resamples", "least_in"),
+        ("exactly at", "best_exact"),
+    ],
 }  # fmt: skip
 
 
@@ -383,7 +421,7 @@ def _write_events(
         events.close()
     for row in rows:
         kl = "" if math.isnan(row["kl"]) else f"-kl-{row['kl']:g}"
-        one = Events(directory / f"{row['estimator'].replace(':', '-')}{kl}", None)
+        one = Events(directory / f"{re.sub('[: ]', '-', row['estimator'])}{kl}", None)
         numbers = ((k, v) for k, v in row.items() if isinstance(v, float) and math.isfinite(v))
         one.add_scalars(((f"compare/{k}", v) for k, v in numbers), step)
         one.close()
@@ -470,7 +508,43 @@ def drawn_looks(looks: Looks, config: CompareConfig) -> dict[str, bytes]:
         }
         title = f"Passes over one batch: {config.env.id}"
         pictures["passes"] = slides.bands(panels, "pass", title)
+    for key in dict.fromkeys((p.estimator, p.setting, p.kl) for p in looks.ladder):
+        own = [p for p in looks.ladder if (p.estimator, p.setting, p.kl) == key]
+        name = "_".join(["ladder", key[1], *re.findall(r"[\w.]+", key[0])])
+        name += "" if key[2] is None else f"_kl_{key[2]:g}"
+        pictures[name] = _climbing(own, config)
     return pictures
+
+
+SHOWN = 4  # batch sizes in the picture of a ladder
+
+
+def _climbing(points: Sequence[Rise], config: CompareConfig) -> bytes:
+    """Bias, variance and error of one ladder."""
+    first = points[0]
+    sizes = sorted({p.size for p in points})
+    at = config.batch_size if config.batch_size in sizes else sizes[-1]
+    own = [p for p in points if p.size == at]
+    x = [p.value for p in own]
+    parts = [
+        slides.Band("squared bias", x, *zip(*(p.bias for p in own), strict=True)),
+        slides.Band("variance", x, *zip(*(p.variance for p in own), strict=True)),
+        slides.Band("their sum", x, *zip(*(p.mse for p in own), strict=True)),
+    ]
+    exact = [p.bias_exact + p.variance_exact for p in own]
+    if not any(map(math.isnan, exact)):
+        parts.append(slides.Band("their sum, exact", x, exact))
+    count = min(SHOWN, len(sizes))
+    some = [sizes[i * (len(sizes) - 1) // max(1, count - 1)] for i in range(count)]
+    errors = []
+    for size in some:
+        rows = [p for p in points if p.size == size]
+        known = [p.bias_exact + p.variance_exact for p in rows]
+        mse = [p.mse.value for p in rows] if any(map(math.isnan, known)) else known
+        errors.append(slides.Band(f"{size} episodes", x, [y / min(mse) for y in mse]))
+    panels = {f"error of a batch of {at}": parts, "error over the least, by batch": errors}
+    title = f"{first.estimator} over {first.setting}: {config.env.id}"
+    return slides.bands(panels, f"estimator.{first.setting}", title)
 
 
 def _bias_to_show(row: Mapping[str, Any]) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pgcli.comparison import results, steps
 from pgcli.comparison.belief import Belief
 from pgcli.comparison.exact import Exact, Problem
+from pgcli.comparison.ladder import Laddered, climbed
 from pgcli.comparison.paired import MOST_UNITS, Sample, joined, samples
 from pgcli.comparison.resampled import Comparison, Resamples
 from pgcli.comparison.results import Finding, Looks
@@ -34,6 +35,7 @@ from pgcli.runs.directory import lock
 from pgcli.runs.policies import halfway
 from pgcli.runs.progress import Progress
 from pgcli.runs.provenance import provenance
+from pgcli.settings.ladders import listed, rung_of
 from pgcli.settings.schema import EXACT, CompareConfig, EstimatorConfig, UpdateConfig
 from pgcli.updates.rule import registered
 
@@ -148,6 +150,7 @@ def run(
                 horizon=engine.max_episode_steps,
                 critic="learned" if known is None else "exact",
                 off_policy=config.off_policy,
+                gamma=config.gamma,
             )
             notes = {name: bias_notes(est, circumstances) for name, est in estimators.items()}
             study = Study(
@@ -208,6 +211,10 @@ def _compared(
         findings += _findings(study, sampled, comparison, truth, ess, exact, kl)
         if taken is not None:
             looks = _looks(study, taken, comparison, truth, progress, signals)
+        found = _ladders(study, comparison, truth, exact, kl)
+        looks = looks._replace(
+            ladder=[*looks.ladder, *found.points], best=[*looks.best, *found.best]
+        )
         if signals:
             break
     return findings, looks
@@ -340,6 +347,33 @@ def _findings(
         )
         for name, est in study.estimators.items()
     ]
+
+
+def _ladders(
+    study: Study,
+    comparison: Comparison,
+    truth: Tensor | str | None,
+    exact: dict[str, Exact],
+    kl: float | None,
+) -> Laddered:
+    """Bias, variance and error over the settings that were given as lists."""
+    config, estimators = study.config, study.estimators
+    if not listed(config.estimator) or truth is None:
+        return Laddered([], [])
+    sizes = {
+        name: [config.batch_size] if couples(est) else sorted({*config.sizes, config.batch_size})
+        for name, est in estimators.items()
+    }
+    return climbed(
+        {name: rung_of(name, est) for name, est in estimators.items()},
+        comparison,
+        truth,
+        {name: not notes for name, notes in study.notes.items()},
+        sizes,
+        exact,
+        None if study.solution is None else study.solution.gradient,
+        kl,
+    )
 
 
 def _looks(

@@ -22,6 +22,7 @@ class Circumstances:
     reused: bool = False  # several updates from one batch
     fixed_horizon: bool = False  # slots play on from batch to batch
     counted_by_steps: bool = False  # batches have so many steps, not so many episodes
+    gamma: float | None = None  # of the objective; None: the estimator's
 
 
 def bias_notes(config: EstimatorConfig, run: Circumstances) -> list[str]:
@@ -41,6 +42,8 @@ def bias_notes(config: EstimatorConfig, run: Circumstances) -> list[str]:
         and config.gamma < 1
         and several
         and not config.discount_state,
+        f"it discounts by γ = {config.gamma:g}, and the objective by {run.gamma}": run.gamma
+        not in (None, config.gamma),
         baseline(config).bias: True,
         "normalised Φ: the gradient's length is another, and its direction off by O(1/N), for mean "
         "and deviation come from the same batch": config.normalize,

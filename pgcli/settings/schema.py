@@ -520,8 +520,9 @@ class CompareConfig:
 
     @property
     def gamma(self) -> float:
-        """γ of the objective that all estimators share."""
-        return float(self.estimator["gamma"])
+        """γ of the objective that all estimators share; of several, the largest."""
+        gamma = self.estimator["gamma"]
+        return float(max(gamma) if isinstance(gamma, list) else gamma)
 
     @property
     def off_policy(self) -> bool:
