@@ -38,6 +38,7 @@ OTHERWISE = {  # another value of each
     "estimator.discount_state": "true",
     "estimator.normalize": "true",
     "estimator.scale_rewards": "true",
+    "estimator.exact": "true",
     "estimator.bootstrap": "true",
     "estimator.n": "2",
     "estimator.constant": "3.0",

@@ -45,8 +45,14 @@ def estimator_configs(config: CompareConfig) -> dict[str, EstimatorConfig]:
         configs[name] = _merged(presets.get(name), name, shared)
     if not config.estimators:
         configs = {
-            name: est for name, est in configs.items() if _fits(name, est, config.off_policy)
+            name: est
+            for name, est in configs.items()
+            if _fits(name, est, config.off_policy) and not est.exact
         }
+    for name, est in configs.items():
+        if est.exact:
+            allowed = "it is ∇J itself, and estimates are compared with it: pg train"
+            raise ConfigError("estimators", name, allowed)
     if ladders:
         configs = _climbed(configs, ladders, config.off_policy)
     for est in configs.values():

@@ -9,7 +9,7 @@ that has such a `linear_quadratic` of its own is known likewise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -42,6 +42,10 @@ class Linear:
     start_std: Tensor  # [d]
     horizon: int  # steps after which an episode is cut
     shift: float = 0.0  # of every reward
+
+    def shifted(self, by: float) -> Linear:
+        """With so much added to every reward."""
+        return replace(self, shift=self.shift + by)
 
     def reward(self, state: Tensor, action: Tensor) -> Tensor:
         """Of states [..., d] and actions [..., m]: [...]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -42,6 +42,10 @@ class Tabular:
     def states(self) -> int:
         """How many there are, the terminal one not counted."""
         return len(self.start)
+
+    def shifted(self, by: float) -> Tabular:
+        """With so much added to every reward."""
+        return replace(self, reward=self.reward + by)
 
     @property
     def observations(self) -> Tensor:

@@ -21,7 +21,8 @@ USED_BY = {  # who reads what not everybody does
     "self_normalize": "importance weights of data that another policy collected",
     "clip_ratio": "importance weights of data that another policy collected",
 }
-DECIDED = {"phi", "baseline", "importance", "scale_rewards"}  # read before there is an episode
+# Read before there is an episode.
+DECIDED = {"phi", "baseline", "importance", "scale_rewards", "exact"}
 
 
 class _Watched(EstimatorConfig):

@@ -71,6 +71,7 @@ def combinations(
         for option in options:
             given = {
                 "gamma": 1.0, "lam": 0.7, "normalize": False, "scale_rewards": False,
+                "exact": False,
                 "bootstrap": False, "n": 1,
                 "constant": 1.3, "self_normalize": False, "clip_ratio": None, **option,
             }  # fmt: skip

@@ -11,6 +11,7 @@ RECENT_RETURN = f"rollout/return_{RECENT}"  # at the end
 NORM, NORM_SQ = "gradient/norm", "gradient/norm_sq_unbiased"
 TRACE_COV, VARIANCE = "gradient/trace_cov", "gradient/variance"
 SNR, NOISE_SCALE = "gradient/snr", "gradient/noise_scale"
+EXACT_J, EXACT_NORM, EXACT_COS = "exact/objective", "exact/gradient_norm", "exact/cos_gradient"
 ENTROPY, KL = "policy/entropy", "policy/kl"
 ENTROPY_COEF = "policy/entropy_coef"  # where it is scheduled
 BEHAVIOUR_KL = "importance/kl"

@@ -207,6 +207,8 @@ class EstimatorConfig:
     normalize: bool  # standardise Φ over the batch (biased)
     # Rewards over the running deviation of the discounted return, of earlier batches.
     scale_rewards: bool = field(metadata=since(False))
+    # The step is along ∇J itself, by the model; what is sampled is only measured.
+    exact: bool = field(metadata=since(False))
     bootstrap: bool  # at a time limit, continue with V(final_obs) where Φ uses V
     n: int = field(metadata=within(ge=1))  # of phi=n_step
     constant: float  # of baseline=constant
@@ -783,6 +785,9 @@ def _check_comparison(config: CompareConfig) -> None:
     if config.estimator.get("scale_rewards"):
         allowed = "there are no earlier batches to scale by: only false"
         raise ConfigError("estimator.scale_rewards", True, allowed)
+    if config.estimator.get("exact"):
+        allowed = "estimates are compared with ∇J, and it is none: only false"
+        raise ConfigError("estimator.exact", True, allowed)
     if config.critic.lam is not None:
         allowed = "critics are fitted on whole returns here: null"
         raise ConfigError("critic.lam", config.critic.lam, allowed)

@@ -33,6 +33,7 @@ from pgcli.policies.unused import unused_of_critics, unused_of_policy
 from pgcli.runs.policies import saved_behaviour, saved_theta
 from pgcli.settings.registry import imported
 from pgcli.settings.schema import Collect, Device, TrainConfig
+from pgcli.training.exact import checked
 from pgcli.training.learner import Learner
 from pgcli.updates import rule as rules
 
@@ -52,6 +53,8 @@ def check(config: TrainConfig) -> None:
                 allowed = "collect=steps has parts of episodes: @mean, @end"
                 raise ConfigError("env.info", one.text, allowed)
     check_rule(config)
+    if config.estimator.exact:
+        checked(config)
     for key, name in (("callback", config.callback), ("log.recorder", config.log.recorder)):
         if name is not None:
             imported(key, name)
@@ -68,6 +71,9 @@ def check_rule(config: TrainConfig) -> None:
     if one.surrogate and baseline(config.estimator).fitted == "per_parameter":
         allowed = f"no weight of a step makes its estimate, and update={name} moves by such weights"
         raise ConfigError("estimator.baseline", config.estimator.baseline, allowed)
+    if one.surrogate and config.estimator.exact:
+        allowed = f"update={name} moves by the weights of steps, and ∇J has none: only false"
+        raise ConfigError("estimator.exact", True, allowed)
     if one.surrogate and config.updates_per_batch > 1:
         allowed = f"update={name} uses a batch as often as it does: only 1"
         raise ConfigError("updates_per_batch", config.updates_per_batch, allowed)
@@ -174,7 +180,7 @@ def facts(
         "device": str(device),
         "spaces": spaces_of(engine).told,
         "parameters": policy.num_params,
-        "bias": bias_notes(config.estimator, circumstances),
+        "bias": [] if config.estimator.exact else bias_notes(config.estimator, circumstances),
         "notices": notices,
     }
 

@@ -38,7 +38,7 @@ from pgcli.policies.policy import Policy
 from pgcli.runs import tags
 from pgcli.settings.registry import blamed
 from pgcli.settings.schema import Collect, Schedule, TrainConfig
-from pgcli.training import metrics
+from pgcli.training import exact, metrics
 from pgcli.training.build import (
     behaviour_parameters,
     devices,
@@ -69,6 +69,7 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
     candidates = devices(config.device)
     rated = registered(config.update).rated(config.update)
     moving = "optimizer.lr" if registered(config.update).optimizer else "update.delta"
+    truth = exact.Truth(config) if config.estimator.exact else None
     cores.begin()
     with Session(config, directory, seeds, composed) as session:
         parts = config.collect is Collect.steps
@@ -106,6 +107,8 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 session.notice(text)
             ended = batch.ended()
 
+            if truth is not None:
+                truth.see(batch)
             record = metrics.rollout(ended, counters.mean_return[ran])
             record |= metrics.info(batch, config.env.info)
             if config.batch_steps is not None:
@@ -135,6 +138,10 @@ def run(config: TrainConfig, directory: Path, composed: str | None = None) -> No
                 if update == 0:  # what is reported: no update of this batch has moved it yet
                     first, entropy = measured, sums.entropy / batch.steps
                 step = measured.gradient
+                if truth is not None:
+                    step, objective = truth.gradient(policy, target_theta)
+                    if update == 0:
+                        record |= exact.figures(step, objective, measured.gradient)
                 if config.policy.entropy_coef:  # outside of what is measured
                     bonus = entropy_gradient(policy, learner.theta, batch)
                     step = step + coef.unsqueeze(1).to(bonus) * bonus

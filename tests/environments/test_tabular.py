@@ -8,7 +8,7 @@ import pytest
 from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv
 
 from pgcli.collection.rollout import Quota, collect
-from pgcli.comparison.belief import Trial
+from pgcli.collection.trial import Trial
 from pgcli.environments.choose import open_engine
 from pgcli.environments.tabular import hidden_model, tabular_model
 from pgcli.settings.schema import Engine, EnvConfig

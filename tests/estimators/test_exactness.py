@@ -53,7 +53,7 @@ def test_exact_critics_leave_no_bias(problem, phi, importance, gamma, bootstrap)
     mdp = problem.mdp
     off = importance != "none"
     config = EstimatorConfig(
-        phi, "none", importance, gamma, 0.6, True, False, False, bootstrap,
+        phi, "none", importance, gamma, 0.6, True, False, False, False, bootstrap,
         2, 0.0, False, None,
     )  # fmt: skip
     pi = mdp.action_probabilities(problem.policy, problem.theta).detach()
