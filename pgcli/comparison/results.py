@@ -59,18 +59,27 @@ class Looks(NamedTuple):
     best: Sequence[Best] = ()
 
 
-def write(
-    directory: Path,
-    config: CompareConfig,
-    findings: Sequence[Finding],
-    looks: Looks,
-    solution: Solution | None,
-    made_with: Mapping[str, Any],
-    progress: Progress,
-) -> None:
+@dataclass(frozen=True)
+class Found:
+    """All that is found of one policy."""
+
+    config: CompareConfig  # of that policy
+    findings: Sequence[Finding]
+    looks: Looks
+    solution: Solution | None  # by the model
+    notices: Sequence[str]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Those of compare.csv, the least squared error first."""
+        return sorted((row_of(f, self.config, self.solution) for f in self.findings), key=_rank)
+
+
+def write(directory: Path, found: Found, made_with: Mapping[str, Any], progress: Progress) -> None:
     """Write everything into `directory` and show the table."""
-    rows = sorted((row_of(f, config, solution) for f in findings), key=_rank)
-    write_atomically(directory / "compare.csv", _csv(rows).encode())
+    config, findings, looks, solution = found.config, found.findings, found.looks, found.solution
+    rows = found.rows
+    write_atomically(directory / "compare.csv", csv_of(rows).encode())
     shown = shown_table(rows, config.level)
     tables = {
         "updates": [step_row(one) for one in looks.steps],
@@ -81,7 +90,7 @@ def write(
     }
     for name, made in tables.items():
         if made:
-            write_atomically(directory / f"{name}.csv", _csv(made).encode())
+            write_atomically(directory / f"{name}.csv", csv_of(made).encode())
     against = [label(f) for f in findings if contradicts(f)]
     facts = {
         "environment": config.env.id,
@@ -104,9 +113,7 @@ def write(
     number = config.iteration if isinstance(config.iteration, int) else 0
     _write_events(directory, rows, shown, pictures, number)
     summary.write(directory, facts, "compare.json")  # last: it says that the rest is there
-    for finding in {f.name: f for f in findings}.values():
-        for note in finding.notes:
-            progress.say(f"biased: {finding.name}: {note}")
+    say_biases(findings, progress)
     for one in against:
         progress.say(
             f"note: {one}: what was sampled contradicts the exact figures: {MODEL_IS_WRONG}"
@@ -124,6 +131,13 @@ def write(
     progress.conclude(f"tensorboard --logdir {directory}")
 
 
+def say_biases(findings: Sequence[Finding], progress: Progress) -> None:
+    """A line for each source of bias of each estimator."""
+    for finding in {f.name: f for f in findings}.values():
+        for note in finding.notes:
+            progress.say(f"biased: {finding.name}: {note}")
+
+
 def label(finding: Finding) -> str:
     """The estimator, and how far the behaviour is where that varies."""
     return finding.name if finding.kl is None else f"{finding.name} at KL {finding.kl:g}"
@@ -132,10 +146,11 @@ def label(finding: Finding) -> str:
 def row_of(finding: Finding, config: CompareConfig, solution: Solution | None) -> dict[str, Any]:
     """One row of compare.csv; NaN for what does not apply."""
     verdict, est, exact = finding.verdict, finding.config, finding.exact
-    bias_exact = math.nan
+    bias_exact = nsr_exact = math.nan
+    trace_exact = math.nan if exact is None or exact.trace_cov is None else exact.trace_cov
     if exact is not None and solution is not None and (length := solution.gradient.norm()) > 0:
         bias_exact = float((exact.mean - solution.gradient).norm() / length)
-    trace_exact = math.nan if exact is None or exact.trace_cov is None else exact.trace_cov
+        nsr_exact = trace_exact / float(length) ** 2
     row: dict[str, Any] = {
         "estimator": finding.name,
         "phi": est.phi,
@@ -160,6 +175,7 @@ def row_of(finding: Finding, config: CompareConfig, solution: Solution | None) -
         "mse": squared_bias + verdict.trace_cov.value / config.batch_size,
         "bias_exact": bias_exact,
         "trace_cov_exact": trace_exact,
+        "nsr_exact": nsr_exact,
         "exact_in_the_limit": "" if exact is None else int(exact.limit),
         **{f"part_{name}": x for name, x in _parts(exact).items()},
         "ess": math.nan if finding.ess is None else finding.ess,
@@ -390,7 +406,8 @@ def _short(x: float) -> str:
     return "—" if math.isnan(x) else f"{x:.3g}"
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table as a file, its first row telling the columns; NaN is empty."""
     out = io.StringIO()
     writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

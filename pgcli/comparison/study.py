@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pgcli.comparison import results, steps
+from pgcli.comparison import course, results, steps
 from pgcli.comparison.belief import Belief
 from pgcli.comparison.exact import Exact, Problem
 from pgcli.comparison.ladder import Laddered, climbed
 from pgcli.comparison.paired import MOST_UNITS, Sample, joined, samples
 from pgcli.comparison.resampled import Comparison, Resamples
-from pgcli.comparison.results import Finding, Looks
+from pgcli.comparison.results import Finding, Found, Looks
 from pgcli.comparison.subject import Critics, Subject
 from pgcli.environments.choose import open_engine, slots_per_seed
 from pgcli.environments.choose import unused as unused_of_environment
+from pgcli.environments.engine import Engine
 from pgcli.environments.linear import Linear
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import Stopped
@@ -32,7 +33,7 @@ from pgcli.machine.signals import noted
 from pgcli.policies.fit import Acted
 from pgcli.policies.unused import unused_of_critics, unused_of_policy
 from pgcli.runs.directory import lock
-from pgcli.runs.policies import halfway
+from pgcli.runs.policies import compared, halfway
 from pgcli.runs.progress import Progress
 from pgcli.runs.provenance import provenance
 from pgcli.settings.ladders import listed, rung_of
@@ -140,34 +141,54 @@ def run(
         progress = Progress(config.log.interval)
         slots = slots_per_seed(config.env, max(config.episodes // ROUNDS, config.batch_size))
         engine = open_engine(config.env, slots, shared=True)
+        found: list[Found] = []
         try:
-            subject = Subject(config, engine, slots)
-            subject.believe(belief := Belief(config, subject.policy))
-            solution = _solution(config, subject, belief.model)
-            known = solution if config.critic.kind == EXACT else None
-            fitted = Critics(subject, estimators, known)
-            circumstances = Circumstances(
-                horizon=engine.max_episode_steps,
-                critic="learned" if known is None else "exact",
-                off_policy=config.off_policy,
-                gamma=config.gamma,
-            )
-            notes = {name: bias_notes(est, circumstances) for name, est in estimators.items()}
-            study = Study(
-                config, estimators, notes, subject, fitted, belief.model, solution, updates
-            )
-            findings, looks = _compared(study, belief, progress, signals)
+            for one in compared(config):
+                found.append(_studied(one, estimators, updates, engine, slots, progress, signals))
+                if signals:
+                    break
         finally:
             engine.close()
             progress.close()
-        silent = _silent(config, subject)
         said = [note for one in updates.values() for note in registered(one).notes(one)]
-        for notice in filter(None, [silent, belief.notice, *engine.notices(), *said]):
+        notices = [notice for one in found for notice in one.notices]
+        for notice in dict.fromkeys([*notices, *engine.notices(), *said]):
             progress.say(f"note: {notice}")
-        solution = solution if belief.model is not None else None
-        results.write(directory, config, findings, looks, solution, made_with, progress)
+        if config.several:
+            course.write(directory, config, found, made_with, progress)
+        else:
+            results.write(directory, found[0], made_with, progress)
         if signals:
             raise Stopped(signals[0])
+
+
+def _studied(
+    config: CompareConfig,
+    estimators: dict[str, EstimatorConfig],
+    updates: dict[str, UpdateConfig],
+    engine: Engine,
+    slots: int,
+    progress: Progress,
+    signals: list[int],
+) -> Found:
+    """What is found of one policy."""
+    subject = Subject(config, engine, slots)
+    subject.believe(belief := Belief(config, subject.policy))
+    solution = _solution(config, subject, belief.model)
+    known = solution if config.critic.kind == EXACT else None
+    fitted = Critics(subject, estimators, known)
+    circumstances = Circumstances(
+        horizon=engine.max_episode_steps,
+        critic="learned" if known is None else "exact",
+        off_policy=config.off_policy,
+        gamma=config.gamma,
+    )
+    notes = {name: bias_notes(est, circumstances) for name, est in estimators.items()}
+    study = Study(config, estimators, notes, subject, fitted, belief.model, solution, updates)
+    findings, looks = _compared(study, belief, progress, signals)
+    notices = [text for text in (_silent(config, subject), belief.notice) if text]
+    known = solution if belief.model is not None else None
+    return Found(config, findings, looks, known, notices)
 
 
 def _silent(config: CompareConfig, subject: Subject) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -171,17 +171,26 @@ def ladder(panels: Mapping[str, Sequence[Line]], x_label: str, title: str) -> by
         return _png(figure)
 
 
-def bands(panels: Mapping[str, Sequence[Band]], x_label: str, title: str) -> bytes:
-    """Panels side by side over a common axis, lines with the area between their limits."""
+def bands(
+    panels: Mapping[str, Sequence[Band]], x_label: str, title: str, log: Collection[str] = ()
+) -> bytes:
+    """Panels side by side over a common axis, lines with the area between their limits.
+
+    `log`: the panels whose figures are drawn on a logarithmic axis.
+    """
     with _styled():
         figure, all_axes = _subplots(len(panels), (6.0 * len(panels), 5.2))
         for axes, (y_label, rows) in zip(all_axes, panels.items(), strict=True):
             for i, row in enumerate(rows):
                 colour = COLOURS[i % len(COLOURS)]
-                axes.plot(row.x, row.y, color=colour, marker=MARKS[i], label=row.label)
+                mark = MARKS[i % len(MARKS)]
+                axes.plot(row.x, row.y, color=colour, marker=mark, label=row.label)
                 if len(row.lower):
                     axes.fill_between(row.x, row.lower, row.upper, color=colour, alpha=0.2, lw=0)
-            axes.axhline(0, color="#bbbbbb", lw=1, zorder=0)
+            if y_label in log:
+                axes.set_yscale("log")
+            else:
+                axes.axhline(0, color="#bbbbbb", lw=1, zorder=0)
             axes.set_xlabel(x_label)
             axes.set_title(y_label)
             axes.legend(frameon=False)

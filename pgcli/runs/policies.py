@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pgcli.policies.build import build_policy
 from pgcli.runs import checkpoint
 from pgcli.runs.saved import read, settings
 from pgcli.runs.tags import RETURN
-from pgcli.settings.schema import CompareConfig, TrainConfig
+from pgcli.settings.schema import ALL, CompareConfig, TrainConfig
 
 
 def saved_behaviour(config: TrainConfig | CompareConfig) -> tuple[str, int | None] | None:
@@ -81,7 +82,30 @@ def check_saved(config: TrainConfig | CompareConfig, spaces: Spaces) -> None:
         ("behaviour.checkpoint", *(saved_behaviour(config) or (None, None)))
     ]
     if isinstance(config, CompareConfig):
-        named.append(("checkpoint", config.checkpoint, config.iteration))
+        _check_compared(config, spaces)
     for key, run, iteration in named:
         if run is not None:
             saved_theta(key, run, iteration, config, spaces)
+
+
+def _check_compared(config: CompareConfig, spaces: Spaces) -> None:
+    """The same for every policy that is looked at."""
+    if config.checkpoint is None:
+        return
+    run = Path(config.checkpoint)
+    trained = len(checkpoint.load(run).arrays["theta"])
+    if config.seeds > trained:
+        raise ConfigError("seeds", config.seeds, f"{run} trained {trained}")
+    for one in compared(config):
+        saved_theta("checkpoint", config.checkpoint, one.iteration, one, spaces)
+
+
+def compared(config: CompareConfig) -> list[CompareConfig]:
+    """A configuration for each policy that is looked at, iteration by iteration."""
+    iterations = [config.iteration]
+    if isinstance(config.iteration, list):
+        iterations = config.iteration
+    elif config.iteration == ALL and config.checkpoint is not None:
+        iterations = list(checkpoint.iterations(Path(config.checkpoint)))
+    seeds = range(config.seed, config.seed + config.seeds)
+    return [replace(config, iteration=i, seed=s, seeds=1) for i in iterations for s in seeds]

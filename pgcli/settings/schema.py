@@ -20,6 +20,7 @@ from pgcli.settings.registry import OWN, is_own, named_in
 HUGE = 2**63  # no whole number is larger
 EXACT = "exact"  # V and Q by dynamic programming
 NONE = "none"  # the baseline that subtracts nothing, the importance weights that are 1
+ALL = "all"  # every iteration that a run has saved
 BEST = "best"  # the iteration, each seed's own, that did best when it was evaluated
 
 
@@ -500,7 +501,8 @@ class CompareConfig:
     batch_size: int = field(metadata=within(ge=2))  # episodes of one update
     fit_episodes: int = field(metadata=within(ge=1))  # that learned critics are fitted on
     checkpoint: Optional[str]  # run directory whose policy is looked at; null: a fresh one
-    iteration: Any  # of that run: a number or BEST; null: the newest
+    iteration: Any  # of that run: a number, several, ALL or BEST; null: the newest
+    seeds: int = field(metadata=within(ge=1))  # policies, from `seed` on
     exact: Optional[bool]  # from the model; null: where that takes no longer than minutes
     parts: bool  # of the variance, by what is revealed
     resamples: int = field(metadata=within(ge=100, le=10**6))  # of the bootstrap
@@ -525,6 +527,11 @@ class CompareConfig:
         """γ of the objective that all estimators share; of several, the largest."""
         gamma = self.estimator["gamma"]
         return float(max(gamma) if isinstance(gamma, list) else gamma)
+
+    @property
+    def several(self) -> bool:
+        """Whether it looks at more policies than one."""
+        return self.seeds > 1 or self.iteration == ALL or isinstance(self.iteration, list)
 
     @property
     def off_policy(self) -> bool:
@@ -706,13 +713,23 @@ def check_combination(config: Any) -> None:
     if isinstance(config, CompareConfig):
         _check_comparison(config)
     if isinstance(config, (CompareConfig, EvalConfig)):
-        _check_iteration(config.iteration)
+        _check_iteration(config.iteration, isinstance(config, CompareConfig))
 
 
-def _check_iteration(iteration: Any) -> None:
-    number = isinstance(iteration, int) and not isinstance(iteration, bool) and iteration >= 1
-    if not (number or iteration in (None, BEST)):
-        raise ConfigError("iteration", iteration, f"must be a whole number >= 1, {BEST} or null")
+def _check_iteration(iteration: Any, several: bool) -> None:
+    def is_number(x: Any) -> bool:
+        return isinstance(x, int) and not isinstance(x, bool) and x >= 1
+
+    if several and isinstance(iteration, list):
+        if not (
+            iteration and all(map(is_number, iteration)) and iteration == sorted(set(iteration))
+        ):
+            raise ConfigError("iteration", iteration, "must be whole numbers >= 1 that grow")
+        return
+    words = (BEST, ALL) if several else (BEST,)
+    if not (is_number(iteration) or iteration is None or iteration in words):
+        allowed = f"must be a whole number >= 1, {', '.join(words)} or null"
+        raise ConfigError("iteration", iteration, allowed)
 
 
 def _check_gaussian(policy: PolicyConfig, behaviour: BehaviourConfig) -> None:
@@ -799,6 +816,9 @@ def _check_comparison(config: CompareConfig) -> None:
         raise ConfigError("critic.target", config.critic.target.name, allowed)
     if len(set(config.updates)) < len(config.updates):
         raise ConfigError("updates", config.updates, "each of them once")
+    if config.updates and config.several:
+        allowed = "steps are looked at from one policy: only [] with several"
+        raise ConfigError("updates", config.updates, allowed)
     if config.along is not None and config.along not in config.updates:
         raise ConfigError("along", config.along, one_of(config.along, config.updates))
     if config.updates and config.behaviour.kl:
