@@ -45,6 +45,8 @@ CANNOT = {  # by how they begin
     "python tests/benchmarks/comparing.py": "takes minutes",
     "python tests/benchmarks/real.py": "needs the extra bench and takes minutes",
     "pg report outputs --over optimizer.lr": "see reports/test_sensitivity.py",
+    "pg report outputs --split update": "wants runs of several rules: as above",
+    "pg report <its directory> --split update": "as above",
     "pg report <its directory> --over optimizer.lr": "wants runs of several rates: as above",
     "pg report outputs --page results.md": "writes another page: reports/test_page",
     "pg report results --page results.md": "wants that page's folder: reports/test_page",

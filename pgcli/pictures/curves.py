@@ -21,6 +21,7 @@ Dash = Literal["solid", "dashed", "dotted"]
 DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted")  # with each colour: 21 lines that differ
 FAR = 1e9  # times a value: no axis shows more
 MOST = len(COLOURS) * len(DASHES)
+FEW = 12  # points of a curve that are seen one by one
 MARGIN = 1.2  # beside the first and the last value of a setting
 WIDTH, HEIGHT = 9.6, 5.0  # of a panel, in inches
 FONT, LETTER, LINE, HANDLE = 15, 0.114, 0.31, 0.95  # of the legend: points, then inches
@@ -111,7 +112,10 @@ def _line(axes: Axes, curve: Curve, colour: str, dash: Dash, log: bool) -> None:
     if log:  # few seeds may reach beyond what an axis can hold
         lower, upper = np.maximum(lower, band.value / FAR), np.minimum(upper, band.value * FAR)
     whole = np.where(band.seeds == curve.seeds, band.value, np.nan)
-    axes.plot(steps, band.value, color=colour, linestyle=dash, linewidth=1.2)
+    mark = "o" if len(steps) <= FEW else ""  # so that one between two that are lost is seen
+    axes.plot(
+        steps, band.value, color=colour, linestyle=dash, linewidth=1.2, marker=mark, markersize=5
+    )
     axes.plot(steps, whole, color=colour, linestyle=dash, linewidth=2.8)
     axes.fill_between(steps, lower, upper, color=colour, alpha=0.18, linewidth=0)
 

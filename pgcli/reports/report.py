@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from pgcli.errors import ConfigError
 from pgcli.pictures.curves import MOST, Curve, Panel, draw
@@ -18,6 +19,7 @@ from pgcli.reports import tables as findings
 from pgcli.reports.document import Block, Paragraph, Picture
 from pgcli.reports.groups import Group, group, shared
 from pgcli.reports.results import common_range, compare, curves, noise_along
+from pgcli.reports.sensitivity import ALL
 from pgcli.runs.directory import made, write_atomically
 from pgcli.runs.progress import Progress
 from pgcli.runs.saved import Run, find, read
@@ -36,6 +38,7 @@ examples:
   pg report outputs                           all runs at any depth below outputs
   pg report outputs/multirun/2026-01-31 --threshold 450
   pg report outputs --over optimizer.lr       every group at each of its learning rates
+  pg report outputs --split update            a panel of the pictures for each update rule
   pg report outputs --page results.md         and results/, from which it can be written again;
                                               results/notes.md ends the page, where it is there
 """
@@ -70,15 +73,12 @@ def report(argv: Sequence[str]) -> int:
         progress.say(findings.verdicts(claimed))
 
     returns, variances = curves(groups, RETURN), curves(groups, VARIANCE)
+    noise, ratio = noise_along(groups), "ratio of means"
+    places = _places(groups, args.split)
     pictures = {
-        "return": _picture(groups, returns, "mean return of a batch (reward)", thresholds),
-        "variance": _picture(groups, variances, "variance of ĝ, tr Σ̂/N (norm²)"),
-        "noise": _picture(
-            groups,
-            noise_along(groups),
-            "noise scale (episodes)",
-            shows="ratio of means",
-        ),
+        "return": _picture(places, returns, "mean return of a batch (reward)", thresholds),
+        "variance": _picture(places, variances, "variance of ĝ, tr Σ̂/N (norm²)"),
+        "noise": _picture(places, noise, "noise scale (episodes)", shows=ratio),
     }
     if args.over is not None:
         pictures["over"] = draw(
@@ -152,6 +152,11 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="also the return against this setting, a number in which runs differ",
     )
     parser.add_argument(
+        "--split",
+        metavar="KEY",
+        help="a panel of the pictures for each value of this setting, in which runs differ",
+    )
+    parser.add_argument(
         "--page",
         metavar="FILE",
         help="write a page of results and, in the folder of its name, what it rests on",
@@ -187,7 +192,7 @@ def _check_page(args: argparse.Namespace) -> None:
     if not args.page.parent.is_dir():
         raise ConfigError("--page", args.page, f"{args.page.parent} is no directory")
     page.check(args.page)
-    for name in ("out", "threshold", "unfinished", "over"):
+    for name in ("out", "threshold", "unfinished", "over", "split"):
         if getattr(args, name) not in (None, False):
             raise ConfigError(f"--{name}", getattr(args, name), "has no effect with --page")
 
@@ -228,21 +233,55 @@ def _threshold(environment: str, given: float | None) -> float:
     return math.nan if spec is None or spec.reward_threshold is None else spec.reward_threshold
 
 
+WORDS = re.compile(r", (?=[\w.]+=)")  # between those of a label
+
+
+class Place(NamedTuple):
+    """Where a group is drawn."""
+
+    environment: str
+    panel: str
+    label: str  # in it
+
+
+def _places(groups: Sequence[Group], split: str | None) -> dict[str, Place]:
+    """By label: a panel for each environment and, where asked for, each value of a setting."""
+    if split is None:
+        return {g.label: Place(g.environment, g.environment, g.label) for g in groups}
+    places, several = {}, len({g.environment for g in groups}) > 1
+    for g in groups:
+        words = dict(word.split("=", 1) for word in WORDS.split(g.label) if "=" in word)
+        if split not in words:
+            allowed = f"must be told in every label, as in {g.label}"
+            raise ConfigError("--split", split, allowed)
+        panel = f"{split}={words.pop(split)}"
+        if several:
+            panel += f", {g.environment}"
+        words.pop("env", None)
+        label = ", ".join(f"{key}={text}" for key, text in words.items()) or ALL
+        places[g.label] = Place(g.environment, panel, label)
+    return places
+
+
 def _picture(
-    groups: Sequence[Group],
+    places: Mapping[str, Place],
     by_label: Mapping[str, Curve],
     y_label: str,
     thresholds: Mapping[str, float] | None = None,
     shows: str = "IQM",
 ) -> dict[str, bytes]:
-    """A panel per environment, with its threshold where thresholds are returns; {} for none."""
-    panels: dict[str, list[Curve]] = {}
-    for g in groups:
-        if g.label in by_label:
-            panels.setdefault(g.environment, []).append(by_label[g.label])
+    """Curves in their panels, with thresholds where these are returns; {} for none."""
+    panels: dict[tuple[str, str], list[Curve]] = {}
+    for label, place in places.items():
+        if label in by_label:
+            curve = by_label[label]._replace(label=place.label)
+            panels.setdefault((place.environment, place.panel), []).append(curve)
     levels = thresholds or {}
     return draw(
-        [Panel(name, mine, levels.get(name, math.nan), shows) for name, mine in panels.items()],
+        [
+            Panel(panel, mine, levels.get(environment, math.nan), shows)
+            for (environment, panel), mine in panels.items()
+        ],
         y_label,
         log=thresholds is None,
     )

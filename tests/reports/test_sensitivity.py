@@ -43,3 +43,16 @@ def test_every_group_stands_at_each_of_its_values(tmp_path):
 def test_what_is_no_number_is_refused(key, said):
     with pytest.raises(ConfigError, match=said):
         report(["runs", "--over", key, "--out", "out"])
+
+
+def test_pictures_have_a_panel_for_each_value_of_a_setting(tmp_path):
+    assert report(["runs", "--split", "estimator", "--out", "out"]) == 0
+    svg = (tmp_path / "out" / "return.svg").read_text()
+    for text in ("estimator=rtg", "estimator=gae", "optimizer.lr=0.1", "optimizer.lr=0.001"):
+        assert f"<!-- {text} -->" in svg
+    assert "<!-- estimator=rtg, optimizer.lr=0.1 -->" not in svg
+    assert report(["runs", "--out", "plain"]) == 0
+    assert "<!-- estimator=rtg -->" not in (tmp_path / "plain" / "return.svg").read_text()
+    with pytest.raises(ConfigError, match="--split=nope: must be told in every label"):
+        report(["runs", "--split", "nope", "--out", "other"])
+    assert not (tmp_path / "other").exists()
