@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pgcli.comparison.maps import spread
-from pgcli.comparison.parts import Parts, Step, parts
+from pgcli.comparison.parts import Parts, Step, parts, score_products
 from pgcli.estimators.baselines import Baseline, baseline
 from pgcli.estimators.importance import importance
 from pgcli.estimators.phi import Episodes, Stream, phi
@@ -88,6 +88,8 @@ class Problem:
             return None
         if base.exact == "time":
             return self._time_baseline(config)
+        if base.fitted == "time":
+            return self._optimal_in_time(config)
         moments = self._moments(config, base)
         if base.exact == "fitted":
             return self._optimal(moments, per_parameter=base.fitted == "per_parameter")
@@ -99,7 +101,10 @@ class Problem:
         """Of the variance that `estimate` has found; None where it has found none."""
         if found.trace_cov is None:
             return None
-        kernel = self._kernel(config if self._off_policy else replace(config, importance=NONE))
+        config = config if self._off_policy else replace(config, importance=NONE)
+        kernel = self._kernel(config)
+        if baseline(config).fitted == "time":
+            kernel = self._with(config, self._best_in_time(config))
         split = kernel.parts(found.constant)
         if not self._off_policy or (config.weighted and config.clip_ratio is None):
             split = split._replace(floor=split.start + split.dynamics)
@@ -127,8 +132,34 @@ class Problem:
             return _Kernel(bare, self)
         expected, alive = _Kernel(bare, self).expected_phi(), self.visits()
         b = (alive * expected).sum(-1) / alive.sum(-1).clamp(min=1e-300)  # [T]
+        return self._with(config, b)
+
+    def _with(self, config: EstimatorConfig, b: Tensor) -> _Kernel:
+        """With a number for each time, b [T], for its baseline."""
         table = b[:, None].expand(-1, self.model.states + 1)
-        return _Kernel(bare, self, baseline=table)
+        return _Kernel(replace(config, baseline=NONE), self, baseline=table)
+
+    def _optimal_in_time(self, config: EstimatorConfig) -> Exact | None:
+        """b*_t = E⟨X, s_t⟩/E‖s_t‖², what the fit over the others tends to."""
+        if self._off_policy:
+            return None
+        moments = self._with(config, self._best_in_time(config)).moments()
+        return Exact(moments.mean[0], self._trace(moments), limit=True)
+
+    def _best_in_time(self, config: EstimatorConfig) -> Tensor:
+        """b*_t [T]; 0 where nothing runs any more."""
+        discounted = config.discount_state and not phi(config).from_start
+        time = torch.arange(self.model.horizon, dtype=torch.float64)
+        control = config.gamma**time if discounted else 1.0
+        square = self.psi.square().sum(-1).flatten()  # [S·A]
+        acted = self.chance.new_zeros(len(square)).index_add(
+            0, self.model.state * self.model.actions + self.model.action, self.chance
+        )
+        each = (acted * square).unflatten(0, (self.model.states, -1)).sum(1)  # E‖ψ‖² in each state
+        below = self.visits() @ each
+        above = self._kernel(replace(config, baseline=NONE)).score_products()
+        there = below > 0
+        return torch.where(there, above / torch.where(there, control * below, 1.0), 0.0)
 
     def _mean_baseline(
         self, config: EstimatorConfig, moments: Moments, n: int, *, own: bool
@@ -322,15 +353,29 @@ class _Kernel:
 
     def parts(self, constant: Tensor | float) -> Parts:
         """Of the estimate with this constant baseline, in whatever batch."""
-        problem, m = self._problem, self._a + self._v
-        out = torch.zeros(m, problem.psi.shape[-1], dtype=torch.float64)
+        problem, ends = self._problem, self._ends(constant)
+        steps = [self._step(t) for t in range(problem.model.horizon)]
+        return parts(problem.model, problem.chance, problem.psi.flatten(0, 1), steps, *ends)
+
+    def score_products(self) -> Tensor:
+        """E⟨X, ψ_t⟩ [T], X the estimate without a baseline."""
+        problem = self._problem
+        steps = [self._step(t) for t in range(problem.model.horizon)]
+        ends = self._ends(0.0)
+        return score_products(
+            problem.model, problem.chance, problem.psi.flatten(0, 1), steps, *ends
+        )
+
+    def _ends(self, constant: Tensor | float) -> tuple[Tensor, Tensor]:
+        """z at the end of a trajectory [m], and what of z_0 the estimate is [m, P]."""
+        m = self._a + self._v
+        out = torch.zeros(m, self._problem.psi.shape[-1], dtype=torch.float64)
         out[self._a], out[self._a + 1] = 1.0, -constant
         if self._whole:
             out[self._a + 2] = -1.0
         end = torch.zeros(m, dtype=torch.float64)
         end[0] = 1.0
-        steps = [self._step(t) for t in range(problem.model.horizon)]
-        return parts(problem.model, problem.chance, problem.psi.flatten(0, 1), steps, end, out)
+        return end, out
 
     def _step(self, t: int) -> Step:
         """One step back for (y, X) together; trajectory weights in it, not in the measure."""

@@ -18,8 +18,15 @@ from pgcli.collection.batch import Batch
 from pgcli.estimators.baselines import baseline
 from pgcli.estimators.estimator import couples, terms
 from pgcli.estimators.phi import Episodes
-from pgcli.gradients.control import controlled
-from pgcli.gradients.trajectory import chunk, chunks_of, score_sums, trajectory_gradients
+from pgcli.gradients.control import controlled, time_coefficients
+from pgcli.gradients.trajectory import (
+    Piece,
+    chunk,
+    chunks_of,
+    score_sums,
+    step_products,
+    trajectory_gradients,
+)
 from pgcli.machine.cores import ordered
 from pgcli.policies.policy import Policy
 from pgcli.settings.schema import EstimatorConfig
@@ -89,7 +96,9 @@ def samples(
                 g[rows] = trajectory_gradients(piece.factors, w, policy.num_params)[0]
                 if s is not None:
                     s[rows] = score_sums(piece.factors, c, policy.num_params)[0]
-            if s is not None:
+            if fit[name] == "time":
+                g = _by_time(g, precise, weights[name], r * batch_size, policy.num_params)
+            elif s is not None:
                 g = controlled(g, s, per_parameter=fit[name] == "per_parameter")
             if couples(config):
                 mean = g.mean(0, keepdim=True)
@@ -111,6 +120,29 @@ def samples(
         )
         for name, (config, _) in cases.items()
     }
+
+
+def _by_time(
+    x: Tensor,
+    pieces: list[tuple[Tensor, Piece]],
+    weights: tuple[Tensor, Tensor],
+    first: int,
+    num_params: int,
+) -> Tensor:
+    """g_n [n, P] with the baseline of each time, from X_n and the factors of one batch."""
+    w, c = (one[0, first : first + len(x)].to(x.dtype) for one in weights)
+    products = torch.zeros(2, *w.shape, dtype=x.dtype)
+    for index, piece in pieces:
+        rows = index[0] - first
+        for table, own in zip(products, step_products(piece.factors, x[rows][None]), strict=True):
+            table[rows, : piece.steps] = own[0]
+    w = w - time_coefficients(products[0] * c, products[1] * c.square()) * c
+    g = torch.empty_like(x)
+    for index, piece in pieces:
+        rows = index[0] - first
+        own = w[rows, : piece.steps][None]
+        g[rows] = trajectory_gradients(piece.factors, own, num_params)[0]
+    return g
 
 
 def joined(parts: list[dict[str, Sample]]) -> dict[str, Sample]:

@@ -110,6 +110,41 @@ def parts(
     return Parts(*torch.stack(list(ordered(block, pieces))).sum(0).tolist())
 
 
+def score_products(
+    model: Tabular, chance: Tensor, psi: Tensor, steps: Sequence[Step], end: Tensor, out: Tensor
+) -> Tensor:
+    """E⟨outᵀ z_0, ψ_t⟩ [T]: given the past the estimate is u_tᵀ B_t z_{t+1}, and u_t, z̄ do.
+
+    Arguments as of `parts`.
+    """
+    cell = model.state * model.actions + model.action
+
+    def block(index: slice) -> Tensor:
+        score, mine = psi[cell][:, None, index], out[:, index]  # [K, 1, p]
+        means = [end[:, None].repeat(model.states + 1, 1, mine.shape[1])]
+        for step in reversed(steps):
+            z = means[0][model.following]
+            z = chance[:, None, None] * (step.one @ z + score * (step.scored @ z))
+            mean = means[0].clone()  # of the terminal state, too
+            mean[:-1] = 0
+            means.insert(0, mean.index_add_(0, model.state, z))
+        u = model.start[:, None, None] * mine  # E[u_t; s] [states, m, p]
+        found = []
+        for step, then in zip(steps, means[1:], strict=True):
+            z = then[model.following]
+            z = step.one @ z + score * (step.scored @ z)
+            now = chance[:, None, None] * u[model.state]
+            found.append((now * z * score).sum())
+            moved = step.one.mT @ now + score * (step.scored.mT @ now)
+            u = u.new_zeros(model.states + 1, *u.shape[1:]).index_add_(0, model.following, moved)
+            u = u[:-1]
+        return torch.stack(found)
+
+    width = max(1, BLOCK // (len(end) * max(len(chance), (model.states + 1) * len(steps))))
+    pieces = [slice(i, i + width) for i in range(0, psi.shape[1], width)]
+    return torch.stack(list(ordered(block, pieces))).sum(0)
+
+
 def _forward(model: Tabular, chance: Tensor, cell: Tensor, step: Step) -> list[Tensor]:
     """E[u uᵀ; cell] ↦ E[u'u'ᵀ; s'] for u' = (one + ψ scored)ᵀ u, by the power of ψ; sparse."""
     shape = model.states * model.actions, model.states + 1

@@ -25,7 +25,7 @@ from pgcli.estimators.phi import Episodes, given
 from pgcli.settings.registry import Registry
 from pgcli.settings.schema import EstimatorConfig
 
-Fitted = Literal["constant", "per_parameter"]
+Fitted = Literal["constant", "per_parameter", "time"]
 Programme = Literal["state", "mean", "own_mean", "time", "fitted"]
 Function = Callable[[EstimatorConfig, Episodes, Tensor], Tensor]
 CRITICS = ("value", "linear")
@@ -158,6 +158,7 @@ def _time(c: EstimatorConfig, e: Episodes, phi: Tensor) -> Tensor:
 
 # Fitted where the trajectories' gradients are known: nothing is subtracted here.
 register("optimal", couples=True, fewest=2, fitted="constant", exact="fitted")(_none)
+register("optimal_time", couples=True, fewest=2, fitted="time", exact="fitted")(_none)
 register("optimal_per_parameter", couples=True, fewest=2, fitted="per_parameter", exact="fitted")(
     _none
 )

@@ -17,7 +17,7 @@ from pgcli.estimators.baselines import baseline
 from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.estimators.phi import Episodes
 from pgcli.estimators.unused import unused
-from pgcli.gradients.control import controlled
+from pgcli.gradients.control import controlled, time_coefficients
 
 GIVEN = {"value": "values", "q": "q_values", "linear": "values"}  # by the critic that is asked for
 
@@ -125,7 +125,13 @@ def _estimated(
     if not torch.equal(there, mask):
         raise ConfigError("scores", list(score.shape), "as many steps as there are rewards")
     each = torch.einsum("nt,ntp->np", weights, score)
-    if fitted is not None:
+    if fitted == "time":
+        control = rows.together(terms.control)
+        along = torch.einsum("np,ntp->nt", each, score) * control
+        b = time_coefficients(along, score.square().sum(-1) * control.square())
+        weights = weights - b * control
+        each = torch.einsum("nt,ntp->np", weights, score)
+    elif fitted is not None:
         unit = torch.einsum("nt,ntp->np", rows.together(terms.control), score)
         each = controlled(each, unit, per_parameter=fitted == "per_parameter")
     spread = float(each.var(0, unbiased=True).sum() / len(each)) if len(each) > 1 else float("nan")

@@ -5,6 +5,9 @@ constant b gives g_n = X_n − b S_n, and E‖g − E g‖² is least at b* = E�
 coordinate, b*_j = E[X_j S_j]/E[S_j²]. For the total return that is the textbook's E[‖S‖²R]/E‖S‖²
 (Greensmith et al. 2004); for reward-to-go it holds the cross terms that E[‖g_t‖²G_t] leaves out.
 
+With a number for each time, g_n = X_n − Σ_t b_t s_{n,t}, it is b*_t = E⟨X, s_t⟩/E‖s_t‖²: scores of
+different times are uncorrelated, so each time is fitted by itself.
+
 Each trajectory's b is fitted on the OTHERS, so the estimate stays unbiased.
 """
 
@@ -39,6 +42,13 @@ def coefficients(
     others_ss = elsewhere[1] + sum_of_others(ss)
     vanished = others_ss == 0  # exactly: see `score_sums`
     return torch.where(vanished, 0.0, others_xs / torch.where(vanished, 1.0, others_ss))
+
+
+def time_coefficients(xs: Tensor, ss: Tensor) -> Tensor:
+    """b_{−n,t} [..., N, T] of ⟨X_n, s_{n,t}⟩ and ‖s_{n,t}‖² [..., N, T]; 0 where no other runs."""
+    others_xs, others_ss = sum_of_others(xs), sum_of_others(ss)
+    there = others_ss > 0
+    return torch.where(there, others_xs / torch.where(there, others_ss, 1.0), 0.0)
 
 
 def controlled(x: Tensor, s: Tensor, *, per_parameter: bool) -> Tensor:

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from pgcli.collection.batch import Batch
 from pgcli.estimators.estimator import Terms
-from pgcli.gradients.trajectory import Sums, fitted_gradient_sums, gradient_sums
+from pgcli.gradients.control import time_coefficients
+from pgcli.gradients.trajectory import Sums, fitted_gradient_sums, gradient_sums, time_products
 from pgcli.policies.policy import Policy
 
 
@@ -20,6 +21,10 @@ def weighted_sums(
     """
     if fitted is None:
         return gradient_sums(policy, theta, batch, terms.weights, group), terms.weights
+    if fitted == "time":
+        products = time_products(policy, theta, batch, terms.weights, terms.control)
+        weights = terms.weights - time_coefficients(*products) * terms.control
+        return gradient_sums(policy, theta, batch, weights, group), weights
     sums, b = fitted_gradient_sums(
         policy,
         theta,

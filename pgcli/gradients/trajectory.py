@@ -56,6 +56,27 @@ def score_sums(factors: list[Factor], weights: Tensor, num_params: int) -> Tenso
     return torch.where(total.abs() <= limit * size, 0.0, total)
 
 
+def step_products(factors: list[Factor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """⟨x_n, ∇log π(a_t|s_t)⟩ and ‖∇log π(a_t|s_t)‖² [S, C, T] of each step of C trajectories.
+
+    x [S, C, P]; factors of S × C·T rows. No gradient of a single step is formed.
+    """
+    s, count, _ = x.shape
+    along = square = torch.zeros((), dtype=x.dtype, device=x.device)
+    for block, inputs, delta in factors:
+        delta = delta.unflatten(1, (count, -1))  # [S, C, T, o]
+        size = delta.square().sum(-1)
+        own = x[..., block].reshape(s, count, -1, delta.shape[-1])  # [S, C, i or 1, o]
+        if inputs is None:
+            along = along + (delta * own).sum(-1)
+        else:
+            inputs = inputs.unflatten(1, (count, -1))
+            along = along + ((inputs @ own) * delta).sum(-1)
+            size = size * inputs.square().sum(-1)
+        square = square + size
+    return along, square
+
+
 def over_time(factors: list[Factor], count: int, num_params: int) -> Tensor:
     """The sums [S, count, P] of `count` trajectories' rows, from factors that are weighted."""
     g = factors[0].delta.new_empty(len(factors[0].delta), count, num_params)
@@ -167,6 +188,32 @@ def fitted_gradient_sums(
         if baseline is not None:
             baseline.scatter_(1, index, b.squeeze(-1))
     return _summed(parts, batch, theta), baseline
+
+
+def time_products(
+    policy: Policy, theta: Tensor, batch: Batch, weights: Tensor, control: Tensor
+) -> tuple[Tensor, Tensor]:
+    """⟨X_n, s_{n,t}⟩ and ‖s_{n,t}‖² [S, N, T] float64: what a baseline of each time is fitted on.
+
+    X_n: a trajectory's gradient with these weights [S, N, T]; s: its scores, weighted by `control`.
+    """
+    theta = theta.detach().double()
+
+    def pair(index: Tensor) -> tuple[Tensor, Tensor]:
+        piece = chunk(policy, theta, batch, index)
+        w, c = (x.to(theta) for x in taken(batch, index, weights, control))
+        x = trajectory_gradients(piece.factors, w, policy.num_params)
+        along, square = step_products(piece.factors, x)
+        return along * c, square * c.square()
+
+    numbers = policy.num_params
+    chunks = list(chunks_of(batch.length, _by_length(batch), lambda steps: numbers))
+    found = torch.zeros(2, *batch.mask.shape, dtype=torch.float64, device=theta.device)
+    seed = torch.arange(len(theta), device=theta.device).unsqueeze(1)
+    for index, both in zip(chunks, ordered(pair, chunks), strict=True):
+        for table, own in zip(found, both, strict=True):
+            table[seed, index, : own.shape[2]] = own
+    return found[0], found[1]
 
 
 def _rows(policy: Policy, theta: Tensor, batch: Batch) -> Rows | None:

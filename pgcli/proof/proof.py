@@ -17,8 +17,8 @@ from pgcli.estimators.baselines import baseline
 from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.estimators.estimator import terms
 from pgcli.estimators.phi import Episodes
-from pgcli.gradients.control import controlled
-from pgcli.gradients.trajectory import trajectory_gradients
+from pgcli.gradients.control import controlled, time_coefficients
+from pgcli.gradients.trajectory import step_products, trajectory_gradients
 from pgcli.policies.policy import Factor, Policy
 from pgcli.proof.combinations import PLAIN, Case
 from pgcli.proof.listed import TinyMdp
@@ -141,8 +141,15 @@ def expected_gradient(
                  final_value[pair], q[pair], log_ratio[pair], q[pair]),
     )  # fmt: skip
     chance = (p[first] * p[second]).unsqueeze(-1)
-    fitted = baseline(config).fitted
-    if fitted is not None:
+    fitted, weights = baseline(config).fitted, found.weights
+    if fitted == "time":
+        n = len(p)
+        w, c = found.weights[:: n + 1, 0], found.control[:: n + 1, 0]  # as below
+        x = trajectory_gradients(problem.factors, w[None], policy.num_params)
+        along, square = (y[0] for y in step_products(problem.factors, x))
+        xs, ss = along * c, square * c.square()
+        weights = weights - time_coefficients(xs[pair], ss[pair]) * found.control
+    elif fitted is not None:
         # No coupling but through the fitted coefficient: one trajectory's terms are its own.
         n = len(p)
         own = torch.stack([found.weights[:: n + 1, 0], found.control[:: n + 1, 0]])
@@ -152,7 +159,7 @@ def expected_gradient(
     # ĝ is linear in the weights: gather the expected weight of every trajectory's scores.
     mean_w = torch.zeros_like(b.rew[0])
     for member in range(BATCH):
-        mean_w.index_add_(0, pair[:, member], 0.5 * chance * found.weights[:, member])
+        mean_w.index_add_(0, pair[:, member], 0.5 * chance * weights[:, member])
     return trajectory_gradients(problem.factors, mean_w.unsqueeze(0), policy.num_params).sum(1)
 
 

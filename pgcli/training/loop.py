@@ -237,7 +237,7 @@ def sums_of(
     if bool((batch.units < base.fewest).any()):
         session.notice(f"a batch of one episode has no others: {name} is 0 there")
     group = 1
-    if base.fitted is not None:
+    if base.fitted not in (None, "time"):
         needed = 2 * batch.length.numel() * policy.num_params * 8 / 2**20
         if needed > config.gradient.memory_mb:
             session.notice(f"{name} holds the gradients of all episodes: {needed:.0f} MB")

@@ -13,7 +13,7 @@ from pgcli.estimators.baselines import BASELINES
 from pgcli.estimators.estimator import terms
 from pgcli.estimators.importance import IMPORTANCES
 from pgcli.estimators.phi import PHIS, Episodes
-from pgcli.gradients.trajectory import trajectory_gradients
+from pgcli.gradients.trajectory import step_products, trajectory_gradients
 from pgcli.gradients.truth import action_probabilities, placed, solve
 from pgcli.proof.listed import TinyMdp, tabular
 
@@ -235,6 +235,43 @@ def test_optimal_baselines_are_least_among_constants(case, phi, form):
     a, slope = (curve[0] + curve[2]) / 2 - curve[1], (curve[2] - curve[0]) / 2
     assert best == pytest.approx(curve[1] - slope**2 / (4 * a), rel=1e-9)
     assert trace("optimal_per_parameter") <= best
+
+
+@pytest.mark.parametrize("phi", ["total_return", "reward_to_go"])
+@pytest.mark.parametrize(("gamma", "by_state"), [(1.0, False), (0.8, False), (0.8, True)])
+def test_the_limit_of_the_best_baseline_in_time(case, phi, gamma, by_state):
+    """b_t = E⟨X, s_t⟩/E‖s_t‖² by listing all trajectories, and no other number is better."""
+    mdp, policy, theta, *_ = case
+    config = replace(
+        train_config().estimator, phi=phi, baseline="optimal_time", gamma=gamma,
+        discount_state=by_state,
+    )  # fmt: skip
+    problem = Problem(placed(tabular(mdp), policy, theta))
+    found = problem.estimate(config, 2)
+    assert found.limit
+    b = problem._best_in_time(config)
+
+    p, batch = mdp.probabilities(policy, theta).detach(), mdp.batch
+    episodes = Episodes(batch.rew[0], batch.mask[0], batch.truncated[0])
+    told = terms(replace(config, baseline="none"), episodes)
+    factors, _ = policy.score_factors(theta, batch.obs.flatten(1, 2), batch.act.flatten(1, 2))
+    x = trajectory_gradients(factors, told.weights[None], policy.num_params)
+    along, square = (y[0] for y in step_products(factors, x))
+    above = (p[:, None] * along * told.control).sum(0)
+    below = (p[:, None] * square * told.control.square()).sum(0)
+    torch.testing.assert_close(b, above / below, rtol=1e-9, atol=1e-12)
+
+    def trace(b):
+        return problem._trace(problem._with(config, b).moments())
+
+    assert found.trace_cov == pytest.approx(trace(b), rel=1e-12)
+    for t in range(mdp.horizon):
+        for step in (-0.1, 0.1):
+            assert trace(b + step * torch.eye(mdp.horizon, dtype=b.dtype)[t]) > found.trace_cov
+    for other in ("optimal", "time"):
+        rival = problem.estimate(replace(config, baseline=other), 2)
+        assert rival is None or found.trace_cov <= rival.trace_cov + 1e-12
+    assert problem.parts(config, found).total == pytest.approx(found.trace_cov, rel=1e-10)
 
 
 def test_the_limit_of_the_time_baseline(case):

@@ -10,8 +10,9 @@ from settings import train_config
 from pgcli.collection.batch import Batch
 from pgcli.comparison.paired import Sample, in_batches, joined, samples
 from pgcli.comparison.resampled import Comparison, Resamples
-from pgcli.estimators.estimator import weights
+from pgcli.estimators.estimator import terms, weights
 from pgcli.estimators.phi import Episodes
+from pgcli.gradients.estimate import weighted_sums
 from pgcli.gradients.trajectory import trajectory_gradients
 from pgcli.proof.listed import TinyMdp
 
@@ -23,6 +24,7 @@ CASES = {
     "time": replace(BASE, baseline="time"),
     "normalized": replace(BASE, normalize=True),
     "optimal": replace(BASE, baseline="optimal"),
+    "optimal_time": replace(BASE, baseline="optimal_time"),
     "first_order": replace(BASE, importance="first_order", self_normalize=True),
 }
 
@@ -46,6 +48,12 @@ def case():
     return mdp, policy, theta
 
 
+def drawn_part(batch, number, size):
+    """One of its batches, by itself."""
+    own = slice(number * size, (number + 1) * size)
+    return Batch(**{k: x[:, own] for k, x in vars(batch).items() if x is not None and x.ndim > 1})
+
+
 def test_one_pass_gives_each_estimators_own_gradients(case):
     mdp, policy, theta = case
     batch = drawn(mdp, policy, theta, 24)
@@ -54,6 +62,13 @@ def test_one_pass_gives_each_estimators_own_gradients(case):
     found = samples(policy, theta, batch, {k: (c, looks) for k, c in CASES.items()}, 6, 3)
     factors, _ = policy.score_factors(theta, batch.obs.flatten(1, 2), batch.act.flatten(1, 2))
     for name, config in CASES.items():
+        if config.baseline == "optimal_time":  # as in training, batch by batch
+            for r in range(4):
+                own = drawn_part(batch, r, 6)
+                told = terms(config, Episodes(own.rew, own.mask, own.truncated))
+                sums, _ = weighted_sums(policy, theta, own, told, "time")
+                torch.testing.assert_close(found[name].mean[r, 0], sums.gradient[0] / 6)
+            continue
         if name == "optimal":
             continue
         w = weights(config, in_batches(looks, 4)).reshape(1, 24, -1)

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from pgcli.collection.batch import Batch
+from pgcli.estimators.estimator import Terms
 from pgcli.gradients import trajectory
+from pgcli.gradients.estimate import weighted_sums
 from pgcli.gradients.statistics import measure
 from pgcli.policies import fused
 from pgcli.policies.heads import Bernoulli, Categorical, Gaussian, MultiCategorical
@@ -188,6 +190,41 @@ def test_scale_does_not_depend_on_episode_length():
     found = measure(trajectory.gradient_sums(policy, theta, batch, batch.mask.double()))
     n = int(batch.episodes[0])
     torch.testing.assert_close(found.gradient, g.sum(1) / n, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("chunk", [1, 40, 10_000])
+def test_the_baseline_of_each_time_is_the_same_in_chunks(chunk, monkeypatch):
+    """Against b_t fitted on the others one trajectory at a time, from autograd's gradients."""
+    monkeypatch.setattr(trajectory, "CHUNK_STEPS", chunk)
+    policy, theta, batch, weights = problem("categorical")
+    control = 0.5 * batch.mask.double()
+    steps = batch.mask.shape[2]
+    x = slow_trajectory_gradients(policy, theta, batch, weights)
+    s = torch.stack(
+        [
+            slow_trajectory_gradients(policy, theta, batch, control * (torch.arange(steps) == t))
+            for t in range(steps)
+        ],
+        2,
+    )  # [S, N, T, P]
+    xs, ss = torch.einsum("snp,sntp->snt", x, s), s.square().sum(-1)
+    found = trajectory.time_products(policy, theta, batch, weights, control)
+    for one, other in zip(found, (xs, ss), strict=True):
+        torch.testing.assert_close(one, other * batch.mask, rtol=1e-9, atol=1e-12)
+    expected = x.clone()
+    for i, n in enumerate([7, 6]):
+        for j in range(n):
+            others = [k for k in range(n) if k != j]
+            for t in range(steps):
+                below = ss[i, others, t].sum()
+                if below > 0:
+                    expected[i, j] -= xs[i, others, t].sum() / below * s[i, j, t]
+    terms = Terms(weights, control, control, torch.zeros(2))
+    sums, own = weighted_sums(policy, theta, batch, terms, "time")
+    torch.testing.assert_close(sums.gradient, expected.sum(1), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(sums.square, expected.square().sum((1, 2)), rtol=1e-9, atol=1e-9)
+    again = trajectory.gradient_sums(policy, theta, batch, own).gradient
+    torch.testing.assert_close(again, sums.gradient)
 
 
 @pytest.mark.parametrize("per_parameter", [False, True])
