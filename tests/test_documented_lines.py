@@ -45,6 +45,7 @@ CANNOT = {  # by how they begin
     "python tests/benchmarks/comparing.py": "takes minutes",
     "python tests/benchmarks/real.py": "needs the extra bench and takes minutes",
     "pg report outputs --over optimizer.lr": "see reports/test_sensitivity.py",
+    "pg compare checkpoint=lqg ": "the run of the line before it: comparison/test_course.py",
     "pg report outputs --split update": "wants runs of several rules: as above",
     "pg report <its directory> --split update": "as above",
     "pg report <its directory> --over optimizer.lr": "wants runs of several rates: as above",
