@@ -17,8 +17,8 @@ from pgcli.settings.ladders import listed, rungs
 from pgcli.settings.registry import OWN, is_own
 from pgcli.settings.schema import (
     CompareConfig,
+    ComparedEstimator,
     EstimatorConfig,
-    TrainConfig,
     UpdateConfig,
     check,
     check_switches,
@@ -28,7 +28,7 @@ T = TypeVar("T")
 UNWEIGHTED = "rtg_value"  # what the presets with importance weights are without them
 
 
-def estimator_configs(config: CompareConfig) -> dict[str, EstimatorConfig]:
+def estimator_configs(config: CompareConfig) -> dict[str, ComparedEstimator]:
     """The estimators to compare, their settings checked; ConfigError for one that cannot be.
 
     A preset overrides the values of train.yaml, `config.estimator` overrides the preset.
@@ -67,7 +67,7 @@ def estimator_configs(config: CompareConfig) -> dict[str, EstimatorConfig]:
 def _ladders(config: CompareConfig) -> dict[str, list[float]]:
     """The settings that are lists of numbers; ConfigError for a list of something else."""
     ladders = listed(config.estimator)
-    kinds = get_type_hints(EstimatorConfig)
+    kinds = get_type_hints(ComparedEstimator)
     for key, values in ladders.items():
         numeric = kinds.get(key) in (int, float, Optional[float])
         numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in values)
@@ -78,8 +78,8 @@ def _ladders(config: CompareConfig) -> dict[str, list[float]]:
 
 
 def _climbed(
-    configs: Mapping[str, EstimatorConfig], ladders: Mapping[str, list[float]], off_policy: bool
-) -> dict[str, EstimatorConfig]:
+    configs: Mapping[str, ComparedEstimator], ladders: Mapping[str, list[float]], off_policy: bool
+) -> dict[str, ComparedEstimator]:
     """Every estimator once for each value of the lists that have an effect on it."""
     from pgcli.estimators.estimator import critics
     from pgcli.estimators.unused import unused
@@ -130,19 +130,20 @@ def update_configs(config: CompareConfig) -> dict[str, UpdateConfig]:
     return configs
 
 
-def _merged(preset: Path | None, name: str, shared: dict[str, Any]) -> EstimatorConfig:
+def _merged(preset: Path | None, name: str, shared: dict[str, Any]) -> ComparedEstimator:
     chosen: Any = {"phi": name}
     if preset is not None:
         tree = OmegaConf.load(preset)
         whole = is_whole(preset)
         chosen = tree.get("estimator", {}) if whole and isinstance(tree, DictConfig) else tree
-    return _typed(EstimatorConfig, "estimator", [chosen, shared], shared)
+    return _typed(ComparedEstimator, "estimator", [chosen, shared], shared)
 
 
 def _typed(schema: type[T], section: str, layers: Sequence[Any], given: Mapping[str, Any]) -> T:
     """A section from train.yaml's values and layers over them; ConfigError blames `given`."""
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(_defaults(section), *layers))
+        defaults: Any = _defaults(section, schema)  # type: ignore[arg-type]
+        config = OmegaConf.to_object(OmegaConf.merge(defaults, *layers))
     except OmegaConfBaseException as error:
         key = f"{section}.{error.full_key or ''}".rstrip(".")
         leaf = str(error.full_key or "").rpartition(".")[2]
@@ -152,9 +153,7 @@ def _typed(schema: type[T], section: str, layers: Sequence[Any], given: Mapping[
 
 
 @cache
-def _defaults(section: str) -> Any:
+def _defaults(section: str, schema: Any) -> Any:
     """The values of train.yaml, typed; nobody may change them."""
     tree: Any = OmegaConf.load(conf_dir() / "train.yaml")
-    return OmegaConf.merge(
-        OmegaConf.structured(get_type_hints(TrainConfig)[section]), tree[section]
-    )
+    return OmegaConf.merge(OmegaConf.structured(schema), tree[section])

@@ -29,7 +29,7 @@ from pgcli.gradients.estimate import weighted_sums
 from pgcli.gradients.fisher import Fisher
 from pgcli.gradients.statistics import Measurement, measure
 from pgcli.gradients.truth import natural_gradient, objective, solve
-from pgcli.settings.schema import CompareConfig, EstimatorConfig, OptimizerConfig, UpdateConfig
+from pgcli.settings.schema import CompareConfig, ComparedEstimator, OptimizerConfig, UpdateConfig
 from pgcli.statistics.intervals import t_quantile
 from pgcli.updates import rule as rules
 from pgcli.updates.natural import conjugate_gradients
@@ -141,7 +141,7 @@ class StepFinding:
 
 
 def check(
-    estimators: Mapping[str, EstimatorConfig],
+    estimators: Mapping[str, ComparedEstimator],
     updates: Mapping[str, UpdateConfig],
     optimizer: OptimizerConfig,
 ) -> None:
@@ -158,7 +158,7 @@ def check(
         rules.check_unused(optimizer, f"none of updates={','.join(updates)}")
 
 
-def stepped_on(config: CompareConfig, estimators: Mapping[str, EstimatorConfig]) -> list[str]:
+def stepped_on(config: CompareConfig, estimators: Mapping[str, ComparedEstimator]) -> list[str]:
     """The estimators whose estimates the rules get."""
     if not config.updates:
         return []
@@ -172,7 +172,7 @@ class Steps:
     def __init__(
         self,
         subject: Subject,
-        estimators: Mapping[str, EstimatorConfig],
+        estimators: Mapping[str, ComparedEstimator],
         updates: Mapping[str, UpdateConfig],
         model: Tabular | Linear | None,
         fresh: int,
@@ -185,7 +185,7 @@ class Steps:
         self._first: First | None = None  # of the rule that is followed
         self._watched: list[Watched] = []  # what it asked for in the first rounds
 
-    def take(self, batch: Batch, cases: Mapping[str, tuple[EstimatorConfig, Episodes]]) -> None:
+    def take(self, batch: Batch, cases: Mapping[str, tuple[ComparedEstimator, Episodes]]) -> None:
         """Step from each batch of a round: `batch` and what estimators look at, [1, R · n, ...]."""
         subject, config = self._subject, self._subject.config
         rounds = batch.length.shape[1] // config.batch_size
@@ -276,7 +276,7 @@ class Steps:
         return points
 
     def passes(
-        self, unbiased: EstimatorConfig | None, critics: Critics, signals: Sequence[int] = ()
+        self, unbiased: ComparedEstimator | None, critics: Critics, signals: Sequence[int] = ()
     ) -> list[PassFinding]:
         """Where the passes of the rule that is followed point; none where it makes none.
 
@@ -314,7 +314,7 @@ class Steps:
         return found
 
     def _gradient(
-        self, theta: Tensor, unbiased: EstimatorConfig | None, critics: Critics, number: int
+        self, theta: Tensor, unbiased: ComparedEstimator | None, critics: Critics, number: int
     ) -> Measurement | None:
         """∇J at theta [1, P]; None where nothing tells it."""
         subject, gamma = self._subject, self._subject.config.gamma

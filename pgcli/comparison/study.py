@@ -37,7 +37,7 @@ from pgcli.runs.policies import compared, halfway
 from pgcli.runs.progress import Progress
 from pgcli.runs.provenance import provenance
 from pgcli.settings.ladders import listed, rung_of
-from pgcli.settings.schema import EXACT, CompareConfig, EstimatorConfig, UpdateConfig
+from pgcli.settings.schema import EXACT, CompareConfig, ComparedEstimator, UpdateConfig
 from pgcli.updates.rule import registered
 
 ROUNDS = 16  # in which episodes are collected: what a signal interrupts is one of them
@@ -51,7 +51,7 @@ class Study:
     """What is compared, and on what."""
 
     config: CompareConfig
-    estimators: dict[str, EstimatorConfig]
+    estimators: dict[str, ComparedEstimator]
     notes: dict[str, list[str]]  # sources of bias, by estimator
     subject: Subject
     critics: Critics
@@ -62,7 +62,7 @@ class Study:
 
 def check(
     config: CompareConfig,
-    estimators: dict[str, EstimatorConfig],
+    estimators: dict[str, ComparedEstimator],
     updates: dict[str, UpdateConfig],
 ) -> None:
     """Raise ConfigError for a part of one that is not there, or does not go with another."""
@@ -74,7 +74,7 @@ def check(
 
 def unused(
     config: CompareConfig,
-    estimators: dict[str, EstimatorConfig],
+    estimators: dict[str, ComparedEstimator],
     updates: dict[str, UpdateConfig],
     action: Acted,
 ) -> dict[str, str]:
@@ -129,7 +129,7 @@ def unused(
 
 def run(
     config: CompareConfig,
-    estimators: dict[str, EstimatorConfig],
+    estimators: dict[str, ComparedEstimator],
     updates: dict[str, UpdateConfig],
     directory: Path,
 ) -> None:
@@ -164,7 +164,7 @@ def run(
 
 def _studied(
     config: CompareConfig,
-    estimators: dict[str, EstimatorConfig],
+    estimators: dict[str, ComparedEstimator],
     updates: dict[str, UpdateConfig],
     engine: Engine,
     slots: int,
@@ -177,13 +177,17 @@ def _studied(
     solution = _solution(config, subject, belief.model)
     known = solution if config.critic.kind == EXACT else None
     fitted = Critics(subject, estimators, known)
-    circumstances = Circumstances(
+    right = Circumstances(
         horizon=engine.max_episode_steps,
         critic="learned" if known is None else "exact",
         off_policy=config.off_policy,
         gamma=config.gamma,
     )
-    notes = {name: bias_notes(est, circumstances) for name, est in estimators.items()}
+    wrong = replace(right, critic="learned")
+    notes = {
+        name: bias_notes(est, wrong if est.value_error else right)
+        for name, est in estimators.items()
+    }
     study = Study(config, estimators, notes, subject, fitted, belief.model, solution, updates)
     findings, looks = _compared(study, belief, progress, signals)
     notices = [text for text in (_silent(config, subject), belief.notice) if text]
@@ -310,7 +314,7 @@ def _exact(study: Study, theta: Tensor, progress: Progress, signals: list[int]) 
     for i, (name, est) in enumerate(study.estimators.items()):
         if signals:
             break
-        key = tuple(sorted(critics(est)))
+        key = (*sorted(critics(est)), str(est.value_error))
         if isinstance(model, Linear) and not study.critics.quadratic(est):
             progress.say(f"note: {name}: nothing exact: its critic is no polynomial of the state")
             continue

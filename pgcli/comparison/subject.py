@@ -35,7 +35,7 @@ from pgcli.policies.actor import PolicyActor
 from pgcli.policies.build import build_policy
 from pgcli.policies.policy import Policy
 from pgcli.runs.policies import saved_behaviour, saved_theta
-from pgcli.settings.schema import BehaviourConfig, CompareConfig, CriticConfig, EstimatorConfig
+from pgcli.settings.schema import BehaviourConfig, CompareConfig, ComparedEstimator, CriticConfig
 
 # Iterations whose streams are used here: no training gets that far.
 FIT, PROBE, DATA = 2**20, 2**20 + 1, 2**20 + 2
@@ -175,7 +175,7 @@ class Critics:
     def __init__(
         self,
         subject: Subject,
-        estimators: Mapping[str, EstimatorConfig],
+        estimators: Mapping[str, ComparedEstimator],
         solution: Solution | None,
     ) -> None:
         """`solution`: take V and Q from it."""
@@ -200,7 +200,7 @@ class Critics:
             if self._q is not None:
                 started(self._q.fits(subject.theta, batch, target, FIT))()
 
-    def episodes(self, batch: Batch, config: EstimatorConfig) -> Episodes:
+    def episodes(self, batch: Batch, config: ComparedEstimator) -> Episodes:
         """What that estimator may look at."""
         shift = self._subject.config.env.reward_shift
         value, q = self._looked(config, batch)
@@ -209,7 +209,7 @@ class Critics:
             return looked
         return replace(looked, compatible=self._cross_fitted(batch, config, looked))
 
-    def _cross_fitted(self, batch: Batch, config: EstimatorConfig, looked: Episodes) -> Tensor:
+    def _cross_fitted(self, batch: Batch, config: ComparedEstimator, looked: Episodes) -> Tensor:
         """ψᵀw [1, N, T], each batch of the study by itself."""
         subject, size = self._subject, self._subject.config.batch_size
 
@@ -222,9 +222,30 @@ class Critics:
         return given(found, "compatible").flatten(0, 1).unsqueeze(0)
 
     def _looked(
-        self, config: EstimatorConfig, batch: Batch
+        self, config: ComparedEstimator, batch: Batch
     ) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
-        """V, along the way and at the end, and Q, as far as that estimator asks for them."""
+        """V, along the way and at the end, and Q, as far as that estimator asks for them.
+
+        V with the error that the estimator says, which is linear in the observation: in a table, a
+        normal number of its own for each state.
+        """
+        value, q = self._right(config, batch)
+        if value is None or not (size := config.value_error):
+            return value, q
+        along, final = value
+        wrong = self._error(batch.obs), self._error(batch.final_obs)
+        return (along + size * wrong[0] * batch.mask, final + size * wrong[1]), q
+
+    def _error(self, obs: Tensor) -> Tensor:
+        """Of V in observations [..., D], of deviation 1: [...]."""
+        rng = generator(self._subject.config.seed, FIT, Purpose.PERTURBATION)
+        way = torch.from_numpy(rng.standard_normal(obs.shape[-1]))
+        return (obs.double() @ way).to(obs.dtype)
+
+    def _right(
+        self, config: ComparedEstimator, batch: Batch
+    ) -> tuple[tuple[Tensor, Tensor] | None, Tensor | None]:
+        """The same without that error."""
         kinds, theta = estimator.critics(config), self._subject.theta
         time = torch.arange(batch.mask.shape[2])
         q = None
@@ -239,14 +260,14 @@ class Critics:
             return (along, self._exact.values(batch.length, batch.final_obs)), q
         return state_values(kinds, self._states, self._q, self._subject.policy, theta, batch), q
 
-    def quadratic(self, config: EstimatorConfig) -> bool:
+    def quadratic(self, config: ComparedEstimator) -> bool:
         """Whether V and Q, as far as it asks for them, are polynomials of degree 2 in the state."""
         kinds = estimator.critics(config)
         linear = {"linear"} | ({"value"} if self._subject.config.critic.kind == "linear" else set())
         return kinds <= (linear if self._exact is None else {"linear", "value", "q"})
 
     def tables(
-        self, config: EstimatorConfig, model: Tabular
+        self, config: ComparedEstimator, model: Tabular
     ) -> tuple[Tensor | None, Tensor | None]:
         """What it takes for V_t(s) and Q_t(s, a) in a model: see `Problem`."""
         kinds = estimator.critics(config)
@@ -255,7 +276,8 @@ class Critics:
         value, q = self._looked(config, grid)
         if value is not None:
             if self._exact is not None and "value" in kinds:
-                table = self._exact.value
+                wrong = config.value_error * self._error(model.observations.double())
+                table = self._exact.value + torch.nn.functional.pad(wrong, (0, 1))
             else:  # of the first action: V is the same beside each
                 rows = torch.cat([value[0][0].T, value[1]], 0)[:, ::actions].double()
                 table = torch.nn.functional.pad(rows, (0, 1))

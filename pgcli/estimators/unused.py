@@ -11,7 +11,7 @@ import torch
 
 from pgcli.estimators.estimator import critics, q_target, terms, value_target
 from pgcli.estimators.phi import Episodes, phi
-from pgcli.settings.schema import CriticConfig, EstimatorConfig
+from pgcli.settings.schema import ComparedEstimator, CriticConfig, EstimatorConfig
 
 USED_BY = {  # who reads what not everybody does
     "lam": "estimator.phi=gae and the targets td_lambda and expected_sarsa",
@@ -42,7 +42,7 @@ def unused(
     `critic`: how critics are regressed; None: on returns, whatever the settings say.
     """
     read = _read(config, critic, off_policy)
-    names = {f.name for f in fields(config)} - DECIDED - read
+    names = {f.name for f in fields(EstimatorConfig)} - DECIDED - read
     idle = {name: f"it is for {USED_BY.get(name, 'other estimators')}" for name in names}
     if config.weighted and not off_policy:
         idle["importance"] = "on-policy every weight is 1"
@@ -50,12 +50,14 @@ def unused(
         idle["discount_state"] = f"estimator.phi={config.phi} has γ^t in it"
     elif config.gamma == 1:
         idle["discount_state"] = "estimator.gamma is 1"
+    if isinstance(config, ComparedEstimator) and not critics(config) & {"value", "linear"}:
+        idle["value_error"] = "it is for estimators that look at V"
     return {f"estimator.{name}": why for name, why in idle.items()}
 
 
 def _read(config: EstimatorConfig, critic: CriticConfig | None, off_policy: bool) -> set[str]:
     """Names of the settings that are read to weigh two episodes, and for the critics' targets."""
-    watched = _Watched(**{f.name: getattr(config, f.name) for f in fields(config)})
+    watched = _Watched(**{f.name: getattr(config, f.name) for f in fields(EstimatorConfig)})
     watched.__dict__["_read"] = set()
     kinds = critics(config)
     try:

@@ -223,6 +223,13 @@ class EstimatorConfig:
 
 
 @dataclass
+class ComparedEstimator(EstimatorConfig):
+    """An estimator of `pg compare`, whose V may be wrong on purpose."""
+
+    value_error: float = field(metadata=within(ge=0))  # deviation of what is added to V
+
+
+@dataclass
 class BehaviourConfig:
     """The policy that collects, made from the one that learns; on-policy where nothing differs."""
 

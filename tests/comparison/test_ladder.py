@@ -128,3 +128,27 @@ def test_what_is_no_ladder_is_one_line(tmp_path, words, said):
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert said in done.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+def test_an_error_of_v_biases_what_leans_on_it(tmp_path):
+    done = pg("compare", *LAKE, "critic=exact", "estimator.value_error=[0,0.02,0.1]",
+              "estimators=[td,rtg_value,rtg]", "episodes=2048", "pictures=false",
+              "hydra.run.dir=run", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "biased: td value_error=0.1: learned V: Φ leans on it after one step" in done.stdout
+    assert "biased: td value_error=0:" not in done.stdout
+    rows = {row["estimator"]: row for row in read(tmp_path / "run" / "compare.csv")}
+    assert len(rows) == 7
+    biases = [float(rows[f"td value_error={x}"]["bias_exact"]) for x in ("0", "0.02", "0.1")]
+    assert biases[0] < 1e-9
+    assert biases[2] == pytest.approx(5 * biases[1], rel=1e-6)  # it is linear in V
+    assert biases[1] > 0.1
+    for x in ("0", "0.02", "0.1"):
+        assert float(rows[f"rtg_value value_error={x}"]["bias_exact"]) < 1e-9
+    told = json.loads((tmp_path / "run" / "compare.json").read_text())
+    assert told["contradicted"] == []  # what is sampled has the very same error
+    for row in rows.values():
+        low, exact, high = (float(row[f"trace_cov{x}"]) for x in ("_lo", "_exact", "_hi"))
+        assert low / 1.1 <= exact <= high * 1.1
+    lines = [row for row in read(tmp_path / "run" / "ladder.csv") if row["estimator"] == "td"]
+    assert {row["setting"] for row in lines} == {"value_error"}
