@@ -33,7 +33,7 @@ from pgcli.machine.signals import noted
 from pgcli.policies.fit import Acted
 from pgcli.policies.unused import unused_of_critics, unused_of_policy
 from pgcli.runs.directory import lock
-from pgcli.runs.policies import compared, halfway
+from pgcli.runs.policies import compared, halfway, passed_over
 from pgcli.runs.progress import Progress
 from pgcli.runs.provenance import provenance
 from pgcli.settings.ladders import listed, rung_of
@@ -190,7 +190,8 @@ def _studied(
     }
     study = Study(config, estimators, notes, subject, fitted, belief.model, solution, updates)
     findings, looks = _compared(study, belief, progress, signals)
-    notices = [text for text in (_silent(config, subject), belief.notice) if text]
+    told = _silent(config, subject), belief.notice, passed_over(config)
+    notices = [text for text in told if text]
     known = solution if belief.model is not None else None
     return Found(config, findings, looks, known, notices)
 

@@ -113,12 +113,20 @@ def load(run: Path, iteration: int | str | None = None) -> Checkpoint:
             raise NoCheckpoint(f"{run} has {text}; saved: {there}")
     candidates: list[Any] = list(saved[::-1]) if iteration is None else [iteration]
     damage: list[str] = []
+    sick: Checkpoint | None = None  # the newest whose policy is none, where no other is better
     for number in candidates:
         path = _path(run, number)
         try:
-            return _read(path, number, "; ".join(damage))
+            found = _read(path, number, "; ".join(damage))
         except UNREADABLE as error:
             damage.append(f"{path}: {error}")
+            continue
+        if iteration is not None or np.isfinite(found.arrays.get("theta", 0.0)).all():
+            return found
+        sick = sick or found
+        damage.append(f"{path}: its policy is not finite")
+    if sick is not None:
+        return sick
     raise NoCheckpoint("; ".join([f"{run} has no usable checkpoint", *damage]))
 
 

@@ -76,6 +76,14 @@ def saved_theta(
     return torch.from_numpy(theta)
 
 
+def passed_over(config: CompareConfig) -> str | None:
+    """The newer checkpoints that are damaged, where the newest that is not is looked at."""
+    if config.checkpoint is None or config.iteration is not None:
+        return None
+    damage = checkpoint.load(Path(config.checkpoint)).damage
+    return f"passed over {damage}" if damage else None
+
+
 def check_saved(config: TrainConfig | CompareConfig, spaces: Spaces) -> None:
     """Raise what `saved_theta` would for any policy that a configuration names."""
     named: list[tuple[str, str | None, int | str | None]] = [

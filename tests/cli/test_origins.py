@@ -214,9 +214,9 @@ def test_arguments_of_an_environment_are_the_same_in_any_order(runs):
     shutil.rmtree(runs / "turned")
 
 
-def altered(run: Path, change, **meta) -> None:
-    """The newest checkpoint with another theta, and other notes beside it."""
-    found = checkpoint.load(run)
+def altered(run: Path, change, iteration=None, **meta) -> None:
+    """The newest checkpoint, or another, with another theta, and other notes beside it."""
+    found = checkpoint.load(run, iteration)
     arrays = {**found.arrays, "theta": change(found.arrays["theta"])}
     notes = {key: value for key, value in {**found.meta, **meta}.items() if value is not None}
     checkpoint.save(run, found.iteration, arrays, notes, None)
@@ -257,10 +257,20 @@ def test_spaces_of_one_size_are_told_apart():
 
 @pytest.mark.parametrize("line", READING, ids=lambda line: line[0])
 def test_a_policy_that_is_not_finite_is_none(line, beside, refused):
-    altered(beside / "cart", lambda theta: theta * np.nan)
+    for number in (1, 2, 3):
+        altered(beside / "cart", lambda theta: theta * np.nan, iteration=number)
     code, said = refused(*line, cwd=beside)
     assert code == 5
     assert "not finite" in said
+
+
+def test_the_newest_policy_that_is_finite_is_taken(beside):
+    altered(beside / "cart", lambda theta: theta * np.nan)
+    done = pg("compare", "checkpoint=cart", *FEW, cwd=beside)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("passed over") == 1
+    assert checkpoint.load(beside / "cart").iteration == 2
+    assert "00000003.npz: its policy is not finite" in checkpoint.load(beside / "cart").damage
 
 
 def test_an_iteration_that_is_not_saved_is_told_with_those_that_are(runs, refused):
