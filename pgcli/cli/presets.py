@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pgcli.cli.sources import conf_dir, files, is_whole
 from pgcli.errors import ConfigError, one_of
-from pgcli.settings.ladders import listed, rungs
+from pgcli.settings.ladders import listed, rungs, told
 from pgcli.settings.registry import OWN, is_own
 from pgcli.settings.schema import (
     CompareConfig,
@@ -69,10 +69,13 @@ def _ladders(config: CompareConfig) -> dict[str, list[float]]:
     ladders = listed(config.estimator)
     kinds = get_type_hints(ComparedEstimator)
     for key, values in ladders.items():
-        numeric = kinds.get(key) in (int, float, Optional[float])
-        numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in values)
-        if not (numeric and numbers and len(set(values)) == len(values) > 1):
-            allowed = "a list of different numbers, of a setting that is a number"
+        kind = kinds.get(key)
+        fitting = (int,) if kind is int else (int, float)
+        numbers = all(isinstance(x, fitting) and not isinstance(x, bool) for x in values)
+        numeric = kind in (int, float, Optional[float]) and numbers
+        if not (numeric and len({told(x) for x in values}) == len(values) > 1):
+            whole = "whole " * (kind is int)
+            allowed = f"a list of different {whole}numbers, of a setting that is a number"
             raise ConfigError(f"estimator.{key}", values, allowed)
     return ladders
 

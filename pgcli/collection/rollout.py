@@ -222,7 +222,9 @@ def turn(
     act = act.reshape(e, *act.shape[2:])
     check_actions(act)
     obs, rew, terminated, truncated = engine.step(tell(act), active)
-    buffer.obs[:, row + 1], buffer.rew[:, row], rollout.act[:, row] = obs, rew, act
+    with np.errstate(over="ignore"):  # what is infinite is told by whoever looks at it
+        buffer.obs[:, row + 1] = obs
+    buffer.rew[:, row], rollout.act[:, row] = rew, act
     buffer.terminated[:, row], buffer.truncated[:, row] = terminated, truncated
     if rollout.info is not None:
         rollout.info[:, row] = engine.info

@@ -188,18 +188,19 @@ class LinearTrial:
     def _apart(self, name: str, left: Tensor, std: Tensor, scale: Tensor) -> str | None:
         """What is wrong with deviations [M, d] that are said to be std large."""
         what = "of the next state from As + Ba" if name == "noise" else "of the first state"
-        exact = std == 0
-        if bool((left.abs() > self.ROUNDING * (scale + 1e-3))[:, exact].any()):
-            worst = float(left[:, exact].abs().max())
-            return f"a deviation {what} of {worst:g}, where none is said"
-        z = torch.where(exact, 0.0, left / torch.where(exact, 1.0, std)).numpy()
+        # Where what is said drowns in the rounding of states to float32, it cannot be told from it.
+        drowned = std <= self.ROUNDING * (scale + 1e-3)  # [M, d]
+        if bool((left.abs() > self.ROUNDING * (scale + 1e-3) + self.FAR * std)[drowned].any()):
+            worst = float(left[drowned].abs().max())
+            return f"a deviation {what} of {worst:g}, and it says {float(std.max()):g}"
+        z = torch.where(drowned, 0.0, left / torch.where(std == 0, 1.0, std)).numpy()
         known = self._sums[name]
-        known += np.stack([np.full(z.shape[1], len(z)), z.sum(0), (z**2).sum(0)])
+        known += np.stack([(~drowned).sum(0).numpy(), z.sum(0), (z**2).sum(0)])
         count, total, square = known
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = np.abs(total) / np.sqrt(count)
             spread = np.abs(square - count) / np.sqrt(2 * count)
-        far = ~exact.numpy() & (count >= self.ENOUGH)
+        far = count >= self.ENOUGH
         far &= (mean > self.FAR) | (spread > self.FAR)
         if not far.any():
             return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pgcli.comparison.results import Found, csv_of, say_biases
+from pgcli.comparison.results import Found, best_row, csv_of, ladder_row, say_biases
 from pgcli.pictures import estimators as slides
 from pgcli.runs import summary
 from pgcli.runs.directory import write_atomically
@@ -46,6 +46,17 @@ def write(
     write_atomically(directory / "compare.csv", csv_of(rows).encode())
     points = course(rows, config.level)
     write_atomically(directory / "course.csv", csv_of(points).encode())
+    ladders = {
+        "ladder": [(one, ladder_row(point)) for one in found for point in one.looks.ladder],
+        "best": [(one, best_row(best)) for one in found for best in one.looks.best],
+    }
+    tables = {
+        name: [{"iteration": _number(one), "seed": one.config.seed, **row} for one, row in made]
+        for name, made in ladders.items()
+        if made
+    }
+    for name, told in tables.items():
+        write_atomically(directory / f"{name}.csv", csv_of(told).encode())
     pictures = {"course": drawn(points, config)} if config.pictures else {}
     for name, png in pictures.items():
         write_atomically(directory / f"{name}.png", png)
@@ -63,16 +74,19 @@ def write(
         ],
         "estimators": rows,
         "course": points,
+        **tables,
         "notes": {f.name: f.notes for f in found[0].findings},
         **made_with,
     }
     summary.write(directory, facts, "compare.json")  # last: it says that the rest is there
     say_biases(found[0].findings, progress)
     progress.say(_shown(points, config.level))
-    progress.say(f"{directory}: compare.csv, course.csv, compare.json, {len(pictures)} pictures")
+    written = ", ".join(f"{name}.csv" for name in ("compare", "course", *tables))
+    progress.say(f"{directory}: {written}, compare.json, {len(pictures)} pictures")
 
 
-def _number(one: Found) -> int | str:
+def _number(one: Found) -> int:
+    """0: a fresh policy."""
     return 0 if one.config.iteration is None else one.config.iteration
 
 
@@ -153,6 +167,8 @@ def _shown(points: Sequence[Mapping[str, Any]], level: float) -> str:
     exact = any(math.isfinite(p["trace_cov_exact"]) for p in points)
     trace, nsr = (f"{name}_exact" if exact else name for name in ("trace_cov", "nsr"))
 
+    limits = any(math.isfinite(p[f"{nsr}_lo"]) for p in points)
+
     def short(x: float) -> str:
         return "—" if math.isnan(x) else f"{x:.3g}"
 
@@ -162,7 +178,7 @@ def _shown(points: Sequence[Mapping[str, Any]], level: float) -> str:
     lines = [
         [
             _name(p), str(p["iteration"]), str(p["seeds"]), short(p[trace]), short(p[nsr]),
-            between(p, nsr), short(p["cos_to_true"]),
+            *([between(p, nsr)] if limits else []), short(p["cos_to_true"]),
             *([short(p["bias_exact"])] if exact else []),
         ]
         for p in sorted(points, key=lambda p: list(every).index(p["iteration"]))
@@ -171,6 +187,6 @@ def _shown(points: Sequence[Mapping[str, Any]], level: float) -> str:
     headers = [
         "estimator", "iteration", "seeds", "exact tr Σ" if exact else "tr Σ",
         "exact tr Σ/‖∇J‖²" if exact else "tr Σ/‖∇J‖²",
-        f"{level:.0%}", "cos to ∇J", *(["exact bias"] if exact else []),
+        *([f"{level:.0%}"] if limits else []), "cos to ∇J", *(["exact bias"] if exact else []),
     ]  # fmt: skip
     return table(lines, headers)

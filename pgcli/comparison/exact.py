@@ -229,6 +229,8 @@ class Problem:
         spread = float(reward.max() - reward.min()) or float(reward.abs().max())
         rounding = torch.finfo(torch.float64).eps * max(map(abs, squares))
         lost = float(reward.abs().max()) > LARGE * spread and rounding > 1e-6 * total
+        if total < 0 and not lost:
+            return 0.0 if -total <= 8 * rounding else None
         return None if lost else total
 
     def visits(self) -> Tensor:

@@ -30,7 +30,7 @@ from pgcli.settings.schema import CompareConfig, EstimatorConfig
 
 INTERVALS = ("trace_cov", "nsr", "snr", "variance_ratio", "cos_between", "cos_to_true", "bias")
 
-MODEL_IS_WRONG = "the environment does something else than its model P says"
+MODEL_IS_WRONG = "the environment does something else than its model says"
 
 
 @dataclass(frozen=True)

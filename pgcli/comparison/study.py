@@ -26,6 +26,7 @@ from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.estimators.estimator import check_estimator, couples, critics
 from pgcli.estimators.importance import effective_sample_size, log_prefix
 from pgcli.estimators.unused import unused as unused_of_estimator
+from pgcli.gradients.linear import size
 from pgcli.gradients.truth import Solution, placed, solve
 from pgcli.machine import cores
 from pgcli.machine.randomness import Purpose, generator
@@ -43,6 +44,7 @@ from pgcli.updates.rule import registered
 ROUNDS = 16  # in which episodes are collected: what a signal interrupts is one of them
 FEWEST = 4  # batches from which figures can be told
 FIRST = "total"  # the reference where nothing else is said
+MOST = 5_000_000  # transitions of a table: some gigabytes
 AFFORDABLE = 1.5e9  # transitions × time steps × parameters: half a minute per estimator
 
 
@@ -190,7 +192,13 @@ def _studied(
     }
     study = Study(config, estimators, notes, subject, fitted, belief.model, solution, updates)
     findings, looks = _compared(study, belief, progress, signals)
-    told = _silent(config, subject), belief.notice, passed_over(config)
+    told = [_silent(config, subject), belief.notice, passed_over(config)]
+    if isinstance(belief.model, Linear) and config.exact is not False and not config.off_policy:
+        told += [
+            f"{name}: nothing exact: its critic is no polynomial of the state"
+            for name, est in estimators.items()
+            if not fitted.quadratic(est)
+        ]
     notices = [text for text in told if text]
     known = solution if belief.model is not None else None
     return Found(config, findings, looks, known, notices)
@@ -304,11 +312,15 @@ def _exact(study: Study, theta: Tensor, progress: Progress, signals: list[int]) 
     if isinstance(model, Linear) and config.off_policy:
         progress.say("note: no exact variances: weights of Gaussians are no polynomials")
         return {}
-    at = placed(model, subject.policy, subject.theta)
-    cost = len(at.model.state) * model.horizon * subject.policy.num_params
+    count = transitions_of(model, subject)
+    cost = count * model.horizon * subject.policy.num_params
+    if count > MOST:
+        progress.say(f"note: no exact variances: they would take a table of {count:,} transitions")
+        return {}
     if config.exact is None and not config.parts and cost > AFFORDABLE:
         progress.say("note: exact variances would take long here; exact=true computes them")
         return {}
+    at = placed(model, subject.policy, subject.theta)
     acting = subject.probabilities(theta, at.model.states) if config.off_policy else None
     problems: dict[tuple[str, ...], Problem] = {}  # estimators with the same critics share one
     exact = {}
@@ -317,7 +329,6 @@ def _exact(study: Study, theta: Tensor, progress: Progress, signals: list[int]) 
             break
         key = (*sorted(critics(est)), str(est.value_error))
         if isinstance(model, Linear) and not study.critics.quadratic(est):
-            progress.say(f"note: {name}: nothing exact: its critic is no polynomial of the state")
             continue
         if key not in problems:
             value, q = study.critics.tables(est, at.model)
@@ -329,6 +340,13 @@ def _exact(study: Study, theta: Tensor, progress: Progress, signals: list[int]) 
             exact[name] = known
         progress.advance((i + 1) / len(study.estimators), [f"exact {name}"])
     return exact
+
+
+def transitions_of(model: Tabular | Linear, subject: Subject) -> int:
+    """How large the table is on which exact figures are computed."""
+    if isinstance(model, Linear):
+        return size(model, subject.policy, subject.theta)
+    return len(model.state)
 
 
 def _comparison(

@@ -275,12 +275,9 @@ class Critics:
         grid = _grid(model, actions)
         value, q = self._looked(config, grid)
         if value is not None:
-            if self._exact is not None and "value" in kinds:
-                wrong = config.value_error * self._error(model.observations.double())
-                table = self._exact.value + torch.nn.functional.pad(wrong, (0, 1))
-            else:  # of the first action: V is the same beside each
-                rows = torch.cat([value[0][0].T, value[1]], 0)[:, ::actions].double()
-                table = torch.nn.functional.pad(rows, (0, 1))
+            # Of the first action: V is the same beside each.
+            rows = torch.cat([value[0][0].T, value[1]], 0)[:, ::actions].double()
+            table = torch.nn.functional.pad(rows, (0, 1))
         if q is not None:
             per_state = q[0].T.reshape(model.horizon, states, actions).double()
             per_state = torch.nn.functional.pad(per_state, (0, 0, 0, 1))

@@ -6,14 +6,14 @@ By dynamic programming over (t, s), or for linear models over moments; nothing i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from pgcli.environments.linear import Linear
 from pgcli.environments.tabular import Tabular
-from pgcli.gradients.linear import Nodes, expected_return, law, quadrature
+from pgcli.gradients.linear import Values, expected_return, law, quadrature, values_of
 from pgcli.gradients.trajectory import trajectory_gradients
 from pgcli.policies.policy import Policy
 from pgcli.updates.natural import conjugate_gradients
@@ -27,41 +27,65 @@ class Placed(NamedTuple):
     psi: Tensor  # [states, actions, P] float64: ∇log π(a|s)
 
 
-@dataclass(frozen=True)
-class Solution:
-    """What dynamic programming says about one policy, for a discount γ."""
+class Solution(Protocol):
+    """What is known of one policy, for a discount γ."""
 
-    objective: float  # J_γ = E[Σ_t γ^t r_t]
-    gradient: Tensor  # [P] float64: ∇J_γ
+    @property
+    def objective(self) -> float:
+        """J_γ = E[Σ_t γ^t r_t]."""
+        ...
+
+    @property
+    def gradient(self) -> Tensor:
+        """∇J_γ [P] float64."""
+        ...
+
+    def values(self, time: Tensor, obs: Tensor) -> Tensor:
+        """V_t of observations [..., D] at times that broadcast to [...]; 0 at the time limit."""
+        ...
+
+    def action_values(self, time: Tensor, obs: Tensor, act: Tensor) -> Tensor:
+        """Q_t of observations [..., D] and actions."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Of a policy in a table, by dynamic programming."""
+
+    objective: float
+    gradient: Tensor
     value: Tensor  # [T + 1, states + 1]: V_t(s); 0 at the time limit and in the terminal state
     action_value: Tensor  # [T, states + 1, actions]: Q_t(s, a)
 
     def values(self, time: Tensor, obs: Tensor) -> Tensor:
-        """V_t of observations [..., D] at times that broadcast to [...]."""
+        """As of every solution."""
         return self.value[time, obs.argmax(-1)]
 
     def action_values(self, time: Tensor, obs: Tensor, act: Tensor) -> Tensor:
-        """Q_t of observations [..., D] and actions."""
+        """As of every solution."""
         return self.action_value[time, obs.argmax(-1), act]
 
 
 @dataclass(frozen=True)
-class Quadratic(Solution):
-    """Of a linear model, where V_t and Q_t are polynomials in what is seen."""
+class Quadratic:
+    """Of a linear policy in a linear model, whose V_t and Q_t are polynomials of degree 2."""
 
-    nodes: Nodes
+    objective: float
+    gradient: Tensor
+    value: Values
+    linear: Linear
     gamma: float
 
     def values(self, time: Tensor, obs: Tensor) -> Tensor:
-        """As of every solution; value[t] are the values at the nodes."""
-        return (self.nodes.basis(obs) * self.value[time][..., :-1]).sum(-1)
+        """As of every solution."""
+        return self.value.at(time, obs.double())
 
     def action_values(self, time: Tensor, obs: Tensor, act: Tensor) -> Tensor:
         """r + γ E V_{t+1}(s')."""
-        linear, state, action = self.nodes.linear, obs.double(), act.double()
-        following = self.nodes.expected(linear.following(state, action))
-        after = (following * self.value[time + 1][..., :-1]).sum(-1)
-        return linear.reward(state, action) + self.gamma * after
+        state, action = obs.double(), act.double()
+        after = self.value.expected(time + 1, self.linear.following(state, action), self.linear)
+        return self.linear.reward(state, action) + self.gamma * after
 
 
 def placed(model: Tabular | Linear, policy: Policy, theta: Tensor) -> Placed:
@@ -90,18 +114,18 @@ def scores(policy: Policy, theta: Tensor, model: Tabular) -> Tensor:
     return found.unflatten(0, (model.states, model.actions))
 
 
-def solve(model: Tabular | Linear, policy: Policy, theta: Tensor, gamma: float) -> Solution:
-    """J_γ, its gradient at theta [1, P] by autograd, V_t and Q_t."""
-    at = placed(model, policy, theta)
-    value, q = _values(at.model, at.chance, gamma)
+def solve(model: Tabular | Linear, policy: Policy, theta: Tensor, gamma: float) -> Any:
+    """J_γ, its gradient at theta [1, P] by autograd, V_t and Q_t: a `Solution`."""
     start = theta.detach().double().requires_grad_()
     found = _objective(model, policy, start, gamma)
     gradient = policy.learned(torch.autograd.grad(found, start)[0])[0]
     if isinstance(model, Linear):
-        assert isinstance(at.model, Nodes)
-        return Quadratic(found.item(), gradient, value, q, at.model, gamma)
+        quadratic = values_of(model, law(policy, start.detach()), gamma)
+        return Quadratic(found.item(), gradient, quadratic, model, gamma)
+    at = placed(model, policy, theta)
+    value, q = _values(model, at.chance, gamma)
     gradient = torch.where(gradient.abs() <= 1e-13 * _size(at, q[:, :-1]), 0.0, gradient)
-    return Solution(found.item(), gradient, value, q)
+    return Tables(found.item(), gradient, value, q)
 
 
 def objective(model: Tabular | Linear, policy: Policy, theta: Tensor, gamma: float) -> float:

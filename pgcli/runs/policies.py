@@ -113,6 +113,8 @@ def compared(config: CompareConfig) -> list[CompareConfig]:
     iterations = [config.iteration]
     if isinstance(config.iteration, list):
         iterations = config.iteration
+    elif config.iteration is None and config.checkpoint is not None and config.several:
+        iterations = [checkpoint.load(Path(config.checkpoint)).iteration]
     elif config.iteration == ALL and config.checkpoint is not None:
         iterations = list(checkpoint.iterations(Path(config.checkpoint)))
     seeds = range(config.seed, config.seed + config.seeds)

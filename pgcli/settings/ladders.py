@@ -7,6 +7,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 
+def told(value: float) -> str:
+    """As names have it."""
+    return f"{value:.10g}"
+
+
 class Rung(NamedTuple):
     """An estimator with one value of each setting that is a list."""
 
@@ -16,7 +21,7 @@ class Rung(NamedTuple):
     @property
     def name(self) -> str:
         """`gae lam=0.9`."""
-        return " ".join([self.base, *(f"{key}={value:g}" for key, value in self.values.items())])
+        return " ".join([self.base, *(f"{key}={told(x)}" for key, x in self.values.items())])
 
     def without(self, key: str) -> str:
         """Its name but for one setting: what it shares with the other rungs of a ladder."""

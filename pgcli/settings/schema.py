@@ -823,6 +823,9 @@ def _check_comparison(config: CompareConfig) -> None:
         raise ConfigError("critic.target", config.critic.target.name, allowed)
     if len(set(config.updates)) < len(config.updates):
         raise ConfigError("updates", config.updates, "each of them once")
+    if config.seeds > 1 and config.iteration == BEST:
+        allowed = "each seed has its own: a number, several or all with more seeds than one"
+        raise ConfigError("iteration", BEST, allowed)
     if config.updates and config.several:
         allowed = "steps are looked at from one policy: only [] with several"
         raise ConfigError("updates", config.updates, allowed)

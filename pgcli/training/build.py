@@ -165,7 +165,8 @@ def facts(
             f"collect=steps: {engine.name} cannot give its state, so a resumed run begins new "
             "episodes where this one would have played on"
         )
-    notices += rules.registered(config.update).notes(config.update)
+    if not config.estimator.exact:  # F and ∇J are no more of the same batch
+        notices += rules.registered(config.update).notes(config.update)
     circumstances = Circumstances(
         horizon=engine.max_episode_steps,
         critic_of_behaviour=config.behaviour.differs,
@@ -174,13 +175,16 @@ def facts(
         fixed_horizon=config.collect is Collect.steps,
         counted_by_steps=config.batch_steps is not None,
     )
+    bias = bias_notes(config.estimator, circumstances)
+    if config.estimator.exact:
+        notices += [f"of what is measured, and not stepped along: {note}" for note in bias]
     return {
         "environment": config.env.id,
         "engine": engine.name,
         "device": str(device),
         "spaces": spaces_of(engine).told,
         "parameters": policy.num_params,
-        "bias": [] if config.estimator.exact else bias_notes(config.estimator, circumstances),
+        "bias": [] if config.estimator.exact else bias,
         "notices": notices,
     }
 

@@ -90,6 +90,20 @@ def test_one_seed_has_its_own_limits_and_what_is_not_known_is_left_out():
     assert (point["seeds"], point["nsr"]) == (4, 2.0)
 
 
+def test_the_newest_is_told_by_its_number_and_ladders_by_policy(trained):
+    done = pg("compare", "checkpoint=run", "seeds=2", "estimators=[gae]", "estimator.lam=[0,1]",
+              "episodes=128", "batch_size=16", "resamples=200", "pictures=false", "sizes=[8]",
+              "critic=exact", "hydra.run.dir=rungs", cwd=trained)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = read(trained / "rungs/compare.csv")
+    assert {(row["iteration"], row["seed"]) for row in rows} == {("6", "0"), ("6", "1")}
+    best = read(trained / "rungs/best.csv")
+    assert [(row["seed"], row["batch_size"]) for row in best] == [
+        ("0", "8"), ("0", "16"), ("1", "8"), ("1", "16")
+    ]  # fmt: skip
+    assert len(read(trained / "rungs/ladder.csv")) == 8
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -99,6 +113,7 @@ def test_one_seed_has_its_own_limits_and_what_is_not_known_is_left_out():
         (["checkpoint=run", "iteration=[2,a]"], "whole numbers >= 1 that grow"),
         (["checkpoint=run", "iteration=some"], "must be a whole number >= 1, best, all or null"),
         (["checkpoint=run", "seeds=4"], "run trained 3"),
+        (["checkpoint=run", "seeds=2", "iteration=best"], "each seed has its own"),
         (["checkpoint=run", "seed=2", "seeds=2"], "run trained the seeds 0 to 2"),
         (["checkpoint=run", "seeds=2", "updates=[natural]"], "only [] with several"),
     ],

@@ -121,6 +121,8 @@ def test_another_discount_is_a_bias_and_said(tmp_path):
         (["estimators=[gae]", "estimator.lam=[0,0]"], "a list of different numbers"),
         (["estimators=[gae]", "estimator.lam=[a,1]"], "a list of different numbers"),
         (["estimators=[gae]", "estimator.phi=[td,gae]"], "of a setting that is a number"),
+        (["estimators=[n_step]", "estimator.n=[1,2.5]"], "a list of different whole numbers"),
+        (["estimators=[gae]", "estimator.lam=[0.5,0.50000000000001]"], "different numbers"),
     ],
 )
 def test_what_is_no_ladder_is_one_line(tmp_path, words, said):

@@ -13,7 +13,7 @@ from pgcli.comparison.exact import Problem
 from pgcli.environments.linear import Linear
 from pgcli.estimators.estimator import couples, critics, terms
 from pgcli.estimators.phi import Episodes
-from pgcli.gradients.linear import is_linear
+from pgcli.gradients.linear import is_linear, size
 from pgcli.gradients.trajectory import trajectory_gradients
 from pgcli.gradients.truth import natural_gradient, objective, placed, solve
 from pgcli.policies.heads import Gaussian
@@ -90,6 +90,16 @@ def listed(model, policy, theta, nodes=5):
     return chance, torch.stack(states, 1), torch.stack(actions, 1), torch.stack(rewards, 1)
 
 
+def tables(nodes, solution):
+    """V_t [T + 1, states + 1] and Q_t [T, states + 1, actions] at the nodes."""
+    time = torch.arange(nodes.horizon + 1)[:, None]
+    value = solution.values(time, nodes.observations[None])
+    here = nodes.observations[None, :, None].expand(-1, -1, nodes.actions, -1)
+    q = solution.action_values(time[:-1, :, None], here, nodes.choices[None])
+    pad = torch.nn.functional.pad
+    return pad(value, (0, 1)), pad(q, (0, 0, 0, 1))
+
+
 def estimates(model, policy, theta, config, solution, trajectories):
     """The production code's g_n of every trajectory, V and Q those of the solution."""
     _, states, actions, rewards = trajectories
@@ -116,12 +126,9 @@ def test_mean_and_variance_are_those_of_all_trajectories(case):
     config = replace(BASE, **CASES[case])
     assert not couples(config)
     solution = solve(model, pi, theta, config.gamma)
-    known = bool(critics(config))
-    problem = Problem(
-        placed(model, pi, theta),
-        value=solution.value if known else None,
-        q=solution.action_value if known else None,
-    )
+    at = placed(model, pi, theta)
+    value, q = tables(at.model, solution) if critics(config) else (None, None)
+    problem = Problem(at, value=value, q=q)
     found = problem.estimate(config, 4)
     trajectories = listed(model, pi, theta)
     g = estimates(model, pi, theta, config, solution, trajectories)
@@ -171,11 +178,11 @@ def test_the_scalar_example_has_the_known_figures():
 
 @pytest.mark.parametrize("case", [scalar, plane])
 def test_two_ways_to_j_and_its_gradient_agree(case):
-    """By moments and autograd; by the table's programme and E Σ_t ψ_t Q_t."""
+    """By moments and autograd; by V_0, and by the table's programme as E Σ_t ψ_t G_t."""
     model, pi, theta = case()
     solution = solve(model, pi, theta, 0.9)
     at = placed(model, pi, theta)
-    start = (at.model.start * solution.value[0, :-1]).sum()
+    start = (at.model.start * tables(at.model, solution)[0][0, :-1]).sum()
     assert float(start) == pytest.approx(solution.objective, rel=1e-12)
     assert objective(model, pi, theta, 0.9) == pytest.approx(solution.objective, rel=1e-12)
     config = replace(BASE, gamma=0.9, discount_state=True)
@@ -239,6 +246,53 @@ def sampled(model, pi, theta, rng, count):
     rows = torch.stack(states, 1)[None].flatten(1, 2), torch.stack(actions, 1)[None].flatten(1, 2)
     factors, _ = pi.score_factors(theta, *rows)
     return trajectory_gradients(factors, weights[None], pi.num_params)[0]
+
+
+@pytest.mark.parametrize(("growth", "horizon"), [(1.5, 10), (1.5, 30), (2.0, 12), (3.0, 8)])
+def test_a_system_that_runs_away_is_exact_too(growth, horizon):
+    """Its states differ by orders of magnitude from time to time: each time has its own nodes."""
+    model, pi, theta = scalar(horizon)
+    model = replace(model, A=f64([[growth]]))
+    at = placed(model, pi, theta)
+    assert len(at.model.start) == 7 * horizon
+    solution = solve(model, pi, theta, 1.0)
+    value, q = tables(at.model, solution)
+    problem = Problem(at, value=value, q=q)
+    for more in ({}, {"phi": "total_return"}, {"phi": "gae", "lam": 0.5}, {"baseline": "value"}):
+        config = replace(BASE, **more)
+        found = problem.estimate(config, 2)
+        torch.testing.assert_close(found.mean, solution.gradient, rtol=1e-6, atol=1e-6)
+        assert problem.parts(config, found).total == pytest.approx(found.trace_cov, rel=1e-5)
+    if growth == 1.5 and horizon == 10:
+        g = sampled(model, pi, theta, np.random.default_rng(0), 400_000)
+        squares = (g - g.mean(0)).square().sum(1)
+        error = float(squares.std()) / math.sqrt(len(g))
+        found = problem.estimate(BASE, 2)
+        assert found.trace_cov == pytest.approx(float(g.var(0).sum()), abs=5 * error)
+
+
+def test_what_never_varies_and_a_single_step():
+    """No noise at all but the policy's, one fixed start; and a horizon of one."""
+    model, pi, theta = scalar(3)
+    still = replace(model, noise=f64([0.0]), start_std=f64([0.0]))
+    problem = Problem(placed(still, pi, theta))
+    parts = problem.parts(BASE, problem.estimate(BASE, 2))
+    assert (parts.start, parts.dynamics) == pytest.approx((0.0, 0.0), abs=1e-9)
+    model, pi, theta = scalar(1)
+    found = Problem(placed(model, pi, theta)).estimate(BASE, 2)
+    gradient = solve(model, pi, theta, 1.0).gradient
+    torch.testing.assert_close(found.mean, gradient, rtol=1e-12, atol=1e-12)
+
+
+def test_the_size_of_the_table_is_known_before_it_is_made():
+    for model, pi, theta in (scalar(), plane()):
+        assert size(model, pi, theta) == len(placed(model, pi, theta).model.state)
+    d = m = 4
+    eye = torch.eye(4, dtype=torch.float64)
+    model = Linear(0.9 * eye, 0.5 * eye, eye, eye, *(torch.ones(4).double() for _ in "nms"), 10)
+    theta = torch.zeros(1, d * m + 2 * m, dtype=torch.float64)
+    assert size(model, policy(d, m), theta) == 210**2 * 625
+    assert solve(model, policy(d, m), theta, 1.0).objective < 0  # needs no table
 
 
 def test_only_a_linear_policy_is_one():

@@ -84,6 +84,13 @@ def test_any_estimate_can_be_measured_along_the_exact_curve(tmp_path):
     assert "exact/objective" not in sampled[0]
 
 
+@pytest.mark.parametrize("kwargs", ["noise:1e-8", "noise:1e-5,start_std:1e-6,start_mean:1000"])
+def test_what_drowns_in_rounding_is_no_lie(kwargs, tmp_path):
+    done = pg("train", "env=LQG", "estimator=exact", "optimizer.lr=1e-6", "iterations=3",
+              f"env.kwargs={{{kwargs}}}", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 LIAR = """
 import gymnasium as gym
 from pgcli.environments.linear import LinearQuadratic
