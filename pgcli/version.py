@@ -1,3 +1,3 @@
 """Which version this is, known to every floor."""
 
-__version__ = "0.8.0"
+__version__ = "0.9.0"
