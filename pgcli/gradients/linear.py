@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,18 +63,28 @@ def law(policy: Policy, theta: Tensor) -> Law:
 
 def expected_return(model: Linear, act: Law, gamma: float) -> Tensor:
     """J_γ, by the mean and the covariance of s_t; differentiable in the law."""
-    mean, cov = model.start_mean, model.start_std.square().diag()
-    total, spread = mean.new_zeros(()), act.std.square().diag()
-    moves = model.A + model.B @ act.K
-    for t in range(model.horizon):
-        mean_action = act.K @ mean + act.k
+    total, spread = model.A.new_zeros(()), act.std.square().diag()
+    for t, (mean, cov) in enumerate(_visited(model, act)):
         of_action = act.K @ cov @ act.K.T + spread
-        reward = model.reward(mean, mean_action)
-        reward = reward - (model.Q * cov).sum() - (model.R * of_action).sum()
-        total = total + gamma**t * reward
-        mean = model.A @ mean + model.B @ mean_action
-        cov = moves @ cov @ moves.T + model.B @ spread @ model.B.T + model.noise.square().diag()
+        reward = model.reward(mean, act.K @ mean + act.k)
+        total = total + gamma**t * (reward - (model.Q * cov).sum() - (model.R * of_action).sum())
     return total
+
+
+def _visited(model: Linear, act: Law) -> Iterator[tuple[Tensor, Tensor]]:
+    """The mean [d] and the covariance [d, d] of the state at times [0, T)."""
+    mean, cov = model.start_mean, model.start_std.square().diag()
+    moves, noise = _moved(model, act)
+    for _ in range(model.horizon):
+        yield mean, cov
+        mean = moves @ mean + model.B @ act.k
+        cov = moves @ cov @ moves.T + noise
+
+
+def _moved(model: Linear, act: Law) -> tuple[Tensor, Tensor]:
+    """What one step makes of the state, A + BK, and the covariance that it adds."""
+    spread = model.B @ act.std.square().diag() @ model.B.T
+    return model.A + model.B @ act.K, spread + model.noise.square().diag()
 
 
 class Values(NamedTuple):
@@ -98,9 +109,8 @@ def values_of(model: Linear, act: Law, gamma: float) -> Values:
     """Backward from V_T = 0."""
     P, p, c = torch.zeros_like(model.A), torch.zeros_like(model.noise), model.A.new_zeros(())
     found = [(P, p, c)]
-    moves, drift = model.A + model.B @ act.K, model.B @ act.k
-    spread = act.std.square().diag()
-    noise = model.B @ spread @ model.B.T + model.noise.square().diag()
+    moves, noise = _moved(model, act)
+    drift, spread = model.B @ act.k, act.std.square().diag()
     for _ in range(model.horizon):
         after = drift @ P @ drift + p @ drift + c + (P * noise).sum()
         own = model.shift - act.k @ model.R @ act.k - (model.R * spread).sum()
@@ -147,38 +157,40 @@ def quadrature(model: Linear, policy: Policy, theta: Tensor) -> tuple[Nodes, Ten
     """The nodes around the states that the policy visits, and π of each action [n, actions]."""
     act = Law(*(x.detach() for x in law(policy, theta)))
     boxes = _boxes(model, act)
-    d, m = model.B.shape
-    unit = _leja(DEGREE + 1)[torch.tensor(_exponents(d))]  # [n, d], in every box
-    inverse = torch.linalg.inv(_powers(unit))
-    noise, weights = _gauss(OF_NOISE, m)
-    n, q, last = len(unit), len(weights), len(boxes) - 1
-    places, actions, columns = [], [], []
-    for i, box in enumerate(boxes):
-        place = box.centre + box.half * unit
-        action = (place @ act.K.T + act.k).unsqueeze(1) + act.std * noise  # [n, actions, m]
-        here = place.unsqueeze(1).expand(-1, q, -1)
-        then = 0 if last == 0 else i + 1  # of the last of several times nothing follows
-        ends = 0 < last < then
-        chance = _expected(model, boxes[min(then, last)], model.following(here, action)) @ inverse
-        cell = torch.arange(n * q).repeat_interleave(n)
-        following = torch.arange(n).repeat(n * q) + then * n
-        columns.append([
-            cell // q + i * n, cell % q, torch.full_like(following, (last + 1) * n) if ends
-            else following, chance.flatten(), model.reward(here, action).flatten()
-            .repeat_interleave(n),
-        ])  # fmt: skip
-        places.append(place)
-        actions.append(action)
-    points, of_start = _gauss(OF_STATE, d)
-    begin = torch.zeros((last + 1) * n, dtype=torch.float64)
+    unit = _leja(DEGREE + 1)[torch.tensor(_exponents(len(model.A)))]  # [n, d], in every box
+    inverse = torch.linalg.inv(_powers(unit))  # from values at the nodes to coefficients
+    noise, weights = _gauss(OF_NOISE, len(model.R))
+    n, q, times = len(unit), len(weights), len(boxes)
+
+    place = torch.stack([box.centre + box.half * unit for box in boxes])  # [times, n, d]
+    action = (place @ act.K.T + act.k).unsqueeze(2) + act.std * noise  # [times, n, q, m]
+    here = place.unsqueeze(2).expand(-1, -1, q, -1)
+    then = [0] if times == 1 else list(range(1, times + 1))  # which box, of the last one none
+    chance = [
+        _expected(model, boxes[min(k, times - 1)], mean) @ inverse
+        for k, mean in zip(then, model.following(here, action), strict=True)
+    ]
+    cell = torch.arange(times * n * q).repeat_interleave(n)  # of each transition
+    following = torch.tensor(then).repeat_interleave(n * q * n) * n + torch.arange(n).repeat(
+        times * n * q
+    )
+    points, of_start = _gauss(OF_STATE, len(model.A))
     first = (model.start_mean + model.start_std * points - boxes[0].centre) / boxes[0].half
-    begin[:n] = of_start @ (_powers(first) @ inverse)
-    state, choice, following, chance, reward = map(torch.cat, zip(*columns, strict=True))
+    start = torch.zeros(times * n, dtype=torch.float64)
+    start[:n] = of_start @ (_powers(first) @ inverse)
     nodes = Nodes(
-        begin, state, choice, following, chance, reward, q, model.horizon,
-        torch.cat(places), torch.cat(actions),
-    )  # fmt: skip
-    return nodes, weights.expand(len(begin), -1)
+        start=start,
+        state=cell // q,
+        action=cell % q,
+        following=following.clamp(max=times * n),
+        probability=torch.stack(chance).flatten(),
+        reward=model.reward(here, action).flatten().repeat_interleave(n),
+        actions=q,
+        horizon=model.horizon,
+        place=place.flatten(0, 1),
+        act=action.flatten(0, 1),
+    )
+    return nodes, weights.expand(len(start), -1)
 
 
 def _expected(model: Linear, box: Box, mean: Tensor) -> Tensor:
@@ -193,16 +205,10 @@ def _expected(model: Linear, box: Box, mean: Tensor) -> Tensor:
 
 def _boxes(model: Linear, act: Law) -> list[Box]:
     """One for all times, where the states' sizes are alike; else one for each."""
-    mean, cov = model.start_mean, model.start_std.square().diag()
-    moves, spread = model.A + model.B @ act.K, act.std.square().diag()
-    low, high = [], []
-    for _ in range(model.horizon):
-        away = REACH * cov.diagonal().sqrt()
-        low.append(mean - away)
-        high.append(mean + away)
-        mean = moves @ mean + model.B @ act.k
-        cov = moves @ cov @ moves.T + model.B @ spread @ model.B.T + model.noise.square().diag()
-    lows, highs = torch.stack(low), torch.stack(high)
+    visited = list(_visited(model, act))
+    mean = torch.stack([mean for mean, _ in visited])  # [T, d]
+    away = REACH * torch.stack([cov.diagonal().sqrt() for _, cov in visited])
+    lows, highs = mean - away, mean + away
     whole = _box(lows.amin(0), highs.amax(0))
     each = [_box(*both) for both in zip(lows, highs, strict=True)]
     large = torch.maximum(lows.abs(), highs.abs())  # [T, d]
