@@ -146,9 +146,10 @@ class Comparison:
     def errors(self, name: str, truth: Tensor | str | None, size: int, *, unbiased: bool) -> Errors:
         """Squared bias and variance of an estimate from `size` episodes; see `verdict`."""
         signal = self._signal(name, name)
-        _, bias, square = self._against(name, truth, signal, unbiased)
-        nothing = unbiased or name == truth
-        squared = np.zeros_like(signal) if nothing else np.sign(bias) * bias**2 * square
+        squared = np.zeros_like(signal)
+        if not (unbiased or name == truth or truth is None):
+            own, along, square = self._beside(name, truth, signal)
+            squared = own - 2 * along + square
         return Errors(squared, self._spread(name), size)
 
     def figures(self, errors: Errors) -> tuple[Figure, Figure, Figure]:
@@ -186,21 +187,24 @@ class Comparison:
         none = np.full_like(signal, np.nan)
         if truth is None:
             return none, none, none
-        if isinstance(truth, str):
-            square, along = self._signal(truth, truth), self._signal(name, truth)
-            own = signal
-            if self._coarse(name) != self._coarse(truth):
-                own = self._signal(name, name, by_batch=True)
-                square = self._signal(truth, truth, by_batch=True)
-        else:
-            own, g = signal, truth.double()
-            square = np.full_like(signal, float(g.square().sum()))
-            along = self._mean(name, (self._double[name] @ g).flatten())
+        own, along, square = self._beside(name, truth, signal)
         square = np.where(square > 0, square, np.nan)
         if unbiased or name == truth:
             return along, none, square
         excess = (own - 2 * along + square) / square
         return along, np.sign(excess) * np.sqrt(np.abs(excess)), square
+
+    def _beside(self, name: str, truth: Tensor | str, signal: Array) -> tuple[Array, Array, Array]:
+        """‖E[ĝ]‖², ⟨E[ĝ], ∇J⟩ and ‖∇J‖², each with its draws and without the noise of estimates."""
+        if isinstance(truth, str):
+            square, along = self._signal(truth, truth), self._signal(name, truth)
+            if self._coarse(name) == self._coarse(truth):
+                return signal, along, square
+            own = self._signal(name, name, by_batch=True)
+            return own, along, self._signal(truth, truth, by_batch=True)
+        g = truth.double()
+        along = self._mean(name, (self._double[name] @ g).flatten())
+        return signal, along, np.full_like(signal, float(g.square().sum()))
 
     def _direction(self, name: str) -> Tensor:
         """ĝ/‖ĝ‖ of every batch [R, P]; 0 where there is no gradient."""
