@@ -123,7 +123,9 @@ def launch(
         return _sweep(command, flags, lines, composed, args, placed)
     run_dir, named = composed[0].run_dir, composed[0].named
     if named and holds_run(run_dir):
-        raise RunDirectoryError(f"{run_dir} holds a run: resume={run_dir} continues it")
+        goes_on = COMMANDS[command].resumes and (run_dir / "metrics.csv").exists()
+        what = f"resume={run_dir} continues it" if goes_on else "choose another hydra.run.dir"
+        raise RunDirectoryError(f"{run_dir} holds a run: {what}")
     if named and sweep.holds_sweep(run_dir):
         raise RunDirectoryError(f"{run_dir} holds a sweep: choose another hydra.run.dir")
     lines += pins(composed[0].config)

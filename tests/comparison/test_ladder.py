@@ -157,8 +157,9 @@ def test_an_error_of_v_biases_what_leans_on_it(tmp_path):
 
 
 def test_where_nothing_tells_the_gradient_that_is_said(tmp_path):
-    done = pg("compare", "estimators=[td]", "estimator.gamma=0.9", "estimator.value_error=[0.1,0.2]",
-              "episodes=128", "pictures=false", "fit_episodes=8", "critic.epochs=1",
+    done = pg("compare", "estimators=[td]", "estimator.gamma=0.9",
+              "estimator.value_error=[0.1,0.2]", "episodes=128",
+              "pictures=false", "fit_episodes=8", "critic.epochs=1",
               "resamples=200", "hydra.run.dir=run", cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "note: no ladder: all of these estimators are biased" in done.stdout

@@ -67,6 +67,9 @@ def test_sampled_intervals_cover_what_is_exact(tmp_path):
         whole = ("start", "actions", "dynamics", "batch")
         assert sum(float(row[f"part_{x}"]) for x in whole) == pytest.approx(exact, rel=1e-10)
     assert covered >= len(rows) - 1
+    again = pg("compare", "hydra.run.dir=run", *SMALL, "env=LQG", cwd=tmp_path)
+    assert again.returncode == 3
+    assert again.stderr == "pg: run holds a run: choose another hydra.run.dir\n"
     assert told["contradicted"] == []
 
 
