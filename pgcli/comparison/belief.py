@@ -8,7 +8,7 @@ from pgcli.environments.known import known_model
 from pgcli.environments.linear import Linear
 from pgcli.environments.tabular import Tabular, hidden_model
 from pgcli.errors import ConfigError, EnvironmentFailed
-from pgcli.gradients.linear import is_linear
+from pgcli.gradients.linear import WANTED, is_linear
 from pgcli.policies.policy import Policy
 from pgcli.settings.schema import EXACT, CompareConfig
 
@@ -30,8 +30,7 @@ class Belief:
             return
         missing = f"{self._id} does not expose its model"
         if model is not None:
-            missing = "a linear model serves a linear policy: policy=linear, its noise the same in"
-            missing += " every state, nothing clipped"
+            missing = WANTED
             self.notice = f"no exact figures: {missing}"
         elif (wrapper := hidden_model(config.env)) is not None:
             missing += f": its wrapper {wrapper} has no P of its own"

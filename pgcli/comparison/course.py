@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from pgcli.comparison.results import Found, best_row, csv_of, ladder_row, say_biases
+from pgcli.comparison.results import (
+    Found,
+    best_row,
+    csv_of,
+    ladder_row,
+    named,
+    say_biases,
+    short,
+)
 from pgcli.pictures import estimators as slides
 from pgcli.runs import summary
 from pgcli.runs.directory import write_atomically
@@ -132,12 +140,12 @@ def _mean(rows: Sequence[Mapping[str, Any]], name: str, level: float) -> tuple[f
 
 def drawn(points: Sequence[Mapping[str, Any]], config: CompareConfig) -> bytes:
     """Panels over the iteration, a line with its band for each estimator."""
-    names = dict.fromkeys(_name(point) for point in points)
+    names = dict.fromkeys(named(point) for point in points)
     panels = {}
     for figure, title in FIGURES.items():
         bands = []
         for name in names:
-            own = [p for p in points if _name(p) == name]
+            own = [p for p in points if named(p) == name]
             x = [p["iteration"] for p in own]
             y, low, high = ([p[f"{figure}{end}"] for p in own] for end in ("", "_lo", "_hi"))
             if np.isfinite(y).any():
@@ -154,11 +162,6 @@ def drawn(points: Sequence[Mapping[str, Any]], config: CompareConfig) -> bytes:
     return slides.bands(panels, "iteration", f"Along training: {config.env.id}", log=log)
 
 
-def _name(point: Mapping[str, Any]) -> str:
-    kl = point["kl"]
-    return point["estimator"] if math.isnan(kl) else f"{point['estimator']} at KL {kl:g}"
-
-
 def _shown(points: Sequence[Mapping[str, Any]], level: float) -> str:
     """For a terminal: a few iterations from first to last."""
     every = list(dict.fromkeys(p["iteration"] for p in points))
@@ -169,15 +172,12 @@ def _shown(points: Sequence[Mapping[str, Any]], level: float) -> str:
 
     limits = any(math.isfinite(p[f"{nsr}_lo"]) for p in points)
 
-    def short(x: float) -> str:
-        return "—" if math.isnan(x) else f"{x:.3g}"
-
     def between(p: Mapping[str, Any], name: str) -> str:
         return f"{short(p[f'{name}_lo'])} to {short(p[f'{name}_hi'])}"
 
     lines = [
         [
-            _name(p), str(p["iteration"]), str(p["seeds"]), short(p[trace]), short(p[nsr]),
+            named(p), str(p["iteration"]), str(p["seeds"]), short(p[trace]), short(p[nsr]),
             *([between(p, nsr)] if limits else []), short(p["cos_to_true"]),
             *([short(p["bias_exact"])] if exact else []),
         ]

@@ -18,7 +18,7 @@ from pgcli.collection.batch import Batch
 from pgcli.estimators.baselines import baseline
 from pgcli.estimators.estimator import couples, terms
 from pgcli.estimators.phi import Episodes
-from pgcli.gradients.control import controlled, time_coefficients
+from pgcli.gradients.control import controlled, less_in_time
 from pgcli.gradients.trajectory import (
     Piece,
     chunk,
@@ -136,7 +136,7 @@ def _by_time(
         rows = index[0] - first
         for table, own in zip(products, step_products(piece.factors, x[rows][None]), strict=True):
             table[rows, : piece.steps] = own[0]
-    w = w - time_coefficients(products[0] * c, products[1] * c.square()) * c
+    w = less_in_time(w, c, *products)
     g = torch.empty_like(x)
     for index, piece in pieces:
         rows = index[0] - first

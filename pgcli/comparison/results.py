@@ -204,7 +204,7 @@ def step_row(finding: StepFinding) -> dict[str, Any]:
     for name in ("cos_to_true", "cos_to_natural", "step_norm", "kl", "surrogate_gain", "gain"):
         row |= _limits(name, getattr(finding, name))
     own = {k: x for k, x in finding.told.items() if k not in row}
-    return row | {"told": ", ".join(f"{name} {_short(x)}" for name, x in own.items())}
+    return row | {"told": ", ".join(f"{name} {short(x)}" for name, x in own.items())}
 
 
 def point_row(point: Point) -> dict[str, Any]:
@@ -290,13 +290,13 @@ def shown_table(rows: Sequence[Mapping[str, Any]], level: float) -> str:
     ]  # fmt: skip
     lines = [
         [
-            *([f"{row['kl']:g}"] if far else []), row["estimator"], _short(row["trace_cov"]),
-            f"{_short(row['trace_cov_lo'])}–{_short(row['trace_cov_hi'])}",
-            _short(row["variance_ratio"]), _short(row["snr"]), _short(row["cos_to_true"]),
+            *([f"{row['kl']:g}"] if far else []), row["estimator"], short(row["trace_cov"]),
+            f"{short(row['trace_cov_lo'])}–{short(row['trace_cov_hi'])}",
+            short(row["variance_ratio"]), short(row["snr"]), short(row["cos_to_true"]),
             *([_silent(row)] if silent else []),
             _resolved(row),
-            *([_short(row["bias_exact"]), _exact_trace(row)] if known else []),
-            *([_short(row["ess"])] if weighted else []), f"{row['seconds']:.2f}",
+            *([short(row["bias_exact"]), _exact_trace(row)] if known else []),
+            *([short(row["ess"])] if weighted else []), f"{row['seconds']:.2f}",
         ]
         for row in rows
     ]  # fmt: skip
@@ -318,7 +318,7 @@ def parts_table(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in known:
         total = sum(row[name] for name in PARTS)
         share = [f"{row[name] / total:.1%}" if total > 0 else "—" for name in PARTS]
-        lines.append([_named(row), *share, _short(row["part_floor"]), _short(total)])
+        lines.append([named(row), *share, short(row["part_floor"]), short(total)])
     if not lines:
         return ""
     headers = ["tr Σ from", *PARTS.values(), "floor", "tr Σ"]
@@ -333,14 +333,15 @@ def _room(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     sizes = [sum(row[name] for name in PARTS) for row in rows]
     least, most = sizes.index(min(sizes)), sizes.index(max(sizes))
     return [
-        f"{_named(rows[i])}: no baseline of states and times takes more than "
+        f"{named(rows[i])}: no baseline of states and times takes more than "
         f"{1 - rows[i]['part_floor'] / sizes[i]:.1%} off"
         for i in dict.fromkeys((least, most))
         if sizes[i] > 0
     ]
 
 
-def _named(row: Mapping[str, Any]) -> str:
+def named(row: Mapping[str, Any]) -> str:
+    """The estimator of a row, and how far the behaviour is where that varies."""
     return row["estimator"] if math.isnan(row["kl"]) else f"{row['estimator']} at KL {row['kl']:g}"
 
 
@@ -373,7 +374,7 @@ def looks_table(name: str, rows: Sequence[Mapping[str, Any]], config: CompareCon
     def cell(row: Mapping[str, Any], column: str, key: str) -> str:
         if column == LIMITS:
             return _interval(row, key)
-        return _short(row[key]) if isinstance(row[key], float) else str(row[key])
+        return short(row[key]) if isinstance(row[key], float) else str(row[key])
 
     level, columns = f"{config.level:.0%}", COLUMNS[name]
     headers = [level if c == LIMITS else c.format(config.along) for c, _ in columns]
@@ -383,13 +384,13 @@ def looks_table(name: str, rows: Sequence[Mapping[str, Any]], config: CompareCon
 def _interval(row: Mapping[str, Any], name: str) -> str:
     if row.get("exact"):
         return "exact"
-    return f"{_short(row[f'{name}_lo'])} to {_short(row[f'{name}_hi'])}"
+    return f"{short(row[f'{name}_lo'])} to {short(row[f'{name}_hi'])}"
 
 
 def _resolved(row: Mapping[str, Any]) -> str:
     if math.isnan(row["bias"]):
         return "—"
-    return _short(row["bias"]) if row["bias_lo"] > 0 else "not resolved"
+    return short(row["bias"]) if row["bias_lo"] > 0 else "not resolved"
 
 
 def _silent(row: Mapping[str, Any]) -> str:
@@ -399,10 +400,11 @@ def _silent(row: Mapping[str, Any]) -> str:
 def _exact_trace(row: Mapping[str, Any]) -> str:
     exact = row["trace_cov_exact"]
     limit = row["exact_in_the_limit"] == 1 and not math.isnan(exact)
-    return _short(exact) + " (N→∞)" * limit
+    return short(exact) + " (N→∞)" * limit
 
 
-def _short(x: float) -> str:
+def short(x: float) -> str:
+    """A figure for a table."""
     return "—" if math.isnan(x) else f"{x:.3g}"
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from pgcli.environments.linear import Linear, linear_model
-from pgcli.environments.tabular import Tabular, tabular_model
+from typing import Any
+
+import gymnasium as gym
+
+from pgcli.environments.linear import Linear, read_linear
+from pgcli.environments.tabular import Tabular, asked, read_model
 from pgcli.settings.schema import EnvConfig
 
 
@@ -12,5 +16,10 @@ def known_model(config: EnvConfig) -> Tabular | Linear | None:
 
     Raises EnvironmentFailed where that contradicts itself.
     """
-    table = tabular_model(config)
-    return linear_model(config) if table is None else table
+    return asked(config, _read)
+
+
+def _read(env: gym.Env[Any, Any], horizon: int) -> Tabular | Linear | None:
+    if (table := read_model(env, horizon)) is not None:
+        return table
+    return read_linear(env, horizon)

@@ -18,11 +18,7 @@ import torch
 from torch import Tensor
 
 from pgcli.environments.looks import layers
-from pgcli.environments.make import maker, time_limit
 from pgcli.environments.tabular import PASSING
-from pgcli.errors import EnvironmentFailed
-from pgcli.settings.schema import Engine as EngineName
-from pgcli.settings.schema import EnvConfig
 
 Array = np.ndarray
 NAME = "linear_quadratic"
@@ -111,26 +107,16 @@ class LinearQuadratic(gym.Env[Array, Array]):
         return self._state.copy(), reward, False, False, {}
 
 
-def linear_model(config: EnvConfig) -> Linear | None:
+def read_linear(env: gym.Env[Any, Any], horizon: int) -> Linear | None:
     """What the environment says of itself; None where it says nothing, or a wrapper may change it.
 
-    Raises EnvironmentFailed where that contradicts its spaces.
+    Raises ValueError, TypeError or KeyError where that is no system, or contradicts its spaces.
     """
-    if config.engine is EngineName["envpool"]:
+    *outer, inner = layers(env)
+    said = getattr(inner, NAME, None)
+    if not isinstance(said, dict) or any(type(one) not in PASSING for one in outer):
         return None
-    env = maker(config)()
-    try:
-        *outer, inner = layers(env)
-        said = getattr(inner, NAME, None)
-        if not isinstance(said, dict) or any(type(one) not in PASSING for one in outer):
-            return None
-        shapes = env.observation_space.shape, env.action_space.shape
-        return _read(said, shapes, time_limit(config))
-    except (ValueError, TypeError, KeyError) as error:
-        told = f"{config.id}: its {NAME} is unusable: {error}"
-        raise EnvironmentFailed(told) from error
-    finally:
-        env.close()
+    return _read(said, (env.observation_space.shape, env.action_space.shape), horizon)
 
 
 def _read(said: dict[str, Any], shapes: tuple[Any, Any], horizon: int) -> Linear:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +19,7 @@ from pgcli.errors import EnvironmentFailed
 from pgcli.settings.schema import Engine as EngineName
 from pgcli.settings.schema import EnvConfig
 
+T = TypeVar("T")
 # Wrappers that change nothing that a model says.
 PASSING = (gym.wrappers.TimeLimit, gym.wrappers.OrderEnforcing, gym.wrappers.PassiveEnvChecker)
 
@@ -100,7 +102,12 @@ def read_model(env: gym.Env[Any, Any], horizon: int) -> Tabular | None:
 
 
 def tabular_model(config: EnvConfig) -> Tabular | None:
-    """The environment's model, where it exposes one; else None.
+    """The environment's table, where it exposes one; else None. See `asked`."""
+    return asked(config, read_model)
+
+
+def asked(config: EnvConfig, read: Callable[[gym.Env[Any, Any], int], T]) -> T | None:
+    """What `read` finds in the environment, given its time limit.
 
     Raises EnvironmentFailed where the model contradicts itself.
     """
@@ -108,7 +115,7 @@ def tabular_model(config: EnvConfig) -> Tabular | None:
         return None
     env = maker(config)()
     try:
-        return read_model(env, time_limit(config))
+        return read(env, time_limit(config))
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise EnvironmentFailed(f"{config.id}: its model is unusable: {error}") from error
     finally:

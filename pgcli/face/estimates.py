@@ -17,7 +17,7 @@ from pgcli.estimators.baselines import baseline
 from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.estimators.phi import Episodes
 from pgcli.estimators.unused import unused
-from pgcli.gradients.control import controlled, time_coefficients
+from pgcli.gradients.control import controlled, less_in_time
 
 GIVEN = {"value": "values", "q": "q_values", "linear": "values"}  # by the critic that is asked for
 
@@ -126,10 +126,9 @@ def _estimated(
         raise ConfigError("scores", list(score.shape), "as many steps as there are rewards")
     each = torch.einsum("nt,ntp->np", weights, score)
     if fitted == "time":
+        along = torch.einsum("np,ntp->nt", each, score)
         control = rows.together(terms.control)
-        along = torch.einsum("np,ntp->nt", each, score) * control
-        b = time_coefficients(along, score.square().sum(-1) * control.square())
-        weights = weights - b * control
+        weights = less_in_time(weights, control, along, score.square().sum(-1))
         each = torch.einsum("nt,ntp->np", weights, score)
     elif fitted is not None:
         unit = torch.einsum("nt,ntp->np", rows.together(terms.control), score)

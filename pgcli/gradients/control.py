@@ -51,6 +51,14 @@ def time_coefficients(xs: Tensor, ss: Tensor) -> Tensor:
     return torch.where(there, others_xs / torch.where(there, others_ss, 1.0), 0.0)
 
 
+def less_in_time(weights: Tensor, control: Tensor, along: Tensor, square: Tensor) -> Tensor:
+    """Weights [..., N, T] less b_{−n,t} · control.
+
+    `along`, `square`: ⟨X_n, ∇log π_t⟩ and ‖∇log π_t‖² [..., N, T], as `trajectory.step_products`.
+    """
+    return weights - time_coefficients(along * control, square * control.square()) * control
+
+
 def controlled(x: Tensor, s: Tensor, *, per_parameter: bool) -> Tensor:
     """g_n = X_n − b_{−n} S_n, [..., N, P]."""
     return x - coefficients(x, s, per_parameter=per_parameter) * s

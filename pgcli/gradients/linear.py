@@ -33,6 +33,10 @@ OF_STATE = 4  # nodes per dimension of w: exact to degree 7
 REACH = 2.5  # deviations of the state that the nodes span
 ALIKE = 8.0  # as far as sizes of states may differ that share their nodes
 TINY = 1e-300
+WANTED = (  # where `is_linear` does not hold
+    "a linear model serves a linear policy: policy=linear, its noise the same in every state, "
+    "nothing clipped"
+)
 
 
 class Law(NamedTuple):

@@ -6,7 +6,7 @@ By dynamic programming over (t, s), or for linear models over moments; nothing i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -114,8 +114,8 @@ def scores(policy: Policy, theta: Tensor, model: Tabular) -> Tensor:
     return found.unflatten(0, (model.states, model.actions))
 
 
-def solve(model: Tabular | Linear, policy: Policy, theta: Tensor, gamma: float) -> Any:
-    """J_γ, its gradient at theta [1, P] by autograd, V_t and Q_t: a `Solution`."""
+def solve(model: Tabular | Linear, policy: Policy, theta: Tensor, gamma: float) -> Solution:
+    """J_γ, its gradient at theta [1, P] by autograd, V_t and Q_t."""
     start = theta.detach().double().requires_grad_()
     found = _objective(model, policy, start, gamma)
     gradient = policy.learned(torch.autograd.grad(found, start)[0])[0]

@@ -17,7 +17,7 @@ from pgcli.estimators.baselines import baseline
 from pgcli.estimators.bias import Circumstances, bias_notes
 from pgcli.estimators.estimator import terms
 from pgcli.estimators.phi import Episodes
-from pgcli.gradients.control import controlled, time_coefficients
+from pgcli.gradients.control import controlled, less_in_time
 from pgcli.gradients.trajectory import step_products, trajectory_gradients
 from pgcli.policies.policy import Factor, Policy
 from pgcli.proof.combinations import PLAIN, Case
@@ -143,12 +143,10 @@ def expected_gradient(
     chance = (p[first] * p[second]).unsqueeze(-1)
     fitted, weights = baseline(config).fitted, found.weights
     if fitted == "time":
-        n = len(p)
-        w, c = found.weights[:: n + 1, 0], found.control[:: n + 1, 0]  # as below
+        w = found.weights[:: len(p) + 1, 0]  # as below
         x = trajectory_gradients(problem.factors, w[None], policy.num_params)
-        along, square = (y[0] for y in step_products(problem.factors, x))
-        xs, ss = along * c, square * c.square()
-        weights = weights - time_coefficients(xs[pair], ss[pair]) * found.control
+        products = (y[0][pair] for y in step_products(problem.factors, x))
+        weights = less_in_time(weights, found.control, *products)
     elif fitted is not None:
         # No coupling but through the fitted coefficient: one trajectory's terms are its own.
         n = len(p)

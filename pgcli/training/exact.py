@@ -7,11 +7,14 @@ from torch import Tensor
 
 from pgcli.collection.batch import Batch
 from pgcli.collection.trial import trial
+from pgcli.environments.choose import check_environment
 from pgcli.environments.known import known_model
 from pgcli.environments.linear import Linear
 from pgcli.environments.tabular import Tabular
 from pgcli.errors import ConfigError, EnvironmentFailed
+from pgcli.gradients.linear import WANTED, is_linear
 from pgcli.gradients.truth import solve
+from pgcli.policies.build import build_policy
 from pgcli.policies.policy import Policy
 from pgcli.runs import tags
 from pgcli.settings.schema import TrainConfig
@@ -21,16 +24,16 @@ KEY = "estimator.exact"
 
 def checked(config: TrainConfig) -> Tabular | Linear:
     """The model that an exact gradient is of; ConfigError where there is none, or none such."""
-    model, own = known_model(config.env), config.policy
+    model = known_model(config.env)
     if model is None:
         allowed = f"{config.env.id} does not expose its model: only false, or FrozenLake-v1, LQG"
         raise ConfigError(KEY, True, allowed)
     if config.estimator.scale_rewards:
         raise ConfigError("estimator.scale_rewards", True, f"only false with {KEY}=true")
-    cut = own.normalize_obs and own.clip_obs is not None
-    if isinstance(model, Linear) and (own.hidden or own.state_std or cut):
-        allowed = "a linear model serves a linear policy: policy=linear, nothing clipped"
-        raise ConfigError(KEY, True, allowed)
+    if isinstance(model, Linear):
+        spaces = check_environment(config.env)
+        if not is_linear(build_policy(config.policy, config.behaviour, spaces)):
+            raise ConfigError(KEY, True, WANTED)
     return model
 
 
