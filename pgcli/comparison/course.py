@@ -154,7 +154,8 @@ def drawn(points: Sequence[Mapping[str, Any]], config: CompareConfig) -> bytes:
         if bands:
             panels[title] = bands
     for figure in ("trace_cov", "nsr"):
-        if FIGURES[f"{figure}_exact"] in panels:
+        # Exact figures stand for sampled ones where they are known of all.
+        if len(panels.get(FIGURES[f"{figure}_exact"], ())) == len(names):
             panels.pop(FIGURES[figure], None)
     if not any(p["bias_exact"] > ROUNDING for p in points):
         panels.pop(FIGURES["bias_exact"], None)
@@ -167,7 +168,7 @@ def _shown(points: Sequence[Mapping[str, Any]], level: float) -> str:
     every = list(dict.fromkeys(p["iteration"] for p in points))
     count = min(SHOWN, len(every))
     some = {every[i * (len(every) - 1) // max(1, count - 1)] for i in range(count)}
-    exact = any(math.isfinite(p["trace_cov_exact"]) for p in points)
+    exact = all(math.isfinite(p["trace_cov_exact"]) for p in points)
     trace, nsr = (f"{name}_exact" if exact else name for name in ("trace_cov", "nsr"))
 
     limits = any(math.isfinite(p[f"{nsr}_lo"]) for p in points)

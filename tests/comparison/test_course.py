@@ -104,6 +104,15 @@ def test_the_newest_is_told_by_its_number_and_ladders_by_policy(trained):
     assert len(read(trained / "rungs/ladder.csv")) == 8
 
 
+def test_what_is_exact_of_some_only_hides_no_sampled_figure(trained):
+    done = pg("compare", "checkpoint=run", "iteration=[2,6]", "estimators=[rtg,gae]",
+              "fit_episodes=16", "critic.epochs=1", "episodes=128", "batch_size=16",
+              "resamples=200", "hydra.run.dir=mixed", cwd=trained)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (row,) = [x for x in done.stdout.splitlines() if x.split()[:2] == ["gae", "6"]]
+    assert float(row.split()[3]) > 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
